@@ -1,0 +1,51 @@
+"""Train a CIFAR network from scratch, in the background or in pieces.
+
+    python examples/01_train_cifar10.py cifar10.npz runs/cifar56
+
+`cifar10.npz` holds x_train, y_train, x_test and y_test as uint8 arrays; `np.savez("cifar10.npz", ...)` on the
+arrays of `keras.datasets.cifar10.load_data()` makes one. Kill it whenever you like: the same command goes
+on after the last finished epoch. The test pictures are not touched: `keras-resattn evaluate` does that.
+"""
+
+import argparse
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+import keras  # noqa: E402
+
+import keras_resattn  # noqa: E402
+from keras_resattn import recipes  # noqa: E402
+from keras_resattn.data import load_npz  # noqa: E402
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", help=".npz file with x_train and y_train")
+    parser.add_argument("run_dir", help="folder for log, checkpoint, weights and report")
+    parser.add_argument("--network", default="CifarResidualAttention56", help="builder (default: %(default)s)")
+    parser.add_argument("--recipe", default="cifar_one_cycle", help="recipe (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, help="length of the schedule (default: the recipe's)")
+    parser.add_argument("--limit", type=int, help="use only the first so many training pictures")
+    parser.add_argument("--holdout", type=int, default=0, help="training pictures held out for validation, from the end")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights, order and augmentation")
+    args = parser.parse_args()
+
+    keras.utils.set_random_seed(args.seed)
+    recipe = recipes.get_recipe(args.recipe).replace(seed=args.seed)
+    if args.epochs:
+        recipe = recipe.replace(epochs=args.epochs)
+    arrays = load_npz(args.data)
+    x, y = arrays["x_train"][: args.limit], arrays["y_train"][: args.limit]
+    validation = (x[-args.holdout :], y[-args.holdout :]) if args.holdout else None
+    kept = len(x) - args.holdout
+
+    model = getattr(keras_resattn, args.network)(weights=None)
+    report = recipes.compile_and_fit(
+        model, recipe, (x[:kept], y[:kept]), validation_data=validation, run_dir=args.run_dir
+    )
+    print(report.metrics)
+
+
+if __name__ == "__main__":
+    main()

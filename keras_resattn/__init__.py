@@ -1,0 +1,1 @@
+from keras_resattn.models.residual_attention import CifarResidualAttention56

@@ -1,0 +1,120 @@
+"""Training pictures held in memory: uint8 arrays in, augmented float32 batches out."""
+
+import keras
+import numpy as np
+
+
+def load_npz(path):
+    """Reads `x_train`, `y_train`, `x_test`, `y_test` from an `.npz` file, those that it holds.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not an `.npz` file, or holds none of these arrays.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ("x_train", "y_train", "x_test", "y_test") if name in file}
+            found = file.files
+    except (OSError, ValueError, AttributeError, EOFError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(f"Expected {path} to be an .npz file; it cannot be read as one ({error}).") from error
+    if not arrays:
+        raise ValueError(f"Expected x_train, y_train, x_test or y_test in {path}; received: {', '.join(found) or 'nothing'}.")
+    return arrays
+
+
+def check_pictures(x, y, classes):
+    """Checks pictures and labels before any work, and returns the labels as a flat int array.
+
+    Raises:
+        ValueError: if `x` is not `(n, h, w, c)` uint8 or float, the lengths differ, or a label is not in
+            `[0, classes)`.
+    """
+    x, y = np.asarray(x), np.asarray(y)
+    if x.ndim != 4 or x.dtype.kind not in "uf":
+        raise ValueError(f"Expected pictures of shape (n, height, width, channels), 0 to 255; received: shape {x.shape}, {x.dtype}.")
+    y = y.reshape(-1) if y.ndim == 2 and y.shape[1] == 1 else y
+    if y.shape != x.shape[:1] or y.dtype.kind not in "iu":
+        raise ValueError(f"Expected one integer label for each of {len(x)} pictures; received: shape {y.shape}, {y.dtype}.")
+    if len(y) and not 0 <= y.min() <= y.max() < classes:
+        raise ValueError(f"Expected labels from 0 to {classes - 1}; received: labels from {y.min()} to {y.max()}.")
+    return y.astype("int64")
+
+
+def random_crop(x, pad, rng):
+    """Pads each picture with zeros and crops it back to its size, at a place drawn for each.
+
+    Args:
+        x: Array of shape `(n, h, w, c)`.
+        pad: Pixels of padding on each side; 0 returns `x`.
+        rng: A `numpy.random.Generator`.
+    """
+    if pad == 0:
+        return x
+    n, height, width, _ = x.shape
+    padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    rows = rng.integers(0, 2 * pad + 1, (n, 1)) + np.arange(height)
+    columns = rng.integers(0, 2 * pad + 1, (n, 1)) + np.arange(width)
+    return padded[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def random_flip(x, rng):
+    """Mirrors each picture left to right with probability one half."""
+    flipped = rng.random(len(x)) < 0.5
+    return np.where(flipped[:, None, None, None], x[:, :, ::-1], x)
+
+
+def channel_statistics(x):
+    """Returns mean and standard deviation of each channel over all pictures, as lists of floats.
+
+    Args:
+        x: Pictures, `(n, h, w, c)`, 0 to 255.
+    """
+    pixels = x.reshape(-1, x.shape[-1])
+    return pixels.mean(0, dtype="float64").tolist(), pixels.std(0, dtype="float64").tolist()
+
+
+def normalize(x, mean, std):
+    """Returns `(x - mean) / std` per channel, float32, `(n, h, w, c)`. The caller's array is not changed."""
+    return (np.asarray(x, "float32") - np.asarray(mean, "float32")) / np.asarray(std, "float32")
+
+
+class TrainingBatches(keras.utils.PyDataset):
+    """A whole run's augmented batches, shuffled anew in each epoch, as one continuous stream.
+
+    What a batch holds depends on the recipe's seed and the batch's index alone: a run that is
+    resumed at some step sees exactly what the unbroken one would have seen.
+
+    Args:
+        x: Pictures, `(n, h, w, c)`, 0 to 255. Never changed.
+        y: Integer labels, `(n,)`.
+        recipe: A `Recipe`: epochs, batch size, padding, flip and seed.
+        preprocess: Called on each augmented batch of pictures.
+        first_epoch: The epoch to begin with.
+    """
+
+    def __init__(self, x, y, recipe, preprocess, first_epoch=0, **kwargs):
+        super().__init__(**kwargs)
+        self.x, self.y = x, y
+        self.recipe = recipe
+        self.preprocess = preprocess
+        self.first_epoch = first_epoch
+        self.steps_per_epoch = len(x) // recipe.batch_size
+        self._order = None
+
+    def __len__(self):
+        return (self.recipe.epochs - self.first_epoch) * self.steps_per_epoch
+
+    def __getitem__(self, index):
+        seed, size = self.recipe.seed, self.recipe.batch_size
+        epoch, step = divmod(index, self.steps_per_epoch)
+        epoch += self.first_epoch
+        if self._order is None or self._order[0] != epoch:
+            self._order = epoch, np.random.default_rng((seed, epoch)).permutation(len(self.x))
+        rows = self._order[1][step * size : (step + 1) * size]
+        rng = np.random.default_rng((seed, epoch, step))
+        x = random_crop(self.x[rows], self.recipe.pad, rng)
+        if self.recipe.flip:
+            x = random_flip(x, rng)
+        return self.preprocess(x), self.y[rows]

@@ -1,0 +1,107 @@
+"""What every layer of this package that is made of other layers shares."""
+
+import keras
+
+BN_MOMENTUM = 0.9
+EPSILON = 1e-5
+
+
+def check_choice(argument, value, choices):
+    """Raises `ValueError` if `value` is not one of `choices`."""
+    if not isinstance(value, (str, type(None))) or value not in choices:
+        expected = ", ".join(map(repr, choices))
+        raise ValueError(f"Expected {argument} to be one of {expected}; received: {argument}={value!r}.")
+
+
+def check_count(argument, value, least=1):
+    """Raises `ValueError` if `value` is not an integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"Expected {argument} to be an integer of at least {least}; received: {argument}={value!r}.")
+
+
+def standardize_data_format(data_format):
+    """Returns `data_format`, or Keras' default for `None`.
+
+    Raises:
+        ValueError: if it is neither `"channels_last"` nor `"channels_first"`.
+    """
+    data_format = data_format or keras.config.image_data_format()
+    if data_format not in ("channels_last", "channels_first"):
+        raise ValueError(
+            "Expected data_format to be 'channels_last', 'channels_first' or None; "
+            f"received: data_format={data_format!r}."
+        )
+    return data_format
+
+
+def channel_axis(data_format):
+    return -1 if data_format == "channels_last" else 1
+
+
+def spatial_axes(data_format):
+    return (1, 2) if data_format == "channels_last" else (2, 3)
+
+
+class CompositeLayer(keras.layers.Layer):
+    """A layer made of named sub-layers that share its data format and dtype policy.
+
+    A subclass creates its sub-layers in `__init__` with `self._add(layer)`, which keeps each
+    under its own name, and lists them once with the shapes that they receive in
+    `sublayer_calls`: building and counting multiply-adds both read that list.
+
+    Args:
+        data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
+        **kwargs: `name`, `dtype` and the other arguments of `keras.layers.Layer`.
+    """
+
+    def __init__(self, *, data_format=None, **kwargs):
+        super().__init__(**kwargs)
+        self.data_format = standardize_data_format(data_format)
+        self.channel_axis = channel_axis(self.data_format)
+
+    def sublayer_calls(self, input_shape):
+        """Yields `(sub-layer, shape or shapes that it receives)` in the order of the calls."""
+        raise NotImplementedError
+
+    def build(self, input_shape):
+        for layer, shape in self.sublayer_calls(input_shape):
+            if not layer.built:
+                layer.build(shape)
+
+    def get_config(self):
+        return {**super().get_config(), "data_format": self.data_format}
+
+    def _add(self, layer):
+        setattr(self, layer.name, layer)
+        return layer
+
+    def _shared(self, name):
+        return {"name": name, "data_format": self.data_format, "dtype": self.dtype_policy}
+
+    def _conv(self, name, filters, kernel_size, strides=1):
+        """A bias-free convolution; a strided 3x3 expects its input padded evenly (`_pad`)."""
+        return self._add(
+            keras.layers.Conv2D(
+                filters,
+                kernel_size,
+                strides=strides,
+                padding="same" if strides == 1 else "valid",
+                use_bias=False,
+                kernel_initializer="he_normal",
+                **self._shared(name),
+            )
+        )
+
+    def _pad(self, name):
+        return self._add(keras.layers.ZeroPadding2D(1, **self._shared(name)))
+
+    def _batch_norm(self, name):
+        return self._add(
+            keras.layers.BatchNormalization(
+                axis=self.channel_axis,
+                momentum=BN_MOMENTUM,
+                epsilon=EPSILON,
+                name=name,
+                dtype=self.dtype_policy,
+            )
+        )

@@ -1,0 +1,114 @@
+"""The two geometric layers of the soft mask: ceil-mode max pooling and align-corners resizing."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_resattn.layers.composite import spatial_axes, standardize_data_format
+
+
+@keras.saving.register_keras_serializable(package="keras_resattn")
+class CeilMaxPooling2D(keras.layers.Layer):
+    """3x3 max pooling with stride 2, no padding and sizes rounded up, as Caffe does it.
+
+    A size n becomes `ceil((n - 3) / 2) + 1`, which is `n // 2` for every n from 2 up: the last
+    window may hang one pixel over the bottom and right edge. One row and one column of minus
+    infinity make that right for even, odd and dynamic sizes alike, whatever the sign of the map.
+
+    Args:
+        data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
+
+    Source: the authors' prototxt (pooling layers: kernel 3, stride 2, pad 0, ceil).
+    """
+
+    def __init__(self, *, data_format=None, **kwargs):
+        super().__init__(**kwargs)
+        self.data_format = standardize_data_format(data_format)
+
+    def call(self, x):
+        pads = [(0, 0)] * 4
+        for axis in spatial_axes(self.data_format):
+            pads[axis] = (0, 1)
+        x = ops.pad(x, pads, constant_values=-np.inf)
+        return ops.max_pool(x, 3, strides=2, padding="valid", data_format=self.data_format)
+
+    def compute_output_shape(self, input_shape):
+        shape = list(input_shape)
+        for axis in spatial_axes(self.data_format):
+            shape[axis] = None if shape[axis] is None else shape[axis] // 2
+        return tuple(shape)
+
+    def get_config(self):
+        return {**super().get_config(), "data_format": self.data_format}
+
+
+@keras.saving.register_keras_serializable(package="keras_resattn")
+class BilinearResize(keras.layers.Layer):
+    """Bilinear resize of a map to the height and width of another, corners aligned.
+
+    Called on `[x, reference]`; only the size of `reference` is used, never its values. The
+    source step is `(size_in - 1) / (size_out - 1)` (`align_corners=True`, Caffe's Interp), which
+    neither `keras.layers.UpSampling2D` nor `keras.ops.image.resize` offers. Written as one small
+    matrix product per axis, so it runs with static and dynamic sizes on every backend.
+
+    Args:
+        data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
+
+    Input shapes: `(n, h, w, c)` and `(n, H, W, any)`, or both channels first.
+    Output shape: `(n, H, W, c)`, or `(n, c, H, W)`.
+
+    Raises:
+        ValueError: if it is not called on two 4-D tensors.
+    """
+
+    def __init__(self, *, data_format=None, **kwargs):
+        super().__init__(**kwargs)
+        self.data_format = standardize_data_format(data_format)
+
+    def build(self, input_shape):
+        if len(input_shape) != 2 or any(np.ndim(shape) != 1 or len(shape) != 4 for shape in input_shape):
+            raise ValueError(
+                "Expected BilinearResize to be called on [x, reference], two 4-D tensors; "
+                f"received shapes: {input_shape}."
+            )
+
+    def call(self, inputs):
+        x, reference = inputs
+        height, width = spatial_axes(self.data_format)
+        sizes_in, sizes_out = ops.shape(x), ops.shape(reference)
+        rows = _interpolation_matrix(sizes_in[height], sizes_out[height], self.compute_dtype)
+        columns = _interpolation_matrix(sizes_in[width], sizes_out[width], self.compute_dtype)
+        if self.data_format == "channels_first":
+            return ops.matmul(ops.matmul(rows, x), ops.transpose(columns))
+        # Rows first, on (n, h, w * c), while the map is small; then columns, on (n * H, w, c).
+        channels = x.shape[-1]
+        x = ops.reshape(x, (-1, sizes_in[1], sizes_in[2] * channels))
+        x = ops.reshape(ops.matmul(rows, x), (-1, sizes_in[2], channels))
+        x = ops.matmul(columns, x)
+        return ops.reshape(x, (-1, sizes_out[1], sizes_out[2], channels))
+
+    def compute_output_shape(self, input_shape):
+        x, reference = input_shape
+        shape = list(x)
+        for axis in spatial_axes(self.data_format):
+            shape[axis] = reference[axis]
+        return tuple(shape)
+
+    def get_config(self):
+        return {**super().get_config(), "data_format": self.data_format}
+
+
+def _interpolation_matrix(size_in, size_out, dtype):
+    """The `(size_out, size_in)` matrix of linear interpolation with aligned corners.
+
+    A constant where both sizes are plain integers, a tensor expression where one is dynamic.
+    """
+    if isinstance(size_in, int) and isinstance(size_out, int):
+        at = np.arange(size_out) * ((size_in - 1) / max(size_out - 1, 1))
+        weights = np.maximum(0.0, 1.0 - np.abs(at[:, None] - np.arange(size_in)))
+        return ops.convert_to_tensor(weights, dtype=dtype)
+    size_in, size_out = (ops.cast(size, "int32") for size in (size_in, size_out))
+    step = ops.cast(size_in - 1, "float32") / ops.cast(ops.maximum(size_out - 1, 1), "float32")
+    at = ops.cast(ops.arange(size_out), "float32") * step
+    source = ops.cast(ops.arange(size_in), "float32")
+    return ops.cast(ops.maximum(0.0, 1.0 - ops.abs(at[:, None] - source)), dtype)

@@ -1,0 +1,229 @@
+"""The soft mask branch and its merge with the trunk (Wang et al., CVPR 2017, Sec. 3)."""
+
+import keras
+from keras import ops
+
+from keras_resattn.layers.composite import EPSILON, CompositeLayer, check_choice, check_count, spatial_axes
+from keras_resattn.layers.residual import UNITS
+from keras_resattn.layers.resize import BilinearResize, CeilMaxPooling2D
+
+MASKS = ("encoder_decoder", "local")
+MASK_ACTIVATIONS = ("mixed", "channel", "spatial")
+LEARNING = ("residual", "naive")
+
+
+@keras.saving.register_keras_serializable(package="keras_resattn")
+class SoftMask(CompositeLayer):
+    """The soft mask M(x): an hourglass of residual units with a value for each position and channel.
+
+    `mask="encoder_decoder"` (Fig. 2): for each of `depth` levels, max pooling and `units` residual
+    units; at the smallest map `bottom_units` of them; on the way up, align-corners resizing to
+    the encoder's map of that level, plus a residual unit of its own on that map (the skip),
+    then `units` more. `mask="local"` (Table 4): `local_units` units at full size instead. Both end
+    in BN-ReLU-1x1 twice and the activation.
+
+    Args:
+        width: Inner width of the residual units; the input must have `4 * width` channels.
+        depth: Number of poolings L (paper: 3, 2, 1 in stages 1 to 3). Unused by the local mask.
+        units: Units between adjacent poolings, the paper's r.
+        bottom_units: Units at the smallest map. `None` means `2 * units` (Fig. 2).
+        mask: `"encoder_decoder"` or `"local"`.
+        local_units: Units of the local mask. 3 has the encoder-decoder's parameters, 1 its FLOPs.
+        activation: `"mixed"` (Eq. 4: sigmoid), `"channel"` (Eq. 5: each position divided by its L2
+            norm over channels) or `"spatial"` (Eq. 6: sigmoid after normalising each channel's map
+            of each image by its mean and standard deviation). The last two run in float32.
+        unit: The residual unit, a key of `keras_resattn.layers.residual.UNITS`.
+        data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
+
+    Input and output shape: `(n, h, w, 4 * width)`. Sub-layers are named `down{l}_unit{i}`,
+    `bottom_unit{i}`, `skip{l}`, `up{l}_unit{i}` (or `local_unit{i}`), `bn1`, `linear1`, `bn2`, `linear2`.
+
+    Raises:
+        ValueError: for a count below 1, an unknown `mask` or `activation`, a wrong number of
+            channels, or a map that `depth` poolings would leave empty.
+    """
+
+    def __init__(
+        self,
+        width,
+        depth=1,
+        units=1,
+        bottom_units=None,
+        mask="encoder_decoder",
+        local_units=3,
+        activation="mixed",
+        unit="preactivation",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        check_choice("mask", mask, MASKS)
+        check_choice("unit", unit, UNITS)
+        check_choice("activation", activation, MASK_ACTIVATIONS)
+        bottom_units = 2 * units if bottom_units is None else bottom_units
+        counts = {"width": width, "depth": depth, "units": units, "bottom_units": bottom_units, "local_units": local_units}
+        for argument, value in counts.items():
+            check_count(argument, value)
+        self.width = width
+        self.depth = depth
+        self.units = units
+        self.bottom_units = bottom_units
+        self.mask = mask
+        self.local_units = local_units
+        self.activation = activation
+        self.unit = unit
+        self.channels = UNITS[unit].expansion * width
+        self._add_units()
+        for i in (1, 2):
+            self._batch_norm(f"bn{i}")
+            self._conv(f"linear{i}", self.channels, 1)
+
+    def _add_units(self):
+        if self.mask == "local":
+            names = [f"local_unit{i}" for i in range(1, self.local_units + 1)]
+        else:
+            self.pool = CeilMaxPooling2D(**self._shared("pool"))
+            self.resize = BilinearResize(**self._shared("resize"))
+            levels = range(1, self.depth)
+            per_level = range(1, self.units + 1)
+            names = [f"down{level}_unit{i}" for level in levels for i in per_level]
+            names += [f"bottom_unit{i}" for i in range(1, self.bottom_units + 1)]
+            names += [f"skip{level}" for level in levels]
+            names += [f"up{level}_unit{i}" for level in levels for i in per_level]
+        for name in names:
+            self._add(UNITS[self.unit](self.width, **self._shared(name)))
+
+    def _units(self, prefix, count=None):
+        return [getattr(self, f"{prefix}_unit{i}") for i in range(1, (count or self.units) + 1)]
+
+    def build(self, input_shape):
+        self._check_input(input_shape)
+        super().build(input_shape)
+
+    def _check_input(self, input_shape):
+        channels = input_shape[self.channel_axis]
+        if channels != self.channels:
+            raise ValueError(
+                f"Expected the input of {self.name} to have 4 * width = {self.channels} channels; "
+                f"received: {channels} channels (shape {tuple(input_shape)})."
+            )
+        sizes = [input_shape[axis] for axis in spatial_axes(self.data_format)]
+        smallest = min((size for size in sizes if size is not None), default=None)
+        if self.mask == "encoder_decoder" and smallest is not None and smallest >> self.depth < 1:
+            raise ValueError(
+                f"Expected a map of at least {2**self.depth} x {2**self.depth} pixels for {self.name}, a mask of "
+                f"depth {self.depth}; received: {sizes[0]} x {sizes[1]}. Use a larger input or a smaller mask depth."
+            )
+
+    def sublayer_calls(self, input_shape):
+        shape = tuple(input_shape)
+        if self.mask == "local":
+            yield from ((unit, shape) for unit in self._units("local", self.local_units))
+        else:
+            yield from self._hourglass_calls(shape)
+        for layer in (self.bn1, self.linear1, self.bn2, self.linear2):
+            yield layer, shape
+
+    def _hourglass_calls(self, shape):
+        shapes = [shape]
+        for level in range(1, self.depth + 1):
+            yield self.pool, shapes[-1]
+            shapes.append(self.pool.compute_output_shape(shapes[-1]))
+            down = self._units(f"down{level}") if level < self.depth else self._units("bottom", self.bottom_units)
+            yield from ((unit, shapes[level]) for unit in down)
+        for level in range(self.depth - 1, -1, -1):
+            yield self.resize, [shapes[level + 1], shapes[level]]
+            if level > 0:
+                yield getattr(self, f"skip{level}"), shapes[level]
+                yield from ((unit, shapes[level]) for unit in self._units(f"up{level}"))
+
+    def call(self, x, training=None):
+        if self.mask == "local":
+            y = _chain(self._units("local", self.local_units), x, training)
+        else:
+            y = self._hourglass(x, training)
+        y = self.linear1(ops.relu(self.bn1(y, training=training)))
+        y = self.linear2(ops.relu(self.bn2(y, training=training)))
+        return self._activate(y)
+
+    def _hourglass(self, x, training):
+        encoded = []
+        y = x
+        for level in range(1, self.depth):
+            y = _chain(self._units(f"down{level}"), self.pool(y), training)
+            encoded.append(y)
+        y = _chain(self._units("bottom", self.bottom_units), self.pool(y), training)
+        for level in range(self.depth - 1, 0, -1):
+            skip = getattr(self, f"skip{level}")
+            y = self.resize([y, encoded[level - 1]]) + skip(encoded[level - 1], training=training)
+            y = _chain(self._units(f"up{level}"), y, training)
+        return self.resize([y, x])
+
+    def _activate(self, y):
+        if self.activation == "mixed":
+            return ops.sigmoid(y)
+        y = ops.cast(y, "float32")
+        if self.activation == "channel":
+            norm = ops.sqrt(ops.sum(ops.square(y), axis=self.channel_axis, keepdims=True) + EPSILON)
+            return ops.cast(y / norm, self.compute_dtype)
+        axes = spatial_axes(self.data_format)
+        centred = y - ops.mean(y, axis=axes, keepdims=True)
+        deviation = ops.sqrt(ops.mean(ops.square(centred), axis=axes, keepdims=True) + EPSILON)
+        return ops.cast(ops.sigmoid(centred / deviation), self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "width": self.width,
+            "depth": self.depth,
+            "units": self.units,
+            "bottom_units": self.bottom_units,
+            "mask": self.mask,
+            "local_units": self.local_units,
+            "activation": self.activation,
+            "unit": self.unit,
+        }
+
+
+def _chain(units, x, training):
+    for unit in units:
+        x = unit(x, training=training)
+    return x
+
+
+@keras.saving.register_keras_serializable(package="keras_resattn")
+class AttentionResidual(keras.layers.Layer):
+    """Merges trunk and mask, called on `[T, M]`.
+
+    Args:
+        learning: `"residual"` for `(1 + M) * T` (Eq. 3, attention residual learning) or `"naive"`
+            for `M * T` (Eq. 1, the paper's NAL ablation).
+
+    Input shapes: twice `(n, h, w, c)`. Output shape: the same.
+
+    Raises:
+        ValueError: for an unknown `learning`, or shapes that differ.
+    """
+
+    def __init__(self, learning="residual", **kwargs):
+        super().__init__(**kwargs)
+        check_choice("learning", learning, LEARNING)
+        self.learning = learning
+
+    def build(self, input_shape):
+        if len(input_shape) != 2 or tuple(input_shape[0]) != tuple(input_shape[1]):
+            raise ValueError(
+                f"Expected {self.name} to be called on [trunk, mask] of equal shapes; received shapes: {input_shape}."
+            )
+
+    def call(self, inputs):
+        trunk, mask = inputs
+        return (1 + mask) * trunk if self.learning == "residual" else mask * trunk
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape[0])
+
+    def get_config(self):
+        return {**super().get_config(), "learning": self.learning}

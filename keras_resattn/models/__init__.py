@@ -1,0 +1,1 @@
+"""Networks: the variants table and the builders over it."""

@@ -1,0 +1,318 @@
+"""Residual Attention Networks (Wang et al., CVPR 2017): one builder, and a line per network."""
+
+import inspect
+import re
+from dataclasses import replace
+
+import keras
+
+from keras_resattn import checkpoints
+from keras_resattn.layers import AttentionResidual, CeilMaxPooling2D, SoftMask
+from keras_resattn.layers.composite import BN_MOMENTUM, EPSILON, channel_axis, check_choice, check_count
+from keras_resattn.layers.residual import UNITS
+from keras_resattn.layers.soft_mask import LEARNING, MASK_ACTIVATIONS, MASKS
+from keras_resattn.models.arguments import check_counts, check_head, resolve_input
+from keras_resattn.models.variants import TOPOLOGIES, VARIANTS, Variant
+
+
+def ResidualAttentionNet(
+    include_top=True,
+    weights="default",
+    input_tensor=None,
+    input_shape=None,
+    pooling=None,
+    classes=None,
+    classifier_activation="softmax",
+    name=None,
+    *,
+    variant=None,
+    topology=None,
+    modules=None,
+    p=None,
+    t=None,
+    r=None,
+    mask_depth=None,
+    bottom_units=None,
+    mask="encoder_decoder",
+    local_units=3,
+    mask_activation="mixed",
+    learning="residual",
+    unit=None,
+    widths=None,
+):
+    """Builds any Residual Attention Network; every ablation of the paper is an argument.
+
+    Start from a published network with `variant`, or from a `topology` and the number of
+    `modules` in each stage. Every further argument that is given replaces that row's value.
+
+    Reference:
+        Wang et al., "Residual Attention Network for Image Classification", CVPR 2017
+        (https://arxiv.org/abs/1704.06904).
+
+    Args:
+        include_top: Whether to end in global average pooling and a classifier.
+        weights: `"default"` for the network's best published tag, `None` for random initialisation, a tag
+            or its alias such as `"cifar10"`, the path of a `.weights.h5` file, or
+            `"hf://owner/repo[@revision]"`. Published weights exist for rows of the table only.
+        input_tensor: A KerasTensor to build on, or `None` for a new input.
+        input_shape: Shape of one picture, `(height, width, channels)` under `channels_last`. Sizes of 32 and
+            more or `None`, also with a top, as the head averages over all positions. Defaults to the
+            topology's size (224 or 32) and three channels. One channel with three-channel weights sums
+            the stem's kernel over RGB and warns.
+        pooling: What `include_top=False` ends in: `None` for the 4-D feature map (after the last batch
+            normalisation and ReLU), `"avg"` or `"max"` for global pooling.
+        classes: Number of classes; defaults to the topology's (1000 or 10).
+        classifier_activation: Activation of the classifier; `None` returns logits. With pretrained
+            weights, `"softmax"` or `None`.
+        name: Name of the model; defaults to the variant's in snake case.
+        variant: Name of a row of `keras_resattn.models.variants.VARIANTS`, such as `"CifarResidualAttention92"`.
+        topology: `"imagenet"` (four stages, 7x7/2 stem) or `"cifar"` (three stages, 3x3 stem).
+        modules: Attention modules in each stage, one integer for each.
+        p: Units before the split and after the merge of each module (paper: 1).
+        t: Trunk units between them (paper: 2).
+        r: Mask units between adjacent poolings (paper: 1).
+        mask_depth: Poolings in the masks of each stage, one integer for each (paper: 3, 2, 1).
+        bottom_units: Mask units at the smallest map; defaults to `2 * r` (Fig. 2).
+        mask: `"encoder_decoder"` or `"local"` (Table 4).
+        local_units: Units of the local mask: 3, or 1 for the reading with equal FLOPs.
+        mask_activation: `"mixed"`, `"channel"` or `"spatial"` (Eq. 4 to 6, Table 1).
+        learning: `"residual"` for (1 + M) T, `"naive"` for M T (Table 3's NAL).
+        unit: The residual unit, a key of `keras_resattn.layers.residual.UNITS`.
+        widths: Inner width of each stage's units, one integer for each.
+
+    Returns:
+        A functional `keras.Model`. Masks are nodes: `model.get_layer("stage1_attention1_mask").output`.
+
+    Raises:
+        ValueError: before anything is built, for an argument that does not fit; after building, and
+            without a model, where weights are missing or do not fit.
+    """
+    row = _resolve_row(
+        variant,
+        topology=topology,
+        modules=modules,
+        p=p,
+        t=t,
+        r=r,
+        mask_depth=mask_depth,
+        bottom_units=bottom_units,
+        unit=unit,
+        widths=widths,
+    )
+    check_choice("mask", mask, MASKS)
+    check_choice("mask_activation", mask_activation, MASK_ACTIVATIONS)
+    check_choice("learning", learning, LEARNING)
+    check_count("local_units", local_units)
+    mask_options = {"mask": mask, "local_units": local_units, "activation": mask_activation}
+
+    plan = TOPOLOGIES[row.topology]
+    classes = plan.classes if classes is None else classes
+    check_head(include_top, pooling, classes, classifier_activation)
+    inputs = resolve_input(input_tensor, input_shape, plan.default_size)
+    paper_network = mask == "encoder_decoder" and mask_activation == "mixed" and learning == "residual"
+    source = checkpoints.resolve(
+        weights,
+        network=row.name if paper_network and row == _published(row.name) else None,
+        include_top=include_top,
+        classes=classes,
+        classifier_activation=classifier_activation,
+        channels=inputs.shape[channel_axis(keras.config.image_data_format())],
+    )
+
+    x = _stem(inputs, row)
+    for stage in range(1, len(row.modules) + 1):
+        x = _stage(x, row, stage, mask_options, learning)
+    x = _batch_norm("post_bn")(x)
+    x = keras.layers.Activation("relu", name="post_relu")(x)
+    x = _head(x, include_top, pooling, classes, classifier_activation)
+
+    model = keras.Model(_source_inputs(inputs), x, name=name or _snake_case(row.name))
+    if source is not None:
+        checkpoints.load(model, source, below=inputs)
+    return model
+
+
+def _resolve_row(variant, **changes):
+    """The row to build: a variant's, or a custom one, with what the caller changed checked and put in."""
+    changes = {field: value for field, value in changes.items() if value is not None}
+    if variant is not None:
+        check_choice("variant", variant, VARIANTS)
+        row = VARIANTS[variant]
+        if changes.get("topology", row.topology) != row.topology:
+            raise ValueError(
+                f"Expected topology={row.topology!r}, or none, with variant={variant!r}; "
+                f"received: topology={changes['topology']!r}."
+            )
+    else:
+        if "topology" not in changes or "modules" not in changes:
+            raise ValueError(
+                "Expected a variant, or a topology and the modules of each stage; received: variant=None, "
+                f"topology={changes.get('topology')!r}, modules={changes.get('modules')!r}."
+            )
+        row = Variant("ResidualAttentionNet", "imagenet", ())
+    check_choice("topology", changes.get("topology", row.topology), TOPOLOGIES)
+    _check_changes(changes, stages=len(TOPOLOGIES[changes.get("topology", row.topology)].widths))
+    changes = {field: tuple(value) if isinstance(value, list) else value for field, value in changes.items()}
+    return replace(row, **changes).resolved()
+
+
+def _check_changes(changes, stages):
+    for field, least in (("modules", 0), ("mask_depth", 0), ("widths", 1)):
+        if field in changes:
+            check_counts(field, changes[field], stages, least)
+    for field, least in (("p", 0), ("t", 1), ("r", 1), ("bottom_units", 1)):
+        if field in changes:
+            check_count(field, changes[field], least)
+    if "unit" in changes:
+        check_choice("unit", changes["unit"], UNITS)
+
+
+def _published(name):
+    return VARIANTS[name].resolved() if name in VARIANTS else None
+
+
+def _batch_norm(name):
+    axis = channel_axis(keras.config.image_data_format())
+    return keras.layers.BatchNormalization(axis=axis, momentum=BN_MOMENTUM, epsilon=EPSILON, name=name)
+
+
+def _stem(x, row):
+    plan = TOPOLOGIES[row.topology]
+    options = {"use_bias": False, "kernel_initializer": "he_normal", "name": "stem_conv"}
+    if row.topology == "cifar":
+        return keras.layers.Conv2D(plan.stem_width, 3, padding="same", **options)(x)
+    x = keras.layers.ZeroPadding2D(3, name="stem_pad")(x)
+    x = keras.layers.Conv2D(plan.stem_width, 7, strides=2, **options)(x)
+    x = _batch_norm("stem_bn")(x)
+    x = keras.layers.Activation("relu", name="stem_relu")(x)
+    return CeilMaxPooling2D(name="stem_pool")(x)
+
+
+def _stage(x, row, stage, mask_options, learning):
+    """Entry unit, attention modules, exit units."""
+    plan = TOPOLOGIES[row.topology]
+    width = row.widths[stage - 1]
+    make_unit = UNITS[row.unit]
+    x = make_unit(width, plan.strides[stage - 1], name=f"stage{stage}_unit1")(x)
+    for module in range(1, row.modules[stage - 1] + 1):
+        x = _attention_module(x, row, stage, f"stage{stage}_attention{module}", mask_options, learning)
+    for i in range(plan.exit_units[stage - 1]):
+        x = make_unit(width, name=f"stage{stage}_unit{i + 2}")(x)
+    return x
+
+
+def _attention_module(x, row, stage, name, mask_options, learning):
+    """p units, then trunk (t units) beside soft mask, their merge, and p units again (Fig. 2)."""
+    width = row.widths[stage - 1]
+
+    def units(x, part, count):
+        for i in range(1, count + 1):
+            x = UNITS[row.unit](width, name=f"{name}_{part}{i}")(x)
+        return x
+
+    x = units(x, "pre", row.p)
+    mask = SoftMask(
+        width,
+        depth=row.mask_depth[stage - 1],
+        units=row.r,
+        bottom_units=row.bottom_units,
+        unit=row.unit,
+        name=f"{name}_mask",
+        **mask_options,
+    )(x)
+    trunk = units(x, "trunk", row.t)
+    x = AttentionResidual(learning, name=f"{name}_merge")([trunk, mask])
+    return units(x, "post", row.p)
+
+
+def _head(x, include_top, pooling, classes, classifier_activation):
+    if not include_top and pooling is None:
+        return x
+    if pooling == "max":
+        return keras.layers.GlobalMaxPooling2D(name="max_pool")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    if not include_top:
+        return x
+    half = keras.config.dtype_policy().compute_dtype in ("float16", "bfloat16")
+    return keras.layers.Dense(
+        classes, activation=classifier_activation, name="predictions", dtype="float32" if half else None
+    )(x)
+
+
+def _source_inputs(tensor):
+    inputs = keras.utils.get_source_inputs(tensor)
+    return inputs[0] if len(inputs) == 1 else inputs
+
+
+def _snake_case(name):
+    return re.sub("(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def _builder(variant):
+    """The public function of one row: `ResidualAttentionNet`'s first eight arguments, and its name."""
+    row = VARIANTS[variant]
+    plan = TOPOLOGIES[row.topology]
+    leading = list(inspect.signature(ResidualAttentionNet).parameters.values())[:8]
+    own_defaults = {"classes": plan.classes, "name": _snake_case(variant)}
+    signature = inspect.Signature([p.replace(default=own_defaults.get(p.name, p.default)) for p in leading])
+
+    def build(*args, **kwargs):
+        arguments = signature.bind(*args, **kwargs)
+        arguments.apply_defaults()
+        return ResidualAttentionNet(**arguments.arguments, variant=variant)
+
+    build.__name__ = build.__qualname__ = variant
+    build.__signature__ = signature
+    build.__doc__ = _DOCSTRING.format(
+        name=variant,
+        family="the ImageNet topology (Table 2)" if row.topology == "imagenet" else "the CIFAR topology (Sec. 4.1)",
+        parameters=row.parameters / 1e6,
+        gmacs=row.macs / 1e9,
+        size=plan.default_size,
+        classes=plan.classes,
+    )
+    return build
+
+
+_DOCSTRING = """Instantiates {name}, of {family}.
+
+    {parameters:.2f} M trainable parameters and {gmacs:.2f} G multiply-adds at {size} x {size} pixels and {classes} classes.
+    Pictures go through `keras_resattn.preprocess_input` first where the weights are pretrained.
+
+    Reference:
+        Wang et al., "Residual Attention Network for Image Classification", CVPR 2017
+        (https://arxiv.org/abs/1704.06904).
+
+    Args:
+        include_top: Whether to end in global average pooling and a classifier.
+        weights: `"default"` for the best published tag (a `ValueError` where there is none), `None` for random
+            initialisation, a tag or alias, the path of a `.weights.h5` file, or `"hf://owner/repo[@revision]"`.
+        input_tensor: A KerasTensor to build on, or `None` for a new input.
+        input_shape: Shape of one picture, `({size}, {size}, 3)` by default under `channels_last`. Any size from 32
+            up, or `None` for height and width, with and without top.
+        pooling: What `include_top=False` ends in: `None` (the 4-D feature map), `"avg"` or `"max"`.
+        classes: Number of classes.
+        classifier_activation: Activation of the classifier; `None` returns logits.
+        name: Name of the model.
+
+    Returns:
+        A functional `keras.Model`.
+
+    Raises:
+        ValueError: for an argument that does not fit, and for weights that are missing or do not fit.
+    """
+
+ResidualAttention56 = _builder("ResidualAttention56")
+ResidualAttention92 = _builder("ResidualAttention92")
+ResidualAttention128 = _builder("ResidualAttention128")
+ResidualAttention164 = _builder("ResidualAttention164")
+ResidualAttention200 = _builder("ResidualAttention200")
+ResidualAttention236 = _builder("ResidualAttention236")
+ResidualAttention452 = _builder("ResidualAttention452")
+CifarResidualAttention56 = _builder("CifarResidualAttention56")
+CifarResidualAttention92 = _builder("CifarResidualAttention92")
+CifarResidualAttention128 = _builder("CifarResidualAttention128")
+CifarResidualAttention164 = _builder("CifarResidualAttention164")
+CifarResidualAttention200 = _builder("CifarResidualAttention200")
+CifarResidualAttention236 = _builder("CifarResidualAttention236")
+CifarResidualAttention452 = _builder("CifarResidualAttention452")
