@@ -58,6 +58,12 @@ class CompositeLayer(keras.layers.Layer):
         super().__init__(**kwargs)
         self.data_format = standardize_data_format(data_format)
         self.channel_axis = channel_axis(self.data_format)
+        self._sublayer_names = []
+
+    @property
+    def sublayers(self):
+        """The sub-layers, in the order in which they were made."""
+        return [getattr(self, name) for name in self._sublayer_names]
 
     def sublayer_calls(self, input_shape):
         """Yields `(sub-layer, shape or shapes that it receives)` in the order of the calls."""
@@ -73,6 +79,7 @@ class CompositeLayer(keras.layers.Layer):
 
     def _add(self, layer):
         setattr(self, layer.name, layer)
+        self._sublayer_names.append(layer.name)
         return layer
 
     def _shared(self, name):

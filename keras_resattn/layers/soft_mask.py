@@ -81,8 +81,8 @@ class SoftMask(CompositeLayer):
         if self.mask == "local":
             names = [f"local_unit{i}" for i in range(1, self.local_units + 1)]
         else:
-            self.pool = CeilMaxPooling2D(**self._shared("pool"))
-            self.resize = BilinearResize(**self._shared("resize"))
+            self._add(CeilMaxPooling2D(**self._shared("pool")))
+            self._add(BilinearResize(**self._shared("resize")))
             levels = range(1, self.depth)
             per_level = range(1, self.units + 1)
             names = [f"down{level}_unit{i}" for level in levels for i in per_level]

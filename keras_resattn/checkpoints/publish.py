@@ -1,0 +1,239 @@
+"""Turning a finished run into the folder that is released: tensors, record, card, log, predictions.
+
+    python -m keras_resattn.checkpoints.publish runs/cifar56 weights --tag cifar10_v1 --alias cifar10 --alias default \\
+        --data cifar10.npz --data-name CIFAR-10 --classes airplane,automobile,... --command "python examples/..."
+
+The test pictures are touched here, once. Nothing that was chosen may depend on what is printed.
+"""
+
+import argparse
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+import keras_resattn
+from keras_resattn import evaluation
+from keras_resattn.checkpoints.registry import RECORD, TENSORS, Tag, tags
+from keras_resattn.data import check_pictures, load_npz
+from keras_resattn.files import sha256
+from keras_resattn.models.variants import VARIANTS
+
+CARD = """---
+license: apache-2.0
+library_name: keras
+pipeline_tag: image-classification
+tags: [keras, image-classification, attention, residual-attention]
+metrics: [accuracy]
+---
+
+# {network}, {data_name} ({tag})
+
+A Residual Attention Network (Wang et al., CVPR 2017) for Keras 3: {parameters:,} trainable parameters, {macs:,} multiply-adds.
+
+| measured on {pictures:,} test pictures, last epoch | accuracy | correct |
+|---|---|---|
+| float32 tensors, as trained | {accuracy_float32:.2%} | {correct_float32:,} |
+| half-precision tensors, as released (computed in float32) | **{accuracy:.2%}** | {correct:,} |
+
+The test pictures were used once, after the last epoch; no epoch and no hyperparameter was chosen on them.
+
+```python
+from keras_resattn import {network}
+
+model = {network}(weights="{tag}")
+```
+
+Inputs go through `keras_resattn.preprocess_input(x, weights="{id}")`: channel means {mean}, standard deviations {std}, on the
+scale 0 to 255. Outputs are, in order: {classes}.
+
+## Measure it again
+
+    keras-resattn evaluate --weights {id} --data FILE.npz
+
+`FILE.npz` holds `x_test` (uint8, n x {height} x {width} x {channels}) and `y_test` in the data set's official order. `predictions.npy` holds labels and
+predicted classes of the release, so the command names every picture that flips.
+
+## Training
+
+    {command}
+
+Recipe: `{recipe}`
+
+{training_pictures:,} training pictures, {seconds:,.0f} s on {processor} ({processors} processors), {backend} {version}, Keras {keras}, seed {seed},
+revision `{revision}`. `log.csv` holds every epoch; {notes}
+
+SHA-256 of `model.weights.h5`: `{sha256}`
+"""
+
+
+def release(run_dir, destination, *, tag, aliases, classes, data, data_name, command, notes="the last one is what is released."):
+    """Writes `destination/<network>-<tag>`, complete or not at all.
+
+    Args:
+        run_dir: Folder of a finished `compile_and_fit` run.
+        destination: Folder of released tags.
+        tag: Name of the tag, `"cifar10_v1"`. Released tags are never overwritten.
+        aliases: Its other names; `"default"` makes it the builder's default.
+        classes: Class names in the order of the labels.
+        data: `.npz` file with `x_test` and `y_test`.
+        data_name: What the card calls the data set.
+        command: The command that trained it.
+        notes: A sentence for the card, about the log.
+
+    Returns:
+        The `Tag` that was written.
+
+    Raises:
+        ValueError: if the tag exists, the run is not finished, or a tensor leaves half precision's range.
+    """
+    run_dir = Path(run_dir)
+    report = json.loads((run_dir / "report.json").read_text())
+    network = next(name for name in VARIANTS if report["network"] == _builder(name).__signature__.parameters["name"].default)
+    folder = Path(destination) / f"{report['network']}-{tag}"
+    if folder.exists():
+        raise ValueError(f"Expected a new tag, as released ones are immutable; {folder} exists.")
+    arrays = load_npz(data)
+    x, y = arrays["x_test"], check_pictures(arrays["x_test"], arrays["y_test"], len(classes))
+    with tempfile.TemporaryDirectory(dir=destination) as temporary:
+        partial = Path(temporary) / folder.name
+        partial.mkdir()
+        record = {
+            "network": network,
+            "tag": tag,
+            "aliases": list(aliases),
+            "classes": list(classes),
+            "preprocessing": {"mean": report["mean"], "std": report["std"]},
+            "input_shape": list(x.shape[1:]),
+            "repository": None,
+            "revision": None,
+            "training": {
+                "data": data_name,
+                "training_pictures": report["training_pictures"],
+                "recipe": report["recipe"],
+                "last_epoch": report["metrics"],
+                "seconds": report["seconds"],
+                "environment": report["environment"],
+                "command": command,
+                "measured_by": f"keras-resattn evaluate --weights {network}/{tag} --data FILE.npz",
+            },
+        }
+        full = _measure(partial, run_dir / "model.weights.h5", record, x, y)
+        half_precision(run_dir / "model.weights.h5", Path(temporary) / TENSORS)
+        half = _measure(partial, Path(temporary) / TENSORS, record, x, y)
+        record["metrics"] = {
+            "test_pictures": half.total,
+            "test_correct": half.correct,
+            "test_accuracy": half.accuracy,
+            "test_loss": half.loss,
+            "test_correct_float32": full.correct,
+            "test_accuracy_float32": full.accuracy,
+            "test_loss_float32": full.loss,
+        }
+        _write_record(partial, record)
+        np.save(partial / evaluation.PREDICTIONS, np.stack([y, half.predictions]).astype("uint8"))
+        shutil.copy(run_dir / "log.csv", partial / "log.csv")
+        (partial / "README.md").write_text(_card(record, notes), encoding="utf-8")
+        partial.rename(folder)
+    tags.cache_clear()
+    return Tag.read(folder)
+
+
+def half_precision(source, target):
+    """Copies a `.weights.h5` file with its tensors in float16 and everything else as it is.
+
+    Raises:
+        ValueError: if a value is not finite, or overflows or vanishes in float16.
+    """
+    with h5py.File(source, "r") as full, h5py.File(target, "w") as half:
+
+        def copy(name, item):
+            if isinstance(item, h5py.Group):
+                group = half.require_group(name)
+                group.attrs.update(item.attrs)
+                return
+            values = np.asarray(item)
+            rounded = values.astype("float16")
+            # Beside a batch normalisation's epsilon of 1e-5, what is below half of float16's smallest step is zero.
+            if not np.isfinite(rounded).all() or np.any((rounded == 0) & (np.abs(values) > 2**-24)):
+                raise ValueError(f"Expected tensors within the range of float16; {name} of {source} is not.")
+            half.create_dataset(name, data=rounded)
+
+        full.visititems(copy)
+
+
+def _builder(network):
+    return getattr(keras_resattn, network)
+
+
+def _write_record(folder, record):
+    (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def _measure(folder, tensors, record, x, y):
+    """Evaluates `tensors` as they would be once released in `folder`."""
+    shutil.copy(tensors, folder / TENSORS)
+    record["sha256"] = sha256(folder / TENSORS)
+    record.setdefault("metrics", {})
+    _write_record(folder, record)
+    return evaluation.evaluate(Tag.read(folder), x, y)
+
+
+def _card(record, notes):
+    training, metrics, row = record["training"], record["metrics"], VARIANTS[record["network"]]
+    environment = training["environment"]
+    height, width, channels = record["input_shape"]
+    return CARD.format(
+        network=record["network"],
+        tag=record["tag"],
+        id=f"{record['network']}/{record['tag']}",
+        data_name=training["data"],
+        parameters=row.parameters,
+        macs=row.macs,
+        pictures=metrics["test_pictures"],
+        accuracy=metrics["test_accuracy"],
+        correct=metrics["test_correct"],
+        accuracy_float32=metrics["test_accuracy_float32"],
+        correct_float32=metrics["test_correct_float32"],
+        mean=[round(value, 2) for value in record["preprocessing"]["mean"]],
+        std=[round(value, 2) for value in record["preprocessing"]["std"]],
+        classes=", ".join(record["classes"]),
+        height=height,
+        width=width,
+        channels=channels,
+        command=training["command"],
+        recipe=json.dumps(training["recipe"]),
+        training_pictures=training["training_pictures"],
+        seconds=training["seconds"],
+        processor=environment["processor"],
+        processors=environment["processors"],
+        backend=environment["backend"],
+        version=environment["versions"][environment["backend"]],
+        keras=environment["versions"]["keras"],
+        seed=training["recipe"]["seed"],
+        revision=environment["revision"],
+        notes=notes,
+        sha256=record["sha256"],
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run_dir")
+    parser.add_argument("destination")
+    parser.add_argument("--tag", required=True)
+    parser.add_argument("--alias", action="append", default=[])
+    parser.add_argument("--classes", required=True, type=lambda text: text.split(","))
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--data-name", required=True)
+    parser.add_argument("--command", required=True, help="the command that trained it")
+    arguments = vars(parser.parse_args())
+    tag = release(arguments.pop("run_dir"), arguments.pop("destination"), aliases=arguments.pop("alias"), **arguments)
+    print(f"{tag.id}: {tag.metrics}")
+
+
+if __name__ == "__main__":
+    main()

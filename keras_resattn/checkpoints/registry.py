@@ -1,0 +1,123 @@
+"""The registry: one record for each released tag, read from `weights/*/config.json`."""
+
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from keras_resattn.files import sha256
+
+TENSORS = "model.weights.h5"
+RECORD = "config.json"
+
+
+@dataclass(frozen=True)
+class Tag:
+    """A released set of weights. Immutable: a better run is a new tag, and the alias moves.
+
+    Attributes:
+        network: The builder that it belongs to, `"CifarResidualAttention56"`.
+        tag: Its name among that builder's, `"cifar10_v1"`.
+        aliases: Other names of it, `"cifar10"`; `"default"` marks the builder's best.
+        sha256: Of the tensors' file, in hexadecimal.
+        classes: Class names in the order of the outputs.
+        mean: Channel means that inputs are normalised with, 0 to 255.
+        std: Standard deviations, likewise.
+        input_shape: Shape of the training pictures, channels last.
+        metrics: What was measured, by name.
+        training: Recipe, seed, data, device, wall time and command.
+        repository: `owner/name` of the Hub repository that holds the folder, or `None`.
+        revision: Commit of that repository.
+        folder: Where the record lies.
+    """
+
+    network: str
+    tag: str
+    aliases: tuple
+    sha256: str
+    classes: tuple
+    mean: tuple
+    std: tuple
+    input_shape: tuple
+    metrics: dict
+    training: dict
+    repository: str | None
+    revision: str | None
+    folder: Path
+
+    @property
+    def id(self):
+        """`network/tag`, unique in the registry."""
+        return f"{self.network}/{self.tag}"
+
+    @property
+    def tensors(self):
+        """Path of the tensors' file beside the record; heavy ones live on the Hub alone."""
+        return self.folder / TENSORS
+
+    def answers_to(self, name):
+        return name in (self.tag, self.id, *self.aliases)
+
+    @classmethod
+    def read(cls, folder):
+        """Reads the record of a folder.
+
+        Raises:
+            ValueError: if it is missing, not JSON, or lacks a field.
+        """
+        folder = Path(folder)
+        try:
+            fields = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+            preprocessing = fields["preprocessing"]
+            return cls(
+                network=fields["network"],
+                tag=fields["tag"],
+                aliases=tuple(fields["aliases"]),
+                sha256=fields["sha256"],
+                classes=tuple(fields["classes"]),
+                mean=tuple(preprocessing["mean"]),
+                std=tuple(preprocessing["std"]),
+                input_shape=tuple(fields["input_shape"]),
+                metrics=fields["metrics"],
+                training=fields["training"],
+                repository=fields.get("repository"),
+                revision=fields.get("revision"),
+                folder=folder,
+            )
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"Expected {folder / RECORD} to be the record of released weights; {error!r}.") from error
+
+
+def weights_folder():
+    """The folder of released tags: inside the package when installed, beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "weights"
+    return installed if installed.is_dir() else package.parent / "weights"
+
+
+@functools.cache
+def tags():
+    """Returns every released `Tag`, ordered by network and tag."""
+    folders = sorted(path.parent for path in weights_folder().glob(f"*/{RECORD}"))
+    return tuple(sorted((Tag.read(folder) for folder in folders), key=lambda tag: tag.id))
+
+
+def find(name, network=None):
+    """Returns the tags that answer to `name` (tag, alias or `network/tag`), of one network or of all."""
+    return [tag for tag in tags() if tag.answers_to(name) and network in (None, tag.network)]
+
+
+def verify():
+    """Hashes every bundled file again.
+
+    Returns:
+        A list of `(Tag, status)`, where status is `"ok"`, `"not bundled"` (the tensors live on the Hub)
+        or `"damaged"`.
+    """
+
+    def status(tag):
+        if not tag.tensors.exists():
+            return "not bundled"
+        return "ok" if sha256(tag.tensors) == tag.sha256 else "damaged"
+
+    return [(tag, status(tag)) for tag in tags()]

@@ -1,0 +1,155 @@
+"""From a builder's `weights` argument to the file that it means; checked before anything is built."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from keras_resattn.checkpoints.registry import RECORD, TENSORS, Tag, find, tags
+from keras_resattn.files import sha256
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where weights come from: a released tag, a file or folder of the user's, or a Hub repository."""
+
+    network: str | None
+    tag: Tag | None = None
+    path: Path | None = None
+    repository: str | None = None
+    revision: str | None = None
+
+    def fetch(self):
+        """Returns the path of the tensors' file, downloaded if need be and its SHA-256 checked.
+
+        Raises:
+            ValueError: if the file does not have the hash that its record states, or the Hub repository
+                is another network's. A damaged download is removed, a user's file never.
+            OSError: if the download fails.
+        """
+        if self.repository is not None:
+            return self._download()
+        if self.tag is not None:
+            return _checked(self.path, self.tag.sha256, f"of {self.tag.id}", "Reinstall keras_resattn, or copy it again.")
+        return self.path
+
+    def _download(self):
+        from huggingface_hub import hf_hub_download
+
+        tag = self.tag
+        if tag is None:
+            record = hf_hub_download(self.repository, RECORD, revision=self.revision)
+            tag = Tag.read(Path(record).parent)
+            _check_network(tag, self.network, f"hf://{self.repository}")
+        path = Path(hf_hub_download(self.repository, TENSORS, revision=self.revision))
+        try:
+            return _checked(path, tag.sha256, f"from hf://{self.repository}", "It was removed; try again.")
+        except ValueError:
+            path.resolve().unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+            raise
+
+
+def resolve(weights, *, network, include_top, classes, classifier_activation, channels):
+    """Checks a builder's `weights` against its other arguments, without touching network or tensors.
+
+    Args:
+        weights: The builder's argument.
+        network: Name of the builder, or `None` for a network that is no row of the table.
+        include_top: As given to the builder, like all that follow.
+        classes: Number of classes.
+        classifier_activation: Activation of the classifier.
+        channels: Channels of the input.
+
+    Returns:
+        A `Source`, or `None` for random initialisation.
+
+    Raises:
+        ValueError: if there are no such weights, or they do not go with the other arguments.
+    """
+    if weights is None:
+        return None
+    if not isinstance(weights, (str, os.PathLike)):
+        raise ValueError(f"Expected weights to be None, a tag, a path or 'hf://owner/repo'; received: weights={weights!r}.")
+    if include_top and classifier_activation not in (None, "softmax"):
+        raise ValueError(
+            "Expected classifier_activation to be 'softmax' or None with pretrained weights and include_top=True; "
+            f"received: classifier_activation={classifier_activation!r}."
+        )
+    source = _locate(weights, network)
+    if source.tag is not None:
+        _check_arguments(source.tag, include_top, classes, channels)
+    return source
+
+
+def _locate(weights, network):
+    hub = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", str(weights)) if isinstance(weights, str) else None
+    if hub:
+        return Source(network, repository=hub.group(1), revision=hub.group(2))
+    if isinstance(weights, str):
+        found = find(weights, network) if network is not None else []
+        if found:
+            tag = found[0]
+            if tag.tensors.exists():
+                return Source(network, tag=tag, path=tag.tensors)
+            return _on_hub(tag, network)
+    path = Path(weights)
+    if (path / RECORD).is_file():
+        tag = Tag.read(path)
+        _check_network(tag, network, str(path))
+        return Source(network, tag=tag, path=tag.tensors)
+    if path.is_file():
+        return Source(network, path=path)
+    raise ValueError(_nothing_found(weights, network))
+
+
+def _on_hub(tag, network):
+    if tag.repository is None:
+        raise ValueError(
+            f"Expected the tensors of {tag.id} at {tag.tensors} or in a Hub repository; they are in neither, as they "
+            "are too large to be bundled and not uploaded yet. Pass another tag, a local file, or weights=None."
+        )
+    return Source(network, tag=tag, repository=tag.repository, revision=tag.revision)
+
+
+def _check_network(tag, network, where):
+    if tag.network != network:
+        raise ValueError(f"Expected weights of {network or 'a custom network'}; {where} holds weights of {tag.network}.")
+
+
+def _check_arguments(tag, include_top, classes, channels):
+    if include_top and classes != len(tag.classes):
+        raise ValueError(
+            f"Expected classes={len(tag.classes)} with the top of {tag.id}; received: classes={classes}. "
+            "To classify something else, take the network without its top and put a new one on it:\n"
+            f"    backbone = {tag.network}(include_top=False, pooling='avg', weights={tag.tag!r})\n"
+            f"    outputs = keras.layers.Dense({classes}, activation='softmax')(backbone.output)"
+        )
+    if channels not in (1, tag.input_shape[-1]):
+        raise ValueError(
+            f"Expected {tag.input_shape[-1]} channels (or 1, for which the stem's kernel is summed over them) with the "
+            f"weights of {tag.id}; received: {channels}. Put a 1x1 convolution before the network, or pass weights=None."
+        )
+
+
+def _nothing_found(weights, network):
+    own = [tag for tag in tags() if tag.network == network]
+    lines = [f"Expected weights to be None, a tag, an existing file or 'hf://owner/repo'; received: weights={weights!r}."]
+    if network is None:
+        lines.append("A network that is no row of the variants table has no published weights; pass weights=None or a file.")
+    elif own:
+        lines.append(f"Tags of {network}: {', '.join(tag.tag for tag in own)}.")
+    else:
+        lines.append(f"Nothing is published for {network}; pass weights=None to start from random ones.")
+        others = ", ".join(tag.id for tag in tags())
+        lines.append(f"Published: {others or 'nothing yet'}.")
+    if "imagenet" in str(weights).lower():
+        lines.append("ImageNet weights of these networks were never released by anyone, and this package has none either.")
+    return " ".join(lines)
+
+
+def _checked(path, expected, what, remedy):
+    found = sha256(path)
+    if found != expected:
+        raise ValueError(f"Expected the file {what} to have SHA-256 {expected}; {path} has {found}. {remedy}")
+    return path

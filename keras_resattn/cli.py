@@ -1,0 +1,196 @@
+"""`keras-resattn`: look at pictures with the published networks, and measure them again."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from keras_resattn import checkpoints, evaluation
+from keras_resattn.data import load_npz, normalize
+from keras_resattn.files import atomic_write
+from keras_resattn.models.variants import TOPOLOGIES, VARIANTS
+from keras_resattn.preprocessing import decode_predictions
+from keras_resattn.visualize import plot_attention
+
+DEFAULT = "CifarResidualAttention56/cifar10"
+PICTURE_FORMATS = (".png", ".pdf", ".svg", ".jpg")
+
+
+def main(argv=None):
+    """Runs the command line. Returns 0, or 2 after printing one line that says what was wrong."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.command(arguments) or 0
+    except (ValueError, OSError, ImportError, Image.DecompressionBombError) as error:
+        message = " ".join(str(error).split())
+        print(f"keras-resattn: {message or type(error).__name__}", file=sys.stderr)
+        return 2
+
+
+def _parser():
+    parser = argparse.ArgumentParser(prog="keras-resattn", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    def command(name, run, help):
+        sub = commands.add_parser(name, help=help, description=help)
+        sub.set_defaults(command=run)
+        return sub
+
+    predict = command("predict", _predict, "say what is in pictures")
+    predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    predict.add_argument("--top", type=int, default=3, help="classes to show for each picture (default: %(default)s)")
+    attend = command("attend", _attend, "draw where the network looked")
+    attend.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    attend.add_argument("-o", "--output", type=Path, required=True, help=f"file to write ({', '.join(PICTURE_FORMATS)})")
+    attend.add_argument("--channels", type=int, default=2, help="channels beside the mean (default: %(default)s)")
+    command("list", _list, "list networks and published weights")
+    info = command("info", _info, "tell all about a network, or about published weights")
+    info.add_argument("name", help="a network, such as CifarResidualAttention56, or network/tag")
+    evaluate = command("evaluate", _evaluate, "measure published weights on labelled pictures")
+    evaluate.add_argument("--data", type=Path, required=True, help=".npz file with x_test (uint8) and y_test")
+    evaluate.add_argument("--batch-size", type=int, default=256, help="pictures in a step (default: %(default)s)")
+    command("verify", _verify, "hash all bundled weights again")
+    for sub in (predict, attend, evaluate):
+        sub.add_argument("--weights", default=DEFAULT, help="network/tag, see `list` (default: %(default)s)")
+    return parser
+
+
+def _predict(arguments):
+    tag = _tag(arguments.weights)
+    pictures = _read_pictures(arguments.images, tag)
+    probabilities = evaluation.build(tag).predict(_to_input(pictures, tag), verbose=0)
+    table = Table(title=tag.id)
+    table.add_column("picture")
+    table.add_column("class")
+    table.add_column("probability", justify="right")
+    for path, best in zip(arguments.images, decode_predictions(probabilities, arguments.top, tag.id), strict=True):
+        for i, (_, name, probability) in enumerate(best):
+            last = i == len(best) - 1
+            table.add_row(path.name if i == 0 else "", name, f"{probability:.1%}", end_section=last)
+    Console().print(table)
+
+
+def _attend(arguments):
+    output = arguments.output
+    if output.suffix.lower() not in PICTURE_FORMATS:
+        raise ValueError(f"Expected --output to end in one of {', '.join(PICTURE_FORMATS)}; received: {output}.")
+    if output.is_dir() or not output.parent.is_dir() or not os.access(output if output.exists() else output.parent, os.W_OK):
+        raise ValueError(f"Expected --output to be a file that can be written; {output} cannot.")
+    if arguments.channels < 0:
+        raise ValueError(f"Expected --channels to be 0 or more; received: {arguments.channels}.")
+    tag = _tag(arguments.weights)
+    pictures = _read_pictures(arguments.images, tag)
+    model, images = evaluation.build(tag), _to_input(pictures, tag)
+    best = decode_predictions(model.predict(images, verbose=0), 1, tag.id)
+    titles = [f"{path.stem}\n{name} {p:.0%}" for path, [(_, name, p)] in zip(arguments.images, best, strict=True)]
+    figure = plot_attention(model, images, pictures=pictures, titles=titles, channels=arguments.channels)
+    with atomic_write(output) as partial:
+        figure.savefig(partial, dpi=150)
+    print(f"wrote {output}")
+
+
+def _list(arguments):
+    table = Table(title="networks")
+    for column in ("network", "parameters", "GMACs", "input", "published weights"):
+        table.add_column(column, justify="left" if column in ("network", "published weights") else "right")
+    for row in VARIANTS.values():
+        own = [tag for tag in checkpoints.tags() if tag.network == row.name]
+        names = ", ".join("/".join((tag.tag, *tag.aliases)) for tag in own)
+        size = TOPOLOGIES[row.topology].default_size
+        table.add_row(row.name, f"{row.parameters:,}", f"{row.macs / 1e9:.3f}", f"{size} x {size}", names or "-")
+    Console().print(table)
+    print("ImageNet weights of these networks were never released by anyone; the ImageNet rows start from random ones.")
+
+
+def _info(arguments):
+    table = Table(show_header=False)
+    if arguments.name in VARIANTS:
+        row = VARIANTS[arguments.name].resolved()
+        fields = {field: getattr(row, field) for field in row.__dataclass_fields__}
+        fields["published weights"] = [tag.tag for tag in checkpoints.tags() if tag.network == row.name] or "none"
+    else:
+        tag = _tag(arguments.name)
+        fields = {
+            "network": tag.network,
+            "tag": tag.tag,
+            "aliases": tag.aliases,
+            "file": tag.tensors,
+            "sha256": tag.sha256,
+            "classes": tag.classes,
+            "mean": tag.mean,
+            "std": tag.std,
+            **tag.metrics,
+            **tag.training,
+        }
+    for field, value in fields.items():
+        table.add_row(field, ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value))
+    Console().print(table)
+
+
+def _evaluate(arguments):
+    if arguments.batch_size < 1:
+        raise ValueError(f"Expected --batch-size to be 1 or more; received: {arguments.batch_size}.")
+    tag = _tag(arguments.weights)
+    arrays = load_npz(arguments.data)
+    if "x_test" not in arrays or "y_test" not in arrays:
+        raise ValueError(f"Expected x_test and y_test in {arguments.data}; received: {', '.join(arrays)}.")
+    x, y = arrays["x_test"], arrays["y_test"]
+    result = evaluation.evaluate(tag, x, y, arguments.batch_size, verbose=1 if sys.stdout.isatty() else 0)
+    print(f"{tag.id} on {keras.backend.backend()}: {result.correct} of {result.total} correct, {result.accuracy:.2%}, loss {result.loss:.4f}")
+    if result.changed is None:
+        print("These are not the pictures that the weights were released with, so single predictions are not compared.")
+    elif result.changed:
+        print(f"{len(result.changed)} of {result.total} predictions differ from the released ones: pictures {result.changed}")
+    else:
+        print(f"All {result.total} predictions are the released ones.")
+
+
+def _verify(arguments):
+    states = checkpoints.verify()
+    for tag, status in states:
+        print(f"{tag.id}: {status}")
+    damaged = [tag.id for tag, status in states if status == "damaged"]
+    if damaged:
+        raise ValueError(f"Expected the bundled files to have their recorded SHA-256; damaged: {', '.join(damaged)}. Reinstall the package.")
+
+
+def _tag(name):
+    found = checkpoints.find(name)
+    if len(found) == 1:
+        return found[0]
+    known = ", ".join(tag.id for tag in checkpoints.tags()) or "none yet"
+    raise ValueError(f"Expected a network/tag ({known}); received: {name}.")
+
+
+def _read_pictures(paths, tag):
+    """Pictures as `(n, h, w, 3)` uint8: the largest central square, resized to the network's size."""
+    height, width, _ = tag.input_shape
+    pictures = []
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                image = image.convert("RGB")
+        except FileNotFoundError:
+            raise ValueError(f"Expected a picture; there is no file {path}.") from None
+        except (OSError, SyntaxError) as error:
+            raise ValueError(f"Expected a picture; {path} cannot be read as one ({error}).") from error
+        side = min(image.size)
+        left, upper = (image.width - side) // 2, (image.height - side) // 2
+        image = image.resize((width, height), Image.Resampling.BICUBIC, box=(left, upper, left + side, upper + side))
+        pictures.append(np.asarray(image))
+    return np.stack(pictures)
+
+
+def _to_input(pictures, tag):
+    images = normalize(pictures, tag.mean, tag.std)
+    return np.moveaxis(images, -1, 1) if keras.config.image_data_format() == "channels_first" else images
+
+
+if __name__ == "__main__":
+    sys.exit(main())
