@@ -12,11 +12,11 @@ import os
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
-import keras  # noqa: E402
+import keras
 
-import keras_resattn  # noqa: E402
-from keras_resattn import recipes  # noqa: E402
-from keras_resattn.data import load_npz  # noqa: E402
+import keras_resattn
+from keras_resattn import recipes
+from keras_resattn.data import load_npz
 
 
 def main():
@@ -27,7 +27,9 @@ def main():
     parser.add_argument("--recipe", default="cifar_one_cycle", help="recipe (default: %(default)s)")
     parser.add_argument("--epochs", type=int, help="length of the schedule (default: the recipe's)")
     parser.add_argument("--limit", type=int, help="use only the first so many training pictures")
-    parser.add_argument("--holdout", type=int, default=0, help="training pictures held out for validation, from the end")
+    parser.add_argument(
+        "--holdout", type=int, default=0, help="training pictures held out for validation, from the end"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, order and augmentation")
     args = parser.parse_args()
 

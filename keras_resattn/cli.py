@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from keras_resattn import checkpoints, evaluation
-from keras_resattn.data import load_npz, normalize
+from keras_resattn.data import load_npz, network_input
 from keras_resattn.files import atomic_write
 from keras_resattn.models.variants import TOPOLOGIES, VARIANTS
 from keras_resattn.preprocessing import decode_predictions
@@ -47,7 +47,9 @@ def _parser():
     predict.add_argument("--top", type=int, default=3, help="classes to show for each picture (default: %(default)s)")
     attend = command("attend", _attend, "draw where the network looked")
     attend.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    attend.add_argument("-o", "--output", type=Path, required=True, help=f"file to write ({', '.join(PICTURE_FORMATS)})")
+    attend.add_argument(
+        "-o", "--output", type=Path, required=True, help=f"file to write ({', '.join(PICTURE_FORMATS)})"
+    )
     attend.add_argument("--channels", type=int, default=2, help="channels beside the mean (default: %(default)s)")
     command("list", _list, "list networks and published weights")
     info = command("info", _info, "tell all about a network, or about published weights")
@@ -64,7 +66,7 @@ def _parser():
 def _predict(arguments):
     tag = _tag(arguments.weights)
     pictures = _read_pictures(arguments.images, tag)
-    probabilities = evaluation.build(tag).predict(_to_input(pictures, tag), verbose=0)
+    probabilities = evaluation.build(tag).predict(network_input(pictures, tag.mean, tag.std), verbose=0)
     table = Table(title=tag.id)
     table.add_column("picture")
     table.add_column("class")
@@ -80,13 +82,17 @@ def _attend(arguments):
     output = arguments.output
     if output.suffix.lower() not in PICTURE_FORMATS:
         raise ValueError(f"Expected --output to end in one of {', '.join(PICTURE_FORMATS)}; received: {output}.")
-    if output.is_dir() or not output.parent.is_dir() or not os.access(output if output.exists() else output.parent, os.W_OK):
+    if (
+        output.is_dir()
+        or not output.parent.is_dir()
+        or not os.access(output if output.exists() else output.parent, os.W_OK)
+    ):
         raise ValueError(f"Expected --output to be a file that can be written; {output} cannot.")
     if arguments.channels < 0:
         raise ValueError(f"Expected --channels to be 0 or more; received: {arguments.channels}.")
     tag = _tag(arguments.weights)
     pictures = _read_pictures(arguments.images, tag)
-    model, images = evaluation.build(tag), _to_input(pictures, tag)
+    model, images = evaluation.build(tag), network_input(pictures, tag.mean, tag.std)
     best = decode_predictions(model.predict(images, verbose=0), 1, tag.id)
     titles = [f"{path.stem}\n{name} {p:.0%}" for path, [(_, name, p)] in zip(arguments.images, best, strict=True)]
     figure = plot_attention(model, images, pictures=pictures, titles=titles, channels=arguments.channels)
@@ -142,11 +148,13 @@ def _evaluate(arguments):
         raise ValueError(f"Expected x_test and y_test in {arguments.data}; received: {', '.join(arrays)}.")
     x, y = arrays["x_test"], arrays["y_test"]
     result = evaluation.evaluate(tag, x, y, arguments.batch_size, verbose=1 if sys.stdout.isatty() else 0)
-    print(f"{tag.id} on {keras.backend.backend()}: {result.correct} of {result.total} correct, {result.accuracy:.2%}, loss {result.loss:.4f}")
+    counts = f"{result.correct} of {result.total} correct, {result.accuracy:.2%}, loss {result.loss:.4f}"
+    print(f"{tag.id} on {keras.backend.backend()}: {counts}")
     if result.changed is None:
         print("These are not the pictures that the weights were released with, so single predictions are not compared.")
     elif result.changed:
-        print(f"{len(result.changed)} of {result.total} predictions differ from the released ones: pictures {result.changed}")
+        flips = f"{len(result.changed)} of {result.total} predictions"
+        print(f"{flips} differ from the released ones: pictures {result.changed}")
     else:
         print(f"All {result.total} predictions are the released ones.")
 
@@ -157,7 +165,10 @@ def _verify(arguments):
         print(f"{tag.id}: {status}")
     damaged = [tag.id for tag, status in states if status == "damaged"]
     if damaged:
-        raise ValueError(f"Expected the bundled files to have their recorded SHA-256; damaged: {', '.join(damaged)}. Reinstall the package.")
+        names = ", ".join(damaged)
+        raise ValueError(
+            f"Expected bundled files with their recorded SHA-256; damaged: {names}. Reinstall the package."
+        )
 
 
 def _tag(name):
@@ -185,11 +196,6 @@ def _read_pictures(paths, tag):
         image = image.resize((width, height), Image.Resampling.BICUBIC, box=(left, upper, left + side, upper + side))
         pictures.append(np.asarray(image))
     return np.stack(pictures)
-
-
-def _to_input(pictures, tag):
-    images = normalize(pictures, tag.mean, tag.std)
-    return np.moveaxis(images, -1, 1) if keras.config.image_data_format() == "channels_first" else images
 
 
 if __name__ == "__main__":

@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 
-import keras
 import numpy as np
 
 import keras_resattn
-from keras_resattn.data import check_pictures, normalize
+from keras_resattn.data import check_pictures, network_input
 
 PREDICTIONS = "predictions.npy"
 
@@ -60,10 +59,9 @@ def evaluate(tag, x, y, batch_size=256, verbose=0):
     if not len(x):
         raise ValueError("Expected at least one picture; received: none.")
     model = build(tag, classifier_activation=None)
-    images = normalize(x, tag.mean, tag.std)
-    if keras.config.image_data_format() == "channels_first":
-        images = np.moveaxis(images, -1, 1)
-    logits = model.predict(images, batch_size=batch_size, verbose=verbose).astype("float64")
+    logits = model.predict(network_input(x, tag.mean, tag.std), batch_size=batch_size, verbose=verbose).astype(
+        "float64"
+    )
     predictions = logits.argmax(1)
     shifted = logits - logits.max(1, keepdims=True)
     losses = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(y)), y]

@@ -1,5 +1,7 @@
 """From pictures to a network's input, and from its output to names."""
 
+import warnings
+
 import keras
 import numpy as np
 from keras import ops
@@ -14,7 +16,7 @@ def preprocess_input(x, weights="default", data_format=None):
     Args:
         x: Pictures from 0 to 255, uint8 or float: a NumPy array or a tensor of the running backend, of
             shape `(n, h, w, 3)` or `(h, w, 3)` (channels first likewise). A single channel takes the mean
-            of the three channels' values. Never changed.
+            of the three channels' values. Never changed. Float arrays that end at 1 get a warning.
         weights: A tag, an alias, or `"network/tag"`.
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
 
@@ -30,15 +32,20 @@ def preprocess_input(x, weights="default", data_format=None):
     rank, axis = len(x.shape), axis if axis < 0 else -3
     if rank not in (3, 4) or x.shape[axis] not in (1, len(tag.mean)):
         raise ValueError(
-            f"Expected pictures with 1 or {len(tag.mean)} channels and 3 or 4 dimensions; received: shape {tuple(x.shape)}."
+            f"Expected pictures with 1 or {len(tag.mean)} channels and 3 or 4 dimensions; "
+            f"received: shape {tuple(x.shape)}."
         )
     mean, std = (np.asarray(values, "float32") for values in (tag.mean, tag.std))
     if x.shape[axis] == 1:
         mean, std = mean.mean(keepdims=True), std.mean(keepdims=True)
     if axis == -3:
         mean, std = mean[:, None, None], std[:, None, None]
-    x = ops.cast(x, "float32") if ops.is_tensor(x) else np.asarray(x, "float32")
-    return (x - mean) / std
+    if ops.is_tensor(x):
+        return (ops.cast(x, "float32") - mean) / std
+    x = np.asarray(x)
+    if x.dtype.kind == "f" and 0 < x.max(initial=0) <= 1:
+        warnings.warn("Pictures are expected from 0 to 255; these go up to 1 at most.", stacklevel=2)
+    return (x.astype("float32") - mean) / std
 
 
 def decode_predictions(probabilities, top=5, weights="default"):
@@ -58,7 +65,9 @@ def decode_predictions(probabilities, top=5, weights="default"):
     tag = _unambiguous(weights, lambda tag: tag.classes, "classes")
     values = keras.ops.convert_to_numpy(probabilities)
     if values.ndim != 2 or values.shape[1] != len(tag.classes):
-        raise ValueError(f"Expected probabilities of shape (n, {len(tag.classes)}) for {tag.tag}; received: shape {values.shape}.")
+        raise ValueError(
+            f"Expected probabilities of shape (n, {len(tag.classes)}) for {tag.tag}; received: shape {values.shape}."
+        )
     if not isinstance(top, int) or isinstance(top, bool) or top < 1:
         raise ValueError(f"Expected top to be a positive integer; received: top={top!r}.")
     order = np.argsort(-values, axis=1, kind="stable")[:, :top]
@@ -69,7 +78,9 @@ def _unambiguous(weights, trait, what):
     found = find(weights)
     if not found:
         known = ", ".join(sorted({name for tag in tags() for name in (tag.tag, *tag.aliases)}))
-        raise ValueError(f"Expected weights to be a published tag ({known or 'there is none yet'}); received: weights={weights!r}.")
+        raise ValueError(
+            f"Expected weights to be a published tag ({known or 'there is none yet'}); received: weights={weights!r}."
+        )
     if len({trait(tag) for tag in found}) > 1:
         choices = ", ".join(tag.id for tag in found)
         raise ValueError(f"Expected one of {choices}, which differ in {what}; received: weights={weights!r}.")

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_resattn.layers import AttentionResidual, SoftMask
+from keras_resattn.layers.composite import check_count
 from keras_resattn.models.graph import replay
 
 MERGE, MASK = "_merge", "_mask"
@@ -44,7 +45,9 @@ def _trunks_and_masks(model, images, batch_size=32):
             trunk, mask = args[0]
             merges[layer.name.removesuffix(MERGE) + MASK] = [trunk, mask]
 
-    inputs = keras.Input(model.input_shape[1:])
+    if len(model.inputs) != 1:
+        raise ValueError(f"Expected a model with one input; {model.name} has {len(model.inputs)}.")
+    inputs = keras.Input(batch_shape=model.inputs[0].shape, dtype=model.inputs[0].dtype)
     replay(model, inputs, visit)
     if not merges:
         raise ValueError(f"Expected a model with AttentionResidual layers; {model.name} has none.")
@@ -76,16 +79,19 @@ def plot_attention(model, images, pictures=None, titles=None, masks=None, channe
 
     Raises:
         ImportError: if matplotlib is not installed.
-        ValueError: if the model has no attention, a name is unknown, or lengths differ.
+        ValueError: if the model has no attention, a name is unknown, `channels` is negative, or lengths differ.
     """
     try:
-        from matplotlib.figure import Figure
+        import matplotlib.pyplot as plt
     except ImportError as error:
         raise ImportError("plot_attention needs matplotlib: pip install 'keras-resattn[viz]'.") from error
     images = np.asarray(images)
     lengths = [len(values) for values in (images, pictures, titles) if values is not None]
     if len(set(lengths)) > 1 or not len(images):
-        raise ValueError(f"Expected as many pictures and titles as images, and at least one; received lengths: {lengths}.")
+        raise ValueError(
+            f"Expected as many pictures and titles as images, and at least one; received lengths: {lengths}."
+        )
+    check_count("channels", channels, least=0)
     modules, data_format = _trunks_and_masks(model, images)
     masks = _last_of_each_stage(modules) if masks is None else list(masks)
     unknown = [name for name in masks if name not in modules]
@@ -94,8 +100,9 @@ def plot_attention(model, images, pictures=None, titles=None, masks=None, channe
 
     shown = _displayable(images, data_format) if pictures is None else np.asarray(pictures)
     columns = 1 + len(masks) * (1 + channels)
-    figure = Figure(figsize=(1.5 * columns, 1.75 * len(images) + 0.3), layout="constrained")
-    axes = figure.subplots(len(images), columns, squeeze=False)
+    size = (1.5 * columns, 1.75 * len(images) + 0.3)
+    figure, axes = plt.subplots(len(images), columns, figsize=size, layout="constrained", squeeze=False)
+    plt.close(figure)  # so that a notebook shows it once, as the value of the cell
     for row, picture in enumerate(shown):
         _show(axes[row, 0], picture, titles[row] if titles is not None else "")
         column = 1
@@ -103,7 +110,14 @@ def plot_attention(model, images, pictures=None, titles=None, masks=None, channe
             trunk, mask = (array[row] for array in modules[name])
             for label, overlay in _overlays(trunk, mask, channels, data_format):
                 heading = f"{_readable(name)}\n{label}" if row == 0 else label
-                _show(axes[row, column], picture, f"{heading}\n{overlay.min():.2f} to {overlay.max():.2f}", overlay, cmap, alpha)
+                _show(
+                    axes[row, column],
+                    picture,
+                    f"{heading}\n{overlay.min():.2f} to {overlay.max():.2f}",
+                    overlay,
+                    cmap,
+                    alpha,
+                )
                 column += 1
     return figure
 
@@ -126,7 +140,9 @@ def _show(axis, picture, title, overlay=None, cmap=None, alpha=None):
     if overlay is None:
         axis.imshow(picture, extent=extent, interpolation="nearest", **gray)
     else:
-        axis.imshow(picture if picture.ndim == 2 else picture.mean(-1), extent=extent, interpolation="nearest", cmap="gray")
+        axis.imshow(
+            picture if picture.ndim == 2 else picture.mean(-1), extent=extent, interpolation="nearest", cmap="gray"
+        )
         axis.imshow(overlay, extent=extent, interpolation="bicubic", cmap=cmap, alpha=alpha)
     axis.set_title(title, fontsize=7)
     axis.set_axis_off()

@@ -68,7 +68,8 @@ def read_tensors(path):
                 visit(group, ())
     except (OSError, KeyError) as error:
         raise ValueError(
-            f"Expected {path} to be a .weights.h5 file as keras.Model.save_weights writes it; it cannot be read as one ({error})."
+            f"Expected {path} to be a .weights.h5 file, as keras.Model.save_weights writes it; "
+            f"it cannot be read as one ({error})."
         ) from error
     return tensors
 
@@ -109,7 +110,10 @@ def _fit(name, layer, tensors, path):
         arrays["0"] = arrays["0"].sum(axis=2, keepdims=True)
     found = {key: array.shape for key, array in arrays.items()}
     if found != shapes:
-        raise ValueError(f"Expected tensors of shapes {list(shapes.values())} for the layer {name}; {path} has {list(found.values())}.")
+        raise ValueError(
+            f"Expected tensors of shapes {list(shapes.values())} for the layer {name}; "
+            f"{path} has {list(found.values())}."
+        )
     return arrays
 
 

@@ -32,7 +32,8 @@ metrics: [accuracy]
 
 # {network}, {data_name} ({tag})
 
-A Residual Attention Network (Wang et al., CVPR 2017) for Keras 3: {parameters:,} trainable parameters, {macs:,} multiply-adds.
+A Residual Attention Network (Wang et al., CVPR 2017) for Keras 3: {parameters:,} trainable parameters,
+{macs:,} multiply-adds.
 
 | measured on {pictures:,} test pictures, last epoch | accuracy | correct |
 |---|---|---|
@@ -47,15 +48,15 @@ from keras_resattn import {network}
 model = {network}(weights="{tag}")
 ```
 
-Inputs go through `keras_resattn.preprocess_input(x, weights="{id}")`: channel means {mean}, standard deviations {std}, on the
-scale 0 to 255. Outputs are, in order: {classes}.
+Inputs go through `keras_resattn.preprocess_input(x, weights="{id}")`: channel means {mean},
+standard deviations {std}, on the scale 0 to 255. Outputs are, in order: {classes}.
 
 ## Measure it again
 
     keras-resattn evaluate --weights {id} --data FILE.npz
 
-`FILE.npz` holds `x_test` (uint8, n x {height} x {width} x {channels}) and `y_test` in the data set's official order. `predictions.npy` holds labels and
-predicted classes of the release, so the command names every picture that flips.
+`FILE.npz` holds `x_test` (uint8, n x {height} x {width} x {channels}) and `y_test` in the data set's official order.
+`predictions.npy` holds labels and predicted classes of the release, so the command names every picture that flips.
 
 ## Training
 
@@ -63,14 +64,16 @@ predicted classes of the release, so the command names every picture that flips.
 
 Recipe: `{recipe}`
 
-{training_pictures:,} training pictures, {seconds:,.0f} s on {processor} ({processors} processors), {backend} {version}, Keras {keras}, seed {seed},
-revision `{revision}`. `log.csv` holds every epoch; {notes}
+{training_pictures:,} training pictures, {seconds:,.0f} s on {processor} ({processors} processors),
+{backend} {version}, Keras {keras}, seed {seed}, revision `{revision}`. `log.csv` holds every epoch; {notes}
 
 SHA-256 of `model.weights.h5`: `{sha256}`
 """
 
 
-def release(run_dir, destination, *, tag, aliases, classes, data, data_name, command, notes="the last one is what is released."):
+def release(
+    run_dir, destination, *, tag, aliases, classes, data, data_name, command, notes="the last one is what is released."
+):
     """Writes `destination/<network>-<tag>`, complete or not at all.
 
     Args:
@@ -92,7 +95,9 @@ def release(run_dir, destination, *, tag, aliases, classes, data, data_name, com
     """
     run_dir = Path(run_dir)
     report = json.loads((run_dir / "report.json").read_text())
-    network = next(name for name in VARIANTS if report["network"] == _builder(name).__signature__.parameters["name"].default)
+    network = next(
+        name for name in VARIANTS if report["network"] == _builder(name).__signature__.parameters["name"].default
+    )
     folder = Path(destination) / f"{report['network']}-{tag}"
     if folder.exists():
         raise ValueError(f"Expected a new tag, as released ones are immutable; {folder} exists.")
@@ -156,7 +161,8 @@ def half_precision(source, target):
                 group.attrs.update(item.attrs)
                 return
             values = np.asarray(item)
-            rounded = values.astype("float16")
+            with np.errstate(over="ignore"):
+                rounded = values.astype("float16")
             # Beside a batch normalisation's epsilon of 1e-5, what is below half of float16's smallest step is zero.
             if not np.isfinite(rounded).all() or np.any((rounded == 0) & (np.abs(values) > 2**-24)):
                 raise ValueError(f"Expected tensors within the range of float16; {name} of {source} is not.")

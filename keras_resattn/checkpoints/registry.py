@@ -56,7 +56,8 @@ class Tag:
         return self.folder / TENSORS
 
     def answers_to(self, name):
-        return name in (self.tag, self.id, *self.aliases)
+        """Whether `name` is this tag or one of its aliases, alone or after `network/`."""
+        return name.removeprefix(f"{self.network}/") in (self.tag, *self.aliases)
 
     @classmethod
     def read(cls, folder):

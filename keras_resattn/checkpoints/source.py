@@ -30,7 +30,9 @@ class Source:
         if self.repository is not None:
             return self._download()
         if self.tag is not None:
-            return _checked(self.path, self.tag.sha256, f"of {self.tag.id}", "Reinstall keras_resattn, or copy it again.")
+            return _checked(
+                self.path, self.tag.sha256, f"of {self.tag.id}", "Reinstall keras_resattn, or copy it again."
+            )
         return self.path
 
     def _download(self):
@@ -70,7 +72,9 @@ def resolve(weights, *, network, include_top, classes, classifier_activation, ch
     if weights is None:
         return None
     if not isinstance(weights, (str, os.PathLike)):
-        raise ValueError(f"Expected weights to be None, a tag, a path or 'hf://owner/repo'; received: weights={weights!r}.")
+        raise ValueError(
+            f"Expected weights to be None, a tag, a path or 'hf://owner/repo'; received: weights={weights!r}."
+        )
     if include_top and classifier_activation not in (None, "softmax"):
         raise ValueError(
             "Expected classifier_activation to be 'softmax' or None with pretrained weights and include_top=True; "
@@ -114,7 +118,9 @@ def _on_hub(tag, network):
 
 def _check_network(tag, network, where):
     if tag.network != network:
-        raise ValueError(f"Expected weights of {network or 'a custom network'}; {where} holds weights of {tag.network}.")
+        raise ValueError(
+            f"Expected weights of {network or 'a custom network'}; {where} holds weights of {tag.network}."
+        )
 
 
 def _check_arguments(tag, include_top, classes, channels):
@@ -128,15 +134,20 @@ def _check_arguments(tag, include_top, classes, channels):
     if channels not in (1, tag.input_shape[-1]):
         raise ValueError(
             f"Expected {tag.input_shape[-1]} channels (or 1, for which the stem's kernel is summed over them) with the "
-            f"weights of {tag.id}; received: {channels}. Put a 1x1 convolution before the network, or pass weights=None."
+            f"weights of {tag.id}; received: {channels}. "
+            "Put a 1x1 convolution before the network, or pass weights=None."
         )
 
 
 def _nothing_found(weights, network):
     own = [tag for tag in tags() if tag.network == network]
-    lines = [f"Expected weights to be None, a tag, an existing file or 'hf://owner/repo'; received: weights={weights!r}."]
+    lines = [
+        f"Expected weights to be None, a tag, an existing file or 'hf://owner/repo'; received: weights={weights!r}."
+    ]
     if network is None:
-        lines.append("A network that is no row of the variants table has no published weights; pass weights=None or a file.")
+        lines.append(
+            "A network that is no row of the variants table has no published weights; pass weights=None or a file."
+        )
     elif own:
         lines.append(f"Tags of {network}: {', '.join(tag.tag for tag in own)}.")
     else:
@@ -144,7 +155,9 @@ def _nothing_found(weights, network):
         others = ", ".join(tag.id for tag in tags())
         lines.append(f"Published: {others or 'nothing yet'}.")
     if "imagenet" in str(weights).lower():
-        lines.append("ImageNet weights of these networks were never released by anyone, and this package has none either.")
+        lines.append(
+            "ImageNet weights of these networks were never released by anyone, and this package has none either."
+        )
     return " ".join(lines)
 
 

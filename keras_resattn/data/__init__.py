@@ -1,5 +1,5 @@
 """Sources of pictures, and what happens to them on the way to a network."""
 
-from keras_resattn.data.arrays import TrainingBatches, channel_statistics, check_pictures, load_npz, normalize
+from keras_resattn.data.arrays import TrainingBatches, channel_statistics, check_pictures, load_npz, network_input
 
-__all__ = ["TrainingBatches", "channel_statistics", "check_pictures", "load_npz", "normalize"]
+__all__ = ["TrainingBatches", "channel_statistics", "check_pictures", "load_npz", "network_input"]

@@ -20,7 +20,9 @@ def load_npz(path):
             raise
         raise ValueError(f"Expected {path} to be an .npz file; it cannot be read as one ({error}).") from error
     if not arrays:
-        raise ValueError(f"Expected x_train, y_train, x_test or y_test in {path}; received: {', '.join(found) or 'nothing'}.")
+        raise ValueError(
+            f"Expected x_train, y_train, x_test or y_test in {path}; received: {', '.join(found) or 'nothing'}."
+        )
     return arrays
 
 
@@ -33,10 +35,14 @@ def check_pictures(x, y, classes):
     """
     x, y = np.asarray(x), np.asarray(y)
     if x.ndim != 4 or x.dtype.kind not in "uf":
-        raise ValueError(f"Expected pictures of shape (n, height, width, channels), 0 to 255; received: shape {x.shape}, {x.dtype}.")
+        raise ValueError(
+            f"Expected pictures of shape (n, height, width, channels), 0 to 255; received: shape {x.shape}, {x.dtype}."
+        )
     y = y.reshape(-1) if y.ndim == 2 and y.shape[1] == 1 else y
     if y.shape != x.shape[:1] or y.dtype.kind not in "iu":
-        raise ValueError(f"Expected one integer label for each of {len(x)} pictures; received: shape {y.shape}, {y.dtype}.")
+        raise ValueError(
+            f"Expected one integer label for each of {len(x)} pictures; received: shape {y.shape}, {y.dtype}."
+        )
     if len(y) and not 0 <= y.min() <= y.max() < classes:
         raise ValueError(f"Expected labels from 0 to {classes - 1}; received: labels from {y.min()} to {y.max()}.")
     return y.astype("int64")
@@ -75,9 +81,17 @@ def channel_statistics(x):
     return pixels.mean(0, dtype="float64").tolist(), pixels.std(0, dtype="float64").tolist()
 
 
-def normalize(x, mean, std):
-    """Returns `(x - mean) / std` per channel, float32, `(n, h, w, c)`. The caller's array is not changed."""
-    return (np.asarray(x, "float32") - np.asarray(mean, "float32")) / np.asarray(std, "float32")
+def network_input(x, mean, std):
+    """Returns pictures as a network takes them: normalised, float32, in Keras' image data format.
+
+    Args:
+        x: Pictures, `(n, h, w, c)`, 0 to 255. Never changed.
+        mean: Mean of each channel.
+        std: Standard deviation of each channel; a constant channel's 0 counts as 1.
+    """
+    std = np.where(np.asarray(std) == 0, 1, std)
+    x = (np.asarray(x, "float32") - np.asarray(mean, "float32")) / std.astype("float32")
+    return np.moveaxis(x, -1, 1) if keras.config.image_data_format() == "channels_first" else x
 
 
 class TrainingBatches(keras.utils.PyDataset):

@@ -60,7 +60,13 @@ class SoftMask(CompositeLayer):
         check_choice("unit", unit, UNITS)
         check_choice("activation", activation, MASK_ACTIVATIONS)
         bottom_units = 2 * units if bottom_units is None else bottom_units
-        counts = {"width": width, "depth": depth, "units": units, "bottom_units": bottom_units, "local_units": local_units}
+        counts = {
+            "width": width,
+            "depth": depth,
+            "units": units,
+            "bottom_units": bottom_units,
+            "local_units": local_units,
+        }
         for argument, value in counts.items():
             check_count(argument, value)
         self.width = width

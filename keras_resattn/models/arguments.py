@@ -11,7 +11,9 @@ POOLINGS = (None, "avg", "max")
 def check_counts(argument, values, length, least=1):
     """Raises `ValueError` if `values` is not a sequence of `length` integers of at least `least`."""
     if not isinstance(values, (list, tuple)) or len(values) != length:
-        raise ValueError(f"Expected {argument} to hold one integer for each of the {length} stages; received: {argument}={values!r}.")
+        raise ValueError(
+            f"Expected {argument} to hold one integer for each of the {length} stages; received: {argument}={values!r}."
+        )
     for value in values:
         check_count(f"each entry of {argument}", value, least)
 
@@ -99,4 +101,6 @@ def _check_sizes(shape, data_format, received):
         raise ValueError(f"Expected a known number of channels ({data_format}); received: {received}.")
     sizes = [batched[axis] for axis in spatial_axes(data_format)]
     if any(size is not None and size < MIN_SIZE for size in sizes):
-        raise ValueError(f"Expected height and width of at least {MIN_SIZE} pixels ({data_format}); received: {received}.")
+        raise ValueError(
+            f"Expected height and width of at least {MIN_SIZE} pixels ({data_format}); received: {received}."
+        )

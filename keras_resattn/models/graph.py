@@ -27,11 +27,19 @@ def replay(model, inputs, visit):
         ValueError: if the model is neither functional nor sequential.
     """
 
+    produced = {}
+
     def call(layer, *args, **kwargs):
         nested = isinstance(layer, (keras.Sequential, keras.Function))
         outputs = replay(layer, args[0], visit) if nested else layer(*args, **kwargs)
+        produced[id(layer)] = keras.tree.flatten(outputs)
         visit(layer, args, outputs)
         return outputs
+
+    def again(tensor):
+        # Not `clone_model(...).output`: on the output of another layer, Keras copies the graph once more.
+        layer, _, index = tensor._keras_history
+        return produced[id(layer)][index]
 
     if isinstance(model, keras.Sequential):
         for layer in model.layers:
@@ -40,9 +48,10 @@ def replay(model, inputs, visit):
     if not isinstance(model, keras.Function):
         raise ValueError(f"Expected a functional or sequential keras.Model; received: {type(model).__name__}.")
     uncompiled = keras.Model(model.input, model.output)
-    return keras.models.clone_model(
+    keras.models.clone_model(
         uncompiled, input_tensors=inputs, clone_function=lambda layer: layer, call_function=call
-    ).output
+    )
+    return keras.tree.map_structure(again, model.output)
 
 
 class LayerCost(NamedTuple):

@@ -276,7 +276,7 @@ def _builder(variant):
 
 _DOCSTRING = """Instantiates {name}, of {family}.
 
-    {parameters:.2f} M trainable parameters and {gmacs:.2f} G multiply-adds at {size} x {size} pixels and {classes} classes.
+    {parameters:.2f} M trainable parameters and {gmacs:.2f} G multiply-adds at {size} x {size} and {classes} classes.
     Pictures go through `keras_resattn.preprocess_input` first where the weights are pretrained.
 
     Reference:

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import functools
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -13,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import keras
+import numpy as np
 
-from keras_resattn.data import TrainingBatches, channel_statistics, check_pictures, load_npz, normalize
+from keras_resattn.data import TrainingBatches, channel_statistics, check_pictures, load_npz, network_input
 from keras_resattn.files import atomic_write
 from keras_resattn.recipes.recipe import get_recipe
 
@@ -73,13 +75,14 @@ def compile_and_fit(model, recipe, data, *, validation_data=None, run_dir=None, 
     Raises:
         ValueError: before any work, for an unknown recipe, data that does not fit the model, fewer
             pictures than a batch, or a `run_dir` that holds another run.
+        FloatingPointError: if the loss is no longer a finite number; the last checkpoint is a good one.
     """
     recipe = get_recipe(recipe)
     classes = model.output_shape[-1]
     x, y = _training_arrays(data, classes)
     _check_fits(model, x, recipe)
     mean, std = channel_statistics(x)
-    preprocess = functools.partial(normalize, mean=mean, std=[value or 1.0 for value in std])
+    preprocess = functools.partial(network_input, mean=mean, std=std)
     if validation_data is not None:
         x_val, y_val = validation_data
         y_val = check_pictures(x_val, y_val, classes)
@@ -91,7 +94,9 @@ def compile_and_fit(model, recipe, data, *, validation_data=None, run_dir=None, 
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=_returns_logits(model)),
         metrics=["accuracy"],
     )
-    run = _Run(run_dir, recipe, model.name, resume)
+    run = _Run(
+        run_dir, {"network": model.name, "recipe": dataclasses.asdict(recipe), "data": _fingerprint(x, y)}, resume
+    )
     first_epoch = run.restore(model, steps)
     batches = TrainingBatches(x, y, recipe, preprocess, first_epoch)
     if first_epoch < recipe.epochs:
@@ -105,6 +110,7 @@ def compile_and_fit(model, recipe, data, *, validation_data=None, run_dir=None, 
             shuffle=False,
             verbose=verbose,
         )
+        run.raise_if_diverged()
     report = Report(
         network=model.name,
         recipe=dataclasses.asdict(recipe),
@@ -123,20 +129,23 @@ def compile_and_fit(model, recipe, data, *, validation_data=None, run_dir=None, 
 class _Run(keras.callbacks.Callback):
     """The folder of a run: log and checkpoint after each epoch, weights and report at the end."""
 
-    def __init__(self, run_dir, recipe, network, resume):
+    def __init__(self, run_dir, identity, resume):
         super().__init__()
         self.folder = None if run_dir is None else Path(run_dir)
         self.rows = []
+        self.diverged_in = None
         if self.folder is None:
             return
-        identity = {"network": network, "recipe": dataclasses.asdict(recipe)}
         described = self.folder / "recipe.json"
         if described.exists():
             if not resume:
-                raise ValueError(f"Expected an empty run_dir with resume=False; {self.folder} holds a run. Pass another folder.")
+                raise ValueError(
+                    f"Expected an empty run_dir with resume=False; {self.folder} holds a run. Pass another folder."
+                )
             if json.loads(described.read_text()) != identity:
                 raise ValueError(
-                    f"Expected {described} to hold this network and recipe; it holds another run. Pass another run_dir."
+                    f"Expected {described} to hold this network, recipe and data; it holds another run. "
+                    "Pass another run_dir."
                 )
         self.folder.mkdir(parents=True, exist_ok=True)
         _write_text(described, json.dumps(identity, indent=2) + "\n")
@@ -147,7 +156,7 @@ class _Run(keras.callbacks.Callback):
             return 0
         model.optimizer.build(model.trainable_variables)
         model.load_weights(self.folder / CHECKPOINT)
-        epoch = int(model.optimizer.iterations.numpy() if hasattr(model.optimizer.iterations, "numpy") else model.optimizer.iterations) // steps_per_epoch
+        epoch = int(keras.ops.convert_to_numpy(model.optimizer.iterations)) // steps_per_epoch
         with open(self.folder / "log.csv", newline="") as file:
             rows = [{key: _number(value) for key, value in row.items()} for row in csv.DictReader(file)]
         self.rows = [row for row in rows if row["epoch"] <= epoch]
@@ -158,7 +167,10 @@ class _Run(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         row = {"epoch": epoch + 1, **{key: float(value) for key, value in logs.items()}}
-        row["learning_rate"] = float(self.model.optimizer.learning_rate)
+        if not np.isfinite(row["loss"]):
+            self.diverged_in = epoch + 1
+            return
+        row["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row["seconds"] = round(time.monotonic() - self.started, 1)
         self.rows.append(row)
         if self.folder is None:
@@ -170,6 +182,18 @@ class _Run(keras.callbacks.Callback):
             writer.writerows(self.rows)
         with atomic_write(self.folder / CHECKPOINT) as path:
             self.model.save_weights(path, overwrite=True)
+
+    def raise_if_diverged(self):
+        if self.diverged_in is not None:
+            kept = (
+                "Nothing was saved"
+                if not self.rows or self.folder is None
+                else f"{self.folder} holds epoch {len(self.rows)}"
+            )
+            raise FloatingPointError(
+                f"The loss of epoch {self.diverged_in} is not a finite number. {kept}. "
+                "Try a lower learning rate or a longer warm-up."
+            )
 
     def finish(self, model, report):
         if self.folder is not None:
@@ -202,8 +226,14 @@ def _training_arrays(data, classes):
     return x, check_pictures(x, y, classes)
 
 
+def _fingerprint(x, y):
+    return hashlib.sha256(np.ascontiguousarray(x).data).hexdigest() + hashlib.sha256(y.data).hexdigest()
+
+
 def _check_fits(model, x, recipe):
     expected = tuple(model.input_shape[1:])
+    if keras.config.image_data_format() == "channels_first":
+        expected = (*expected[1:], expected[0])
     if any(want is not None and want != got for want, got in zip(expected, x.shape[1:], strict=True)):
         raise ValueError(f"Expected pictures of shape {expected} for {model.name}; received: {tuple(x.shape[1:])}.")
     if len(x) < recipe.batch_size:

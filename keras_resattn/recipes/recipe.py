@@ -47,7 +47,11 @@ class Recipe:
 
     def __post_init__(self):
         for field, least in (("epochs", 1), ("batch_size", 1), ("pad", 0), ("seed", 0)):
-            self._require(field, isinstance(getattr(self, field), int) and getattr(self, field) >= least, f"an integer of at least {least}")
+            self._require(
+                field,
+                isinstance(getattr(self, field), int) and getattr(self, field) >= least,
+                f"an integer of at least {least}",
+            )
         self._require("learning_rate", self.learning_rate > 0, "a positive number")
         self._require("warmup_epochs", 0 <= self.warmup_epochs < self.epochs, "a number from 0 to below epochs")
         self._require("l2", self.l2 >= 0, "a number of at least 0")
@@ -55,7 +59,9 @@ class Recipe:
 
     def _require(self, field, holds, expected):
         if not holds:
-            raise ValueError(f"Expected {field} of a recipe to be {expected}; received: {field}={getattr(self, field)!r}.")
+            raise ValueError(
+                f"Expected {field} of a recipe to be {expected}; received: {field}={getattr(self, field)!r}."
+            )
 
     def replace(self, **changes):
         """Returns this recipe with some fields changed."""

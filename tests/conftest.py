@@ -1,0 +1,61 @@
+"""Fixtures that the tests share. Every test runs on the backend that `KERAS_BACKEND` names."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import pytest
+from helpers import random_array
+
+from keras_resattn import ResidualAttentionNet
+
+
+@pytest.fixture(autouse=True)
+def keras_settings():
+    """Seeds every test, and gives back the global settings that a test changes."""
+    data_format, policy = keras.config.image_data_format(), keras.config.dtype_policy()
+    keras.utils.set_random_seed(0)
+    yield
+    keras.config.set_image_data_format(data_format)
+    keras.config.set_dtype_policy(policy)
+
+
+@pytest.fixture(params=["channels_last", "channels_first"])
+def data_format(request):
+    """Runs a test under both data formats, set as Keras' default."""
+    keras.config.set_image_data_format(request.param)
+    return request.param
+
+
+@pytest.fixture(params=["mixed_float16", "mixed_bfloat16"])
+def mixed_policy(request):
+    """Runs a test under both mixed policies, set as Keras' default."""
+    keras.config.set_dtype_policy(request.param)
+    return request.param
+
+
+@pytest.fixture
+def narrow_network():
+    """A function that builds the smallest network with every kind of layer: one module, mask depth 3, width 4.
+
+    Its keyword arguments are `ResidualAttentionNet`'s.
+    """
+
+    def build(topology="cifar", **arguments):
+        stages = {"cifar": 3, "imagenet": 4}[topology]
+        rows = {"modules": (1,) + (0,) * (stages - 1), "widths": (4,) * stages, "bottom_units": 1}
+        defaults = {"topology": topology, "weights": None, "classes": 5, **rows}
+        if "input_tensor" not in arguments:
+            defaults["input_shape"] = {"channels_last": (32, 32, 3), "channels_first": (3, 32, 32)}[
+                keras.config.image_data_format()
+            ]
+        return ResidualAttentionNet(**{**defaults, **arguments})
+
+    return build
+
+
+@pytest.fixture
+def images():
+    """Two random pictures, `(2, 32, 32, 3)`."""
+    return random_array(2, 32, 32, 3)

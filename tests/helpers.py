@@ -1,0 +1,59 @@
+"""Functions that the tests share."""
+
+import keras
+import numpy as np
+
+
+def random_array(*shape, seed=0):
+    """Standard normal numbers in float32."""
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+def forward(layer, inputs):
+    """Calls a layer or a model in inference mode: NumPy in, NumPy out."""
+    outputs = layer(inputs, training=False) if isinstance(layer, keras.Model) else layer(inputs)
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
+
+
+def randomise(layer, seed=0):
+    """Gives every weight a random value, batch normalisation's statistics included. Returns `layer`.
+
+    Kernels keep the scale of what they are applied to, so that deep maps stay near one.
+    """
+    rng = np.random.default_rng(seed)
+    for variable in layer.weights:
+        if variable.name in ("gamma", "moving_variance"):
+            value = rng.uniform(0.5, 1.5, variable.shape)
+        else:
+            fan_in = np.prod(variable.shape[:-1]) if len(variable.shape) > 1 else 10
+            value = rng.normal(size=variable.shape) / np.sqrt(fan_in)
+        variable.assign(value)
+    return layer
+
+
+def weights_by_path(layer):
+    """`{path: array}` of all weights, batch normalisation's statistics included."""
+    return {variable.path: keras.ops.convert_to_numpy(variable) for variable in layer.weights}
+
+
+def copy_weights(source, target):
+    """Copies every weight of `source` into the weight of `target` of the same path."""
+    values = weights_by_path(source)
+    assert sorted(values) == sorted(variable.path for variable in target.weights)
+    for variable in target.weights:
+        variable.assign(values[variable.path])
+
+
+def assert_close(actual, expected, tolerance=1e-5):
+    """Compares shapes and values, with a tolerance relative to the largest expected value."""
+    actual, expected = np.asarray(actual, "float64"), np.asarray(expected, "float64")
+    assert actual.shape == expected.shape
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+
+
+def channels_first(array):
+    return np.moveaxis(array, -1, 1)
+
+
+def channels_last(array):
+    return np.moveaxis(array, 1, -1)

@@ -1,0 +1,29 @@
+"""Writes golden_logits.json: what the bundled CIFAR-10 network answers to the sample pictures.
+
+KERAS_BACKEND=tensorflow python tests/make_golden_logits.py
+
+Run it once for each release; the tests hold every backend to it.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import keras_resattn
+
+HERE = Path(__file__).parent
+
+
+def main():
+    pictures = sorted((HERE.parent / "examples" / "pictures").glob("*.png"))
+    x = np.stack([np.asarray(Image.open(path)) for path in pictures])
+    model = keras_resattn.CifarResidualAttention56(classifier_activation=None)
+    logits = model.predict(keras_resattn.preprocess_input(x))
+    golden = {"pictures": [path.name for path in pictures], "logits": logits.astype("float64").round(6).tolist()}
+    (HERE / "golden_logits.json").write_text(json.dumps(golden, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""The command line, with the bundled weights: what it prints, writes and refuses."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_resattn import checkpoints
+from keras_resattn.cli import main
+
+NAME = "CifarResidualAttention56/cifar10_v1"
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "noise.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 40, 3), dtype="uint8")).save(path)
+    return path
+
+
+def test_predict_prints_a_table(picture, capsys):
+    assert main(["predict", str(picture), "--top", "2"]) == 0
+    out = capsys.readouterr().out
+    assert NAME in out
+    assert "noise.png" in out
+    assert out.count("%") == 2
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P"])
+def test_predict_reads_any_colour_mode(tmp_path, mode, capsys):
+    Image.new("RGB", (32, 32), "red").convert(mode).save(tmp_path / "red.png")
+    assert main(["predict", str(tmp_path / "red.png")]) == 0
+
+
+def test_attend_writes_a_picture(picture, tmp_path, capsys):
+    output = tmp_path / "out.png"
+    assert main(["attend", str(picture), str(picture), "-o", str(output), "--channels", "1"]) == 0
+    with Image.open(output) as image:
+        assert image.width > image.height > 300
+    assert f"wrote {output}" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["noise.png", "out.png"]
+
+
+def test_list_names_networks_and_tags(capsys):
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    assert "ResidualAttention452" in out
+    assert "1,030,362" in out
+    assert "cifar10_v1" in out
+    assert "never released" in out
+
+
+@pytest.mark.parametrize(("name", "expected"), [("ResidualAttention92", "52466344"), (NAME, "sha256")])
+def test_info_tells_all(name, expected, capsys):
+    assert main(["info", name]) == 0
+    assert expected in capsys.readouterr().out
+
+
+def test_verify_hashes_the_bundled_weights(capsys):
+    assert main(["verify"]) == 0
+    assert f"{NAME}: ok" in capsys.readouterr().out
+
+
+def test_verify_fails_on_damage(monkeypatch, capsys):
+    tag = checkpoints.find(NAME)[0]
+    monkeypatch.setattr(checkpoints, "verify", lambda: [(tag, "damaged")])
+    assert main(["verify"]) == 2
+    assert "damaged" in capsys.readouterr().err
+
+
+def test_evaluate_counts(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "noise.npz", x_test=rng.integers(0, 256, (10, 32, 32, 3), dtype="uint8"), y_test=np.arange(10))
+    assert main(["evaluate", "--data", str(tmp_path / "noise.npz")]) == 0
+    out = capsys.readouterr().out
+    assert "of 10 correct" in out
+    assert "not the pictures that the weights were released with" in out
+
+
+def npz(path, **arrays):
+    np.savez(path, **arrays)
+    return str(path)
+
+
+def bad_calls(tmp_path, picture):
+    text = tmp_path / "text.png"
+    text.write_text("no picture")
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(picture.read_bytes()[:500])
+    pictures = np.zeros((2, 32, 32, 3), "uint8")
+    return {
+        "missing file": (["predict", "no.png"], "no file no.png"),
+        "unreadable picture": (["predict", str(text)], "text.png cannot be read"),
+        "cut-off picture": (["predict", str(cut)], "cut.png cannot be read"),
+        "a folder": (["predict", str(tmp_path)], "cannot be read"),
+        "wrong tag": (["predict", str(picture), "--weights", "imagenet"], NAME),
+        "top": (["predict", str(picture), "--top", "0"], "top=0"),
+        "unknown name": (["info", "ResNet50"], "received: ResNet50"),
+        "output folder": (["attend", str(picture), "-o", str(tmp_path / "no" / "out.png")], "cannot"),
+        "output is a folder": (["attend", str(picture), "-o", str(tmp_path / "text.png" / "x.png")], "cannot"),
+        "output format": (["attend", str(picture), "-o", "out.txt"], "out.txt"),
+        "channels": (["attend", str(picture), "-o", str(tmp_path / "o.png"), "--channels", "-1"], "-1"),
+        "no data": (["evaluate", "--data", "no.npz"], "no.npz"),
+        "no archive": (["evaluate", "--data", str(text)], "text.png to be an .npz file"),
+        "no test pictures": (["evaluate", "--data", npz(tmp_path / "a.npz", x_train=pictures)], "x_test and y_test"),
+        "labels": (
+            ["evaluate", "--data", npz(tmp_path / "b.npz", x_test=pictures, y_test=[0, 10])],
+            "labels from 0 to 9",
+        ),
+        "size": (
+            ["evaluate", "--data", npz(tmp_path / "c.npz", x_test=pictures[:, :16], y_test=[0, 1])],
+            "(32, 32, 3)",
+        ),
+        "batch": (
+            ["evaluate", "--data", npz(tmp_path / "d.npz", x_test=pictures, y_test=[0, 1]), "--batch-size", "0"],
+            "0",
+        ),
+    }
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "missing file", "unreadable picture", "cut-off picture", "a folder", "wrong tag", "top", "unknown name",
+        "output folder", "output is a folder", "output format", "channels", "no data", "no archive", "no test pictures",
+        "labels", "size", "batch",
+    ],
+)  # fmt: skip
+def test_a_mistake_gets_one_line_and_exit_code_2(tmp_path, picture, capsys, fault):
+    argv, message = bad_calls(tmp_path, picture)[fault]
+    before = sorted(path.name for path in tmp_path.iterdir())
+    assert main(argv) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+    assert sorted(path.name for path in tmp_path.iterdir()) == before

@@ -1,0 +1,78 @@
+"""From pictures to inputs, and from outputs to names: of the bundled CIFAR-10 weights."""
+
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_resattn import decode_predictions, preprocess_input
+from keras_resattn.checkpoints import find
+
+TAG = find("CifarResidualAttention56/cifar10")[0]
+PICTURES = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), dtype="uint8")
+
+
+def reference(x):
+    return (x.astype("float64") - np.array(TAG.mean)) / np.array(TAG.std)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "float32", "float64"])
+def test_normalises_each_channel_and_never_changes_the_caller(dtype):
+    x = PICTURES.astype(dtype)
+    before = x.copy()
+    result = preprocess_input(x)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, reference(PICTURES), atol=1e-6)
+    np.testing.assert_array_equal(x, before)
+    assert not np.shares_memory(x, result)
+
+
+def test_takes_a_single_picture_tensors_and_channels_first():
+    np.testing.assert_allclose(preprocess_input(PICTURES[0]), reference(PICTURES[0]), atol=1e-6)
+    tensor = preprocess_input(ops.convert_to_tensor(PICTURES))
+    assert ops.is_tensor(tensor)
+    np.testing.assert_allclose(ops.convert_to_numpy(tensor), reference(PICTURES), atol=1e-6)
+    first = preprocess_input(np.moveaxis(PICTURES, -1, 1), data_format="channels_first")
+    np.testing.assert_allclose(np.moveaxis(first, 1, -1), reference(PICTURES), atol=1e-6)
+
+
+def test_one_channel_takes_the_mean_of_the_three():
+    gray = PICTURES[..., :1]
+    expected = (gray - np.mean(TAG.mean)) / np.mean(TAG.std)
+    np.testing.assert_allclose(preprocess_input(gray), expected, atol=1e-6)
+
+
+def test_pictures_from_0_to_1_get_a_warning():
+    with pytest.warns(UserWarning, match="0 to 255"):
+        preprocess_input(PICTURES / 255)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (2, 4, 4, 2), (1, 2, 4, 4, 3)])
+def test_other_shapes_are_refused(shape):
+    with pytest.raises(ValueError, match="channels"):
+        preprocess_input(np.zeros(shape))
+
+
+@pytest.mark.parametrize("weights", ["cifar10", "cifar10_v1", "CifarResidualAttention56/cifar10_v1"])
+def test_a_tag_goes_by_any_of_its_names(weights):
+    np.testing.assert_array_equal(preprocess_input(PICTURES, weights), preprocess_input(PICTURES))
+
+
+def test_unknown_weights_list_what_there_is():
+    for call in (preprocess_input, lambda x, weights: decode_predictions(np.zeros((1, 10)), weights=weights)):
+        with pytest.raises(ValueError, match=r"cifar10_v1.*received: weights='imagenet'"):
+            call(PICTURES, weights="imagenet")
+
+
+def test_decoding_names_the_most_probable_classes():
+    probabilities = np.array([[0, 0, 0, 0.7, 0, 0.2, 0.1, 0, 0, 0]])
+    assert decode_predictions(probabilities, top=2) == [[(3, "cat", 0.7), (5, "dog", 0.2)]]
+    assert len(decode_predictions(probabilities, top=50)[0]) == 10
+    assert decode_predictions(ops.convert_to_tensor(probabilities), top=1)[0][0][:2] == (3, "cat")
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"probabilities": np.zeros(10)}, {"probabilities": np.zeros((1, 1000))}, {"top": 0}, {"top": True}]
+)
+def test_decoding_refuses_what_it_cannot_read(arguments):
+    with pytest.raises(ValueError, match="Expected"):
+        decode_predictions(**{"probabilities": np.zeros((1, 10)), **arguments})

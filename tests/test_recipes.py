@@ -1,0 +1,268 @@
+"""Recipes are data; training by one is exact, logged, checkpointed and resumable."""
+
+import csv
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import keras_resattn
+from keras_resattn import compile_and_fit
+from keras_resattn.data import TrainingBatches, arrays
+from keras_resattn.recipes import RECIPES, Recipe, fit, get_recipe
+from keras_resattn.recipes.optimizer import CoupledSGD
+
+RECIPE = get_recipe("cifar_one_cycle").replace(epochs=3, batch_size=8, warmup_epochs=1, learning_rate=0.05)
+RNG = np.random.default_rng(0)
+X, Y = RNG.integers(0, 256, (20, 32, 32, 3), dtype="uint8"), RNG.integers(0, 3, 20)
+
+
+def tiny(activation=None):
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(4, 3, strides=4)(inputs)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, keras.layers.Dense(3, activation=activation)(x), name="tiny")
+
+
+def weights_of(model):
+    return [keras.ops.convert_to_numpy(weight).copy() for weight in model.weights]
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_a_recipe_survives_json(recipe):
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    assert recipe.source
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 0}, "epochs"),
+        ({"epochs": 1.5}, "epochs"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"learning_rate": 0}, "learning_rate"),
+        ({"warmup_epochs": 3}, "warmup_epochs"),
+        ({"momentum": 1}, "momentum"),
+        ({"l2": -1}, "l2"),
+        ({"pad": -1}, "pad"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_fields_out_of_range_are_refused(change, message):
+    with pytest.raises(ValueError, match=f"received: {message}="):
+        RECIPE.replace(**change)
+
+
+def test_unknown_names_and_fields_are_refused():
+    with pytest.raises(ValueError, match="cifar_one_cycle"):
+        get_recipe("cifar_two_cycle")
+    with pytest.raises(ValueError, match="fields of a Recipe"):
+        Recipe.from_json('{"name": "x"}')
+
+
+def test_the_schedule_is_one_cycle_counted_in_steps():
+    schedule = RECIPE.optimizer(steps_per_epoch=10)._learning_rate
+    rate = [float(keras.ops.convert_to_numpy(schedule(step))) for step in range(31)]
+    np.testing.assert_allclose(rate[:11], np.linspace(0, 0.05, 11), atol=1e-7)
+    cosine = 0.05 * (1 + np.cos(np.pi * np.arange(21) / 20)) / 2
+    np.testing.assert_allclose(rate[10:], cosine, atol=1e-7)
+    without_warmup = RECIPE.replace(warmup_epochs=0).optimizer(steps_per_epoch=10)._learning_rate
+    np.testing.assert_allclose(float(keras.ops.convert_to_numpy(without_warmup(0))), 0.05, rtol=1e-6)
+
+
+def test_decay_is_coupled_and_spares_vectors():
+    """v = m v + (g + l2 w); w -= lr v: PyTorch's and Caffe's weight decay, twice, by hand."""
+    kernel, bias = keras.Variable([[1.0, -2.0]]), keras.Variable([3.0])
+    optimizer = CoupledSGD(0.1, l2=0.5, momentum=0.9)
+    optimizer.build([kernel, bias])
+    w, b, v_w, v_b = np.array([[1.0, -2.0]]), np.array([3.0]), 0.0, 0.0
+    for _ in range(2):
+        gradients = [keras.ops.convert_to_tensor(np.array(g, "float32")) for g in ([[0.3, 0.1]], [0.2])]
+        optimizer.apply(gradients)
+        v_w = 0.9 * v_w + np.array([[0.3, 0.1]]) + 0.5 * w
+        v_b = 0.9 * v_b + 0.2
+        w, b = w - 0.1 * v_w, b - 0.1 * v_b
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(kernel), w, rtol=1e-6)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(bias), b, rtol=1e-6)
+    assert CoupledSGD.from_config(optimizer.get_config()).l2 == 0.5
+
+
+def test_crops_are_drawn_per_picture_from_the_zero_padded_one():
+    x = RNG.integers(1, 256, (64, 8, 8, 3), dtype="uint8")
+    cropped = arrays.random_crop(x, 2, np.random.default_rng(0))
+    padded = np.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    places = set()
+    for one, source in zip(cropped, padded, strict=True):
+        fits = [(i, j) for i in range(5) for j in range(5) if np.array_equal(one, source[i : i + 8, j : j + 8])]
+        assert len(fits) == 1
+        places.update(fits)
+    assert len(places) > 12, "64 draws from 25 places"
+    assert arrays.random_crop(x, 0, None) is x
+
+
+def test_half_of_the_pictures_are_mirrored():
+    x = RNG.integers(0, 256, (400, 4, 4, 3), dtype="uint8")
+    flipped = arrays.random_flip(x, np.random.default_rng(0))
+    mirrored = [np.array_equal(a, b[:, ::-1]) for a, b in zip(flipped, x, strict=True)]
+    kept = [np.array_equal(a, b) for a, b in zip(flipped, x, strict=True)]
+    assert all(m != k for m, k in zip(mirrored, kept, strict=True))
+    assert 160 < sum(mirrored) < 240
+
+
+def test_an_epoch_shows_each_picture_once_and_epochs_differ():
+    x = np.arange(20, dtype="uint8").reshape(20, 1, 1, 1)
+    stream = TrainingBatches(x, np.arange(20), RECIPE.replace(pad=0, flip=False, batch_size=5), lambda x: x)
+    labels = np.stack([stream[i][1] for i in range(len(stream))]).reshape(3, 20)
+    assert len(stream) == 12
+    assert (np.sort(labels, 1) == np.arange(20)).all()
+    assert not np.array_equal(labels[0], labels[1])
+    for i in range(len(stream)):
+        np.testing.assert_array_equal(stream[i][0].ravel(), stream[i][1])
+
+
+def test_a_batch_depends_on_seed_and_place_alone():
+    whole = TrainingBatches(X, Y, RECIPE, lambda x: x)
+    rest = TrainingBatches(X, Y, RECIPE, lambda x: x, first_epoch=1)
+    np.testing.assert_array_equal(whole[3][0], rest[1][0])
+    other = TrainingBatches(X, Y, RECIPE.replace(seed=1), lambda x: x)
+    assert not np.array_equal(whole[3][0], other[3][0])
+
+
+def test_a_run_leaves_log_weights_and_report(tmp_path):
+    model = tiny()
+    report = compile_and_fit(model, RECIPE, (X, Y), validation_data=(X[:4], Y[:4]), run_dir=tmp_path, verbose=0)
+    with open(tmp_path / "log.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert {"loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds"} <= set(rows[0])
+    assert report.metrics["loss"] == float(rows[-1]["loss"]), "the last epoch, not the best"
+    np.testing.assert_allclose(report.mean, X.reshape(-1, 3).mean(0))
+    np.testing.assert_allclose(report.std, X.reshape(-1, 3).std(0))
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert written["recipe"] == json.loads(RECIPE.to_json())
+    assert written["environment"]["backend"] == keras.backend.backend()
+    other = tiny()
+    other.load_weights(tmp_path / "model.weights.h5")
+    for a, b in zip(weights_of(other), weights_of(model), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("moment", ["after the checkpoint", "in the checkpoint's write", "between log and checkpoint"])
+def test_a_killed_run_ends_with_the_weights_of_the_unbroken_one(tmp_path, monkeypatch, moment):
+    unbroken = tiny()
+    reference = compile_and_fit(unbroken, RECIPE, (X, Y), run_dir=tmp_path / "unbroken", verbose=0)
+
+    original_save, original_end = keras.Model.save_weights, fit._Run.on_epoch_end
+    state = {"epoch": 0}
+
+    def save(self, path, *args, **kwargs):
+        if state["epoch"] == 2 and moment != "after the checkpoint":
+            if moment == "in the checkpoint's write":
+                path.write_bytes(b"half a file")
+            raise Killed
+        original_save(self, path, *args, **kwargs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        state["epoch"] = epoch + 1
+        original_end(self, epoch, logs)
+        if epoch + 1 == 2:
+            raise Killed
+
+    monkeypatch.setattr(keras.Model, "save_weights", save)
+    monkeypatch.setattr(fit._Run, "on_epoch_end", on_epoch_end)
+    with pytest.raises(Killed):
+        compile_and_fit(tiny(), RECIPE, (X, Y), run_dir=tmp_path / "broken", verbose=0)
+    monkeypatch.undo()
+
+    resumed = tiny()
+    report = compile_and_fit(resumed, RECIPE, (X, Y), run_dir=tmp_path / "broken", verbose=0)
+    for a, b in zip(weights_of(resumed), weights_of(unbroken), strict=True):
+        np.testing.assert_array_equal(a, b)
+    keys = ("epoch", "loss", "accuracy", "learning_rate")
+    assert [[row[k] for k in keys] for row in report.history] == [[row[k] for k in keys] for row in reference.history]
+    assert not list((tmp_path / "broken").glob(".partial*"))
+
+
+def test_a_finished_run_is_not_run_again(tmp_path):
+    compile_and_fit(tiny(), RECIPE, (X, Y), run_dir=tmp_path, verbose=0)
+    model = tiny()
+    report = compile_and_fit(model, RECIPE, (X, Y), run_dir=tmp_path, verbose=0)
+    assert report.metrics["epoch"] == 3
+    assert int(keras.ops.convert_to_numpy(model.optimizer.iterations)) == 6
+
+
+def test_another_runs_folder_is_left_alone(tmp_path):
+    compile_and_fit(tiny(), RECIPE, (X, Y), run_dir=tmp_path, verbose=0)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for recipe, data, resume in (
+        (RECIPE.replace(seed=1), (X, Y), True),
+        (RECIPE, (255 - X, Y), True),
+        (RECIPE, (X, Y), False),
+    ):
+        with pytest.raises(ValueError, match=r"another run|empty run_dir"):
+            compile_and_fit(tiny(), recipe, data, run_dir=tmp_path, resume=resume, verbose=0)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_softmax_and_logits_train_alike():
+    results = []
+    for activation in (None, "softmax"):
+        model = tiny(activation)
+        compile_and_fit(model, RECIPE, (X, Y), verbose=0)
+        results.append(weights_of(model))
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_divergence_stops_with_the_last_good_checkpoint(tmp_path):
+    recipe = RECIPE.replace(learning_rate=1e30, momentum=0.0)
+    with pytest.raises(FloatingPointError, match="not a finite number"):
+        compile_and_fit(tiny(), recipe, (X, Y), run_dir=tmp_path, verbose=0)
+    assert not (tmp_path / "model.weights.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ((X, Y + 1), "labels from 0 to 2"),
+        ((X[:5], Y[:5]), "at least a batch of 8"),
+        ((X[:, :16], Y), r"shape \(32, 32, 3\)"),
+        ((X, Y[:-1]), "one integer label"),
+        ((X, Y.astype("float32")), "one integer label"),
+        ((X[0], Y), "shape"),
+    ],
+)
+def test_data_that_does_not_fit_is_refused_before_any_work(tmp_path, data, message):
+    with pytest.raises(ValueError, match=message):
+        compile_and_fit(tiny(), RECIPE, data, run_dir=tmp_path / "run", verbose=0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_npz_file_is_data_too(tmp_path):
+    np.savez(tmp_path / "data.npz", x_train=X, y_train=Y[:, None])
+    report = compile_and_fit(tiny(), RECIPE.replace(epochs=2), tmp_path / "data.npz", verbose=0)
+    assert report.training_pictures == 20
+    np.savez(tmp_path / "test.npz", x_test=X, y_test=Y)
+    with pytest.raises(ValueError, match="x_train and y_train"):
+        compile_and_fit(tiny(), RECIPE, tmp_path / "test.npz", verbose=0)
+    (tmp_path / "text.npz").write_text("no archive")
+    with pytest.raises(ValueError, match=r"text\.npz to be an \.npz file"):
+        compile_and_fit(tiny(), RECIPE, tmp_path / "text.npz", verbose=0)
+
+
+def test_a_residual_attention_network_trains():
+    model = keras_resattn.ResidualAttentionNet(
+        weights=None, topology="cifar", modules=(0, 0, 1), widths=(2, 2, 2), classes=3
+    )
+    before = weights_of(model)
+    report = compile_and_fit(model, RECIPE.replace(epochs=2), (X, Y), verbose=0)
+    assert np.isfinite(report.metrics["loss"])
+    changed = [not np.array_equal(a, b) for a, b in zip(before, weights_of(model), strict=True)]
+    assert all(changed)

@@ -1,0 +1,87 @@
+"""The bundled weights themselves: intact, exact on every backend, and what their card says."""
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import keras_resattn
+from keras_resattn import checkpoints, evaluation, preprocess_input
+
+ROOT = Path(__file__).parents[1]
+PICTURES = sorted((ROOT / "examples" / "pictures").glob("*.png"))
+GOLDEN = json.loads((Path(__file__).parent / "golden_logits.json").read_text())
+
+
+def sample_pictures():
+    return np.stack([np.asarray(Image.open(path)) for path in PICTURES])
+
+
+@pytest.mark.parametrize("tag", checkpoints.tags(), ids=lambda tag: tag.id)
+def test_every_bundled_file_has_its_hash(tag):
+    assert not tag.tensors.exists() or (tag, "ok") in checkpoints.verify()
+
+
+@pytest.mark.parametrize("tag", checkpoints.tags(), ids=lambda tag: tag.id)
+def test_the_card_is_the_records(tag):
+    card = (tag.folder / "README.md").read_text()
+    assert tag.sha256 in card
+    assert f"{tag.metrics['test_accuracy']:.2%}" in card
+    labels, predictions = np.load(tag.folder / evaluation.PREDICTIONS)
+    assert (labels == predictions).sum() == tag.metrics["test_correct"]
+    assert len(labels) == tag.metrics["test_pictures"]
+
+
+@pytest.mark.parametrize("network", sorted({tag.network for tag in checkpoints.tags()}))
+def test_each_network_has_one_default(network):
+    assert len(checkpoints.find("default", network)) == 1
+
+
+def test_the_first_command_of_the_readme_needs_no_network(monkeypatch):
+    monkeypatch.setattr("socket.socket.connect", lambda *args: pytest.fail("a connection was opened"))
+    keras_resattn.CifarResidualAttention56()
+
+
+def test_logits_are_the_same_on_every_backend():
+    """Golden logits were computed on TensorFlow; the tolerance is 1e-3 of their standard deviation."""
+    model = keras_resattn.CifarResidualAttention56(classifier_activation=None)
+    logits = model.predict(preprocess_input(sample_pictures()), verbose=0)
+    golden = np.array(GOLDEN["logits"])
+    assert [path.name for path in PICTURES] == GOLDEN["pictures"]
+    assert np.abs(logits - golden).max() < 1e-3 * golden.std()
+
+
+def test_predictions_on_the_sample_pictures_are_the_released_ones():
+    labels, predictions = np.load(
+        checkpoints.find("cifar10", "CifarResidualAttention56")[0].folder / evaluation.PREDICTIONS
+    )
+    rows = [int(path.stem.rsplit("-", 1)[1]) for path in PICTURES]
+    model = keras_resattn.CifarResidualAttention56()
+    found = model.predict(preprocess_input(sample_pictures()), verbose=0).argmax(1)
+    np.testing.assert_array_equal(found, predictions[rows])
+    names = checkpoints.find("cifar10", "CifarResidualAttention56")[0].classes
+    assert [names[label] for label in labels[rows]] == [path.stem.split("-")[0] for path in PICTURES]
+
+
+def test_the_trained_network_round_trips_as_a_safe_keras_file(tmp_path):
+    model = keras_resattn.CifarResidualAttention56()
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    x = preprocess_input(sample_pictures())
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+
+
+def test_transfer_a_dense_on_the_frozen_backbone():
+    backbone = keras_resattn.CifarResidualAttention56(include_top=False, pooling="avg")
+    backbone.trainable = False
+    before = [keras.ops.convert_to_numpy(weight).copy() for weight in backbone.weights]
+    model = keras.Sequential([backbone, keras.layers.Dense(2, activation="softmax")])
+    model.compile("adam", "sparse_categorical_crossentropy")
+    x = preprocess_input(sample_pictures())
+    losses = model.fit(x, np.arange(len(x)) % 2, epochs=3, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    for weight, old in zip(backbone.weights, before, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(weight), old)

@@ -1,0 +1,104 @@
+"""Seeing the masks: as arrays, from any model that holds a network, and as pictures."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_resattn
+from keras_resattn import attention_maps, plot_attention
+
+IMAGES = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
+MASKS = [f"stage{s}_attention{m}_mask" for s in (1, 2, 3) for m in (1, 2)]
+
+
+@pytest.fixture(scope="module")
+def network():
+    return keras_resattn.ResidualAttentionNet(
+        include_top=False, pooling="avg", weights=None, topology="cifar", modules=(2, 2, 2), widths=(2, 3, 4)
+    )
+
+
+@pytest.fixture(scope="module")
+def maps(network):
+    return attention_maps(network, IMAGES)
+
+
+def test_every_mask_by_name(network, maps):
+    assert list(maps) == MASKS
+    assert [maps[name].shape for name in MASKS[::2]] == [(2, 32, 32, 8), (2, 16, 16, 12), (2, 8, 8, 16)]
+    assert all(mask.dtype == np.float32 and mask.min() >= 0 and mask.max() <= 1 for mask in maps.values())
+
+
+def test_a_map_is_the_output_of_its_node(network, maps):
+    node = keras.Model(network.input, network.get_layer(MASKS[3]).output)
+    np.testing.assert_allclose(maps[MASKS[3]], node.predict(IMAGES, verbose=0), atol=1e-6)
+
+
+def sequential(network):
+    return keras.Sequential([keras.Input((32, 32, 3)), network, keras.layers.Dense(3)])
+
+
+def functional(network):
+    inputs = keras.Input((32, 32, 3))
+    return keras.Model(inputs, keras.layers.Dense(3)(network(keras.layers.Rescaling(1.0)(inputs))))
+
+
+def twice_nested(network):
+    inputs = keras.Input((32, 32, 3))
+    return keras.Model(inputs, keras.layers.Dense(3)(sequential(network)(inputs)))
+
+
+@pytest.mark.parametrize("nest", [sequential, functional, twice_nested])
+def test_a_network_inside_another_model_is_found(network, maps, nest):
+    model = nest(network)
+    model.compile("sgd", "mse")
+    found = attention_maps(model, IMAGES)
+    assert list(found) == MASKS
+    for name in MASKS:
+        np.testing.assert_allclose(found[name], maps[name], atol=1e-6)
+
+
+def test_models_without_attention_are_refused():
+    model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten()])
+    with pytest.raises(ValueError, match="has none"):
+        attention_maps(model, np.zeros((1, 4, 4, 3)))
+
+
+def test_a_figure_has_a_row_for_each_picture_and_a_column_for_each_map(network):
+    figure = plot_attention(network, IMAGES, titles=["one", "two"], channels=2)
+    assert len(figure.axes) == 2 * (1 + 3 * 3)
+    titles = [axis.get_title() for axis in figure.axes]
+    assert titles[0] == "one"
+    assert titles[10] == "two"
+    assert titles[1].startswith("stage 1, module 2\nmean\n"), "the last module of each stage, mean first"
+
+
+def test_the_channels_shown_carry_most_trunk_energy(network):
+    figure = plot_attention(network, IMAGES[:1], masks=[MASKS[0]], channels=1)
+    trunk = keras.Model(network.input, network.get_layer("stage1_attention1_trunk2").output).predict(
+        IMAGES[:1], verbose=0
+    )
+    strongest = np.square(trunk[0]).mean((0, 1)).argmax()
+    assert f"channel {strongest}\n" in figure.axes[2].get_title()
+
+
+def test_pictures_are_shown_as_they_are_given(network):
+    pictures = np.random.default_rng(1).integers(0, 256, (1, 32, 32, 3), dtype="uint8")
+    figure = plot_attention(network, IMAGES[:1], pictures=pictures, masks=MASKS[:1], channels=0)
+    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), pictures[0])
+    assert len(figure.axes) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"masks": ["stage9_attention1_mask"]}, "stage9_attention1_mask"),
+        ({"titles": ["only one"]}, "as many"),
+        ({"pictures": np.zeros((3, 32, 32, 3))}, "as many"),
+        ({"channels": -1}, "channels"),
+        ({"images": np.zeros((0, 32, 32, 3))}, "at least one"),
+    ],
+)
+def test_bad_arguments_are_refused(network, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        plot_attention(network, **{"images": IMAGES, **arguments})
