@@ -26,6 +26,7 @@ def main():
     parser.add_argument("--network", default="CifarResidualAttention56", help="builder (default: %(default)s)")
     parser.add_argument("--recipe", default="cifar_one_cycle", help="recipe (default: %(default)s)")
     parser.add_argument("--epochs", type=int, help="length of the schedule (default: the recipe's)")
+    parser.add_argument("--batch-size", type=int, help="pictures in a step (default: the recipe's)")
     parser.add_argument("--limit", type=int, help="use only the first so many training pictures")
     parser.add_argument(
         "--holdout", type=int, default=0, help="training pictures held out for validation, from the end"
@@ -34,9 +35,9 @@ def main():
     args = parser.parse_args()
 
     keras.utils.set_random_seed(args.seed)
-    recipe = recipes.get_recipe(args.recipe).replace(seed=args.seed)
-    if args.epochs:
-        recipe = recipe.replace(epochs=args.epochs)
+    changes = {"epochs": args.epochs, "batch_size": args.batch_size, "seed": args.seed}
+    recipe = recipes.get_recipe(args.recipe)
+    recipe = recipe.replace(**{field: value for field, value in changes.items() if value is not None})
     arrays = load_npz(args.data)
     x, y = arrays["x_train"][: args.limit], arrays["y_train"][: args.limit]
     validation = (x[-args.holdout :], y[-args.holdout :]) if args.holdout else None

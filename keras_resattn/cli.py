@@ -104,10 +104,11 @@ def _attend(arguments):
 def _list(arguments):
     table = Table(title="networks")
     for column in ("network", "parameters", "GMACs", "input", "published weights"):
-        table.add_column(column, justify="left" if column in ("network", "published weights") else "right")
+        left = column in ("network", "published weights")
+        table.add_column(column, justify="left" if left else "right", no_wrap=True)
     for row in VARIANTS.values():
         own = [tag for tag in checkpoints.tags() if tag.network == row.name]
-        names = ", ".join("/".join((tag.tag, *tag.aliases)) for tag in own)
+        names = ", ".join(tag.tag for tag in own)
         size = TOPOLOGIES[row.topology].default_size
         table.add_row(row.name, f"{row.parameters:,}", f"{row.macs / 1e9:.3f}", f"{size} x {size}", names or "-")
     Console().print(table)

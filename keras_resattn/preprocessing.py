@@ -41,7 +41,7 @@ def preprocess_input(x, weights="default", data_format=None):
     if axis == -3:
         mean, std = mean[:, None, None], std[:, None, None]
     if ops.is_tensor(x):
-        return (ops.cast(x, "float32") - mean) / std
+        return (ops.cast(x, "float32") - ops.convert_to_tensor(mean)) / ops.convert_to_tensor(std)
     x = np.asarray(x)
     if x.dtype.kind == "f" and 0 < x.max(initial=0) <= 1:
         warnings.warn("Pictures are expected from 0 to 255; these go up to 1 at most.", stacklevel=2)

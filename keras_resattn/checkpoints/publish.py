@@ -71,9 +71,10 @@ SHA-256 of `model.weights.h5`: `{sha256}`
 """
 
 
-def release(
-    run_dir, destination, *, tag, aliases, classes, data, data_name, command, notes="the last one is what is released."
-):
+NOTES = "the last one is what is released."
+
+
+def release(run_dir, destination, *, tag, aliases, classes, data, data_name, command, notes=NOTES):
     """Writes `destination/<network>-<tag>`, complete or not at all.
 
     Args:
@@ -236,6 +237,7 @@ def main():
     parser.add_argument("--data", required=True)
     parser.add_argument("--data-name", required=True)
     parser.add_argument("--command", required=True, help="the command that trained it")
+    parser.add_argument("--notes", default=NOTES, help="a sentence for the card, about the log")
     arguments = vars(parser.parse_args())
     tag = release(arguments.pop("run_dir"), arguments.pop("destination"), aliases=arguments.pop("alias"), **arguments)
     print(f"{tag.id}: {tag.metrics}")

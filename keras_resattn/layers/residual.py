@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_resattn.layers.composite import CompositeLayer
+from keras_resattn.layers.composite import CompositeLayer, check_count
 
 
 @keras.saving.register_keras_serializable(package="keras_resattn")
@@ -16,10 +16,13 @@ class PreActivationUnit(CompositeLayer):
 
     Args:
         width: Number of channels inside the unit; it returns `4 * width`.
-        strides: 1, or 2 to halve height and width (rounded up).
+        strides: Stride of the 3x3: 1, or 2 to halve height and width (rounded up).
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
 
     Input shape: `(n, h, w, c)`. Output shape: `(n, ceil(h / s), ceil(w / s), 4 * width)`.
+
+    Raises:
+        ValueError: if `width` or `strides` is not a positive integer.
 
     Source: He et al., "Identity Mappings in Deep Residual Networks" (2016); stride, shared
     pre-activation and padding as in the authors' prototxt of Residual Attention Networks.
@@ -29,6 +32,8 @@ class PreActivationUnit(CompositeLayer):
 
     def __init__(self, width, strides=1, **kwargs):
         super().__init__(**kwargs)
+        check_count("width", width)
+        check_count("strides", strides)
         self.width = width
         self.strides = strides
         self._batch_norm("bn1")

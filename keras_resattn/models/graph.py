@@ -48,9 +48,7 @@ def replay(model, inputs, visit):
     if not isinstance(model, keras.Function):
         raise ValueError(f"Expected a functional or sequential keras.Model; received: {type(model).__name__}.")
     uncompiled = keras.Model(model.input, model.output)
-    keras.models.clone_model(
-        uncompiled, input_tensors=inputs, clone_function=lambda layer: layer, call_function=call
-    )
+    keras.models.clone_model(uncompiled, input_tensors=inputs, clone_function=lambda layer: layer, call_function=call)
     return keras.tree.map_structure(again, model.output)
 
 

@@ -105,7 +105,7 @@ RECIPES = {
                 "Data, augmentation and optimizer of Wang et al. (CVPR 2017, Sec. 4.1); one cycle after Smith & Topin, "
                 "'Super-Convergence' (2018), in place of its 160k iterations, with a larger batch and decay to match"
             ),
-            epochs=15,
+            epochs=14,
             batch_size=128,
             learning_rate=0.2,
             warmup_epochs=3,

@@ -1,0 +1,39 @@
+"""What is in the sample pictures, and where the network looked: as names, as arrays, as a picture.
+
+python examples/02_see_the_masks.py masks.png
+"""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+import numpy as np
+from PIL import Image
+
+from keras_resattn import (
+    CifarResidualAttention56,
+    attention_maps,
+    decode_predictions,
+    plot_attention,
+    preprocess_input,
+)
+
+output = sys.argv[1] if len(sys.argv) > 1 else "masks.png"
+paths = sorted((Path(__file__).parent / "pictures").glob("*.png"))[:4]
+pictures = np.stack([np.asarray(Image.open(path)) for path in paths])  # uint8, (n, 32, 32, 3)
+
+model = CifarResidualAttention56()  # the bundled CIFAR-10 weights
+images = preprocess_input(pictures)
+
+titles = []
+for path, best in zip(paths, decode_predictions(model.predict(images, verbose=0), top=3), strict=True):
+    print(f"{path.name:22}", ", ".join(f"{name} {probability:.1%}" for _, name, probability in best))
+    titles.append(f"{path.stem}\n{best[0][1]} {best[0][2]:.0%}")
+
+for name, mask in attention_maps(model, images).items():
+    print(f"{name:22} shape {mask.shape}, mean {mask.mean():.3f}, from {mask.min():.3f} to {mask.max():.3f}")
+
+plot_attention(model, images, pictures=pictures, titles=titles).savefig(output, dpi=150)
+print("wrote", output)

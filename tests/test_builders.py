@@ -1,0 +1,359 @@
+"""What a user builds: names, sizes, outputs, ablations, files."""
+
+import inspect
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from helpers import assert_close, channels_first, copy_weights, forward, random_array, randomise, weights_by_path
+
+import keras_resattn
+from keras_resattn import CifarResidualAttention56, ResidualAttention56, ResidualAttentionNet
+from keras_resattn.models.variants import TOPOLOGIES, VARIANTS
+
+PACKAGE = Path(keras_resattn.__file__).parent
+
+
+def built_without_values(build, **arguments):
+    """Builds a network whose weights are not drawn: only its graph is of interest."""
+    with keras.StatelessScope(initialize_variables=False):
+        return build(weights=None, **arguments)
+
+
+# --- The graph and its names ---------------------------------------------------------------------
+
+MODULE = ["pre1", "trunk1", "trunk2", "mask", "merge", "post1"]
+
+NAMES = {
+    "ResidualAttention56": [
+        *["stem_pad", "stem_conv", "stem_bn", "stem_relu", "stem_pool"],
+        *["stage1_unit1", *(f"stage1_attention1_{part}" for part in MODULE)],
+        *["stage2_unit1", *(f"stage2_attention1_{part}" for part in MODULE)],
+        *["stage3_unit1", *(f"stage3_attention1_{part}" for part in MODULE)],
+        *["stage4_unit1", "stage4_unit2", "stage4_unit3"],
+        *["post_bn", "post_relu", "avg_pool", "predictions"],
+    ],
+    "CifarResidualAttention92": [
+        "stem_conv",
+        "stage1_unit1",
+        *(f"stage1_attention{module}_{part}" for module in (1, 2) for part in MODULE),
+        *["stage1_unit2", "stage2_unit1"],
+        *(f"stage2_attention{module}_{part}" for module in (1, 2) for part in MODULE),
+        *["stage2_unit2", "stage3_unit1"],
+        *(f"stage3_attention{module}_{part}" for module in (1, 2) for part in MODULE),
+        "stage3_unit2",
+        *["post_bn", "post_relu", "avg_pool", "predictions"],
+    ],
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_of_the_layers_are_frozen(name):
+    model = built_without_values(getattr(keras_resattn, name))
+    assert [layer.name for layer in model.layers[1:]] == NAMES[name]  # after the input
+
+
+def test_names_follow_p_t_and_r(narrow_network):
+    model = narrow_network(p=2, t=3, r=2)
+    module = [layer.name for layer in model.layers if "attention1" in layer.name]
+    parts = ["pre1", "pre2", "trunk1", "trunk2", "trunk3", "mask", "merge", "post1", "post2"]
+    assert module == [f"stage1_attention1_{part}" for part in parts]
+    assert model.get_layer("stage1_attention1_mask").units == 2
+
+
+def test_a_network_may_have_no_units_around_its_modules_and_no_modules(narrow_network):
+    assert narrow_network(p=0, t=1).get_layer("stage1_attention1_merge").output.shape == (None, 32, 32, 16)
+    assert not any("attention" in layer.name for layer in narrow_network(modules=(0, 0, 0)).layers)
+
+
+def test_summary_has_a_row_for_each_layer_of_the_papers_table(capsys):
+    model = built_without_values(ResidualAttention56)
+    model.summary(line_length=120)
+    summary = capsys.readouterr().out
+    assert all(f" {name} " in summary for name in NAMES["ResidualAttention56"])
+    assert len(model.layers) <= 60
+
+
+@pytest.mark.parametrize("name", ["ResidualAttention452", "CifarResidualAttention452"])
+def test_the_deepest_networks_build_within_pythons_recursion_limit(name):
+    limit = sys.getrecursionlimit()
+    model = built_without_values(getattr(keras_resattn, name))
+    assert sys.getrecursionlimit() == limit
+    assert sum(layer.name.endswith("_mask") for layer in model.layers) == 18
+    assert len(model.get_config()["layers"]) == len(model.layers)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_signature_is_that_of_keras_applications(name):
+    signature = inspect.signature(getattr(keras_resattn, name))
+    assert list(signature.parameters) == list(inspect.signature(keras.applications.ResNet50).parameters)
+    snake_case = re.sub(r"ResidualAttention", "residual_attention", name).replace("Cifar", "cifar_")
+    assert {parameter.name: parameter.default for parameter in signature.parameters.values()} == {
+        "include_top": True,
+        "weights": "default",
+        "input_tensor": None,
+        "input_shape": None,
+        "pooling": None,
+        "classes": 10 if name.startswith("Cifar") else 1000,
+        "classifier_activation": "softmax",
+        "name": snake_case,
+    }
+    assert getattr(keras_resattn, name).__name__ == name
+
+
+def test_the_general_builder_takes_the_same_eight_arguments_first():
+    parameters = list(inspect.signature(ResidualAttentionNet).parameters.values())
+    assert [p.name for p in parameters[:8]] == list(inspect.signature(keras.applications.ResNet50).parameters)
+    assert {p.kind for p in parameters[8:]} == {inspect.Parameter.KEYWORD_ONLY}
+
+
+def test_arguments_by_position():
+    model = CifarResidualAttention56(False, None, None, (48, 40, 1), "max", 3, None, "mine")
+    assert (model.name, model.input_shape, model.output_shape) == ("mine", (None, 48, 40, 1), (None, 256))
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_defaults_of_the_general_builder_are_the_topologys(topology):
+    modules = (0,) * len(TOPOLOGIES[topology].widths)
+    model = built_without_values(ResidualAttentionNet, topology=topology, modules=modules)
+    size, classes = TOPOLOGIES[topology].default_size, TOPOLOGIES[topology].classes
+    assert (model.input_shape, model.output_shape) == ((None, size, size, 3), (None, classes))
+
+
+def test_a_variant_with_changes(narrow_network):
+    model = built_without_values(ResidualAttentionNet, variant="CifarResidualAttention56", widths=[4, 4, 8], t=1)
+    names = [layer.name for layer in model.layers]
+    assert "stage3_attention1_mask" in names
+    assert "stage3_attention1_trunk2" not in names
+    assert model.get_layer("post_relu").output.shape == (None, 8, 8, 32)
+
+
+def test_name_of_the_model_leaves_its_layers_alone(narrow_network):
+    one, other = narrow_network(name="one"), narrow_network(name="other")
+    assert (one.name, other.name) == ("one", "other")
+    assert [layer.name for layer in one.layers[1:]] == [layer.name for layer in other.layers[1:]]
+    assert sorted(weights_by_path(one)) == sorted(weights_by_path(other))
+
+
+# --- Sizes and data formats ----------------------------------------------------------------------
+
+# Height and width of the last map, for pictures of each size.
+LAST_MAPS = {
+    "cifar": {(32, 32): (8, 8), (33, 47): (9, 12), (64, 35): (16, 9)},
+    "imagenet": {(32, 32): (1, 1), (33, 47): (1, 2), (64, 35): (2, 2)},
+}
+
+
+@pytest.mark.parametrize("include_top", [True, False], ids=["top", "no_top"])
+@pytest.mark.parametrize("topology", LAST_MAPS)
+def test_any_size_static_or_dynamic(narrow_network, topology, include_top):
+    dynamic = randomise(narrow_network(topology, input_shape=(None, None, 3), include_top=include_top))
+    dynamic.compile(jit_compile=False)
+    for size, last_map in LAST_MAPS[topology].items():
+        static = narrow_network(topology, input_shape=(*size, 3), include_top=include_top)
+        copy_weights(dynamic, static)
+        x = random_array(2, *size, 3)
+        expected = forward(static, x)
+        assert expected.shape == ((2, 5) if include_top else (2, *last_map, 16)) == (2, *static.output_shape[1:])
+        assert_close(dynamic.predict(x, verbose=0), expected)
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_channels_first_equals_channels_last(narrow_network, topology):
+    last = randomise(narrow_network(topology, input_shape=(33, 40, 3)))
+    keras.config.set_image_data_format("channels_first")
+    first = narrow_network(topology, input_shape=(3, 33, 40))
+    copy_weights(last, first)
+    x = random_array(2, 33, 40, 3)
+    assert_close(forward(first, channels_first(x)), forward(last, x))
+
+
+# --- Outputs -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("pooling", "reduce"), [("avg", np.mean), ("max", np.max)])
+def test_pooling(narrow_network, images, pooling, reduce):
+    unpooled = randomise(narrow_network(include_top=False))
+    pooled = narrow_network(include_top=False, pooling=pooling)
+    copy_weights(unpooled, pooled)
+    features = forward(unpooled, images)
+    assert features.shape == (2, 8, 8, 16)
+    assert features.min() == 0  # after the last ReLU
+    assert_close(forward(pooled, images), reduce(features, axis=(1, 2)))
+
+
+def test_classifier_averages_the_features(narrow_network, images):
+    model = randomise(narrow_network(classifier_activation=None))
+    features = forward(keras.Model(model.input, model.get_layer("post_relu").output), images)
+    kernel, bias = model.get_layer("predictions").get_weights()
+    assert_close(forward(model, images), features.mean((1, 2)) @ kernel + bias)
+
+
+def test_classifier_activation(narrow_network, images):
+    logits = randomise(narrow_network(classes=7, classifier_activation=None))
+    outputs = forward(logits, images)
+    exponentials = np.exp(outputs - outputs.max(-1, keepdims=True))
+    expected = {"softmax": exponentials / exponentials.sum(-1, keepdims=True), "sigmoid": 1 / (1 + np.exp(-outputs))}
+    for activation in expected:
+        model = narrow_network(classes=7, classifier_activation=activation)
+        copy_weights(logits, model)
+        assert_close(forward(model, images), expected[activation])
+
+
+# --- As a part of other models -------------------------------------------------------------------
+
+
+def test_input_tensor_that_is_an_input(narrow_network):
+    inputs = keras.Input((40, 48, 1), name="grey")
+    model = narrow_network(input_tensor=inputs)
+    assert model.input is inputs
+
+
+def test_input_tensor_that_a_layer_returns(narrow_network, images):
+    inputs = keras.Input((32, 32, 3))
+    model = randomise(narrow_network(input_tensor=keras.layers.Rescaling(1 / 2, offset=1)(inputs)))
+    assert model.input is inputs
+    bare = narrow_network()
+    copy_weights(model, bare)
+    assert_close(forward(model, images), forward(bare, images / 2 + 1))
+
+
+def test_two_networks_nested_in_one_model(narrow_network, images, tmp_path):
+    one, other = randomise(narrow_network(name="one")), randomise(narrow_network(name="other"), seed=1)
+    inputs = keras.Input((32, 32, 3))
+    both = keras.Model(inputs, keras.layers.Average()([one(inputs), other(inputs)]))
+    expected = (forward(one, images) + forward(other, images)) / 2
+    assert_close(forward(both, images), expected)
+    both.save(tmp_path / "both.keras")
+    assert_close(forward(keras.saving.load_model(tmp_path / "both.keras"), images), expected)
+
+
+# --- Ablations -----------------------------------------------------------------------------------
+
+
+def module_outputs(model, images):
+    """Trunk, mask and their merge, of the first module."""
+    names = [f"stage1_attention1_{part}" for part in ("trunk2", "mask", "merge")]
+    return forward(keras.Model(model.input, [model.get_layer(name).output for name in names]), images)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"learning": "residual"}])
+def test_residual_learning(narrow_network, images, arguments):
+    trunk, mask, merged = module_outputs(randomise(narrow_network(**arguments)), images)
+    assert_close(merged, (1 + mask) * trunk)
+
+
+def test_naive_learning(narrow_network, images):
+    trunk, mask, merged = module_outputs(randomise(narrow_network(learning="naive")), images)
+    assert_close(merged, mask * trunk)
+
+
+def test_mask_activations(narrow_network, images):
+    masks = {}
+    for activation in ("mixed", "channel", "spatial"):
+        model = randomise(narrow_network(mask_activation=activation))
+        masks[activation] = module_outputs(model, images)[1]
+    assert masks["mixed"].min() >= 0
+    assert masks["mixed"].max() <= 1
+    assert_close(np.linalg.norm(masks["channel"], axis=-1), np.ones((2, 32, 32)), 1e-3)  # epsilon in the root
+    logits = np.log(masks["spatial"] / (1 - masks["spatial"]))
+    assert_close(logits.std((1, 2)), np.ones((2, 16)), 1e-3)
+    np.testing.assert_allclose(logits.mean((1, 2)), 0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("arguments", "count"), [({}, 3), ({"local_units": 1}, 1)])
+def test_local_mask(narrow_network, arguments, count):
+    mask = narrow_network(mask="local", **arguments).get_layer("stage1_attention1_mask")
+    units = {path.split("/")[1] for path in weights_by_path(mask) if "unit" in path}
+    assert units == {f"local_unit{i + 1}" for i in range(count)}
+
+
+def test_mask_depth_and_bottom_units(narrow_network):
+    mask = narrow_network(mask_depth=(2, 1, 1), bottom_units=3).get_layer("stage1_attention1_mask")
+    units = {path.split("/")[1] for path in weights_by_path(mask) if "unit" in path or "skip" in path}
+    assert units == {"down1_unit1", "bottom_unit1", "bottom_unit2", "bottom_unit3", "skip1", "up1_unit1"}
+
+
+# --- Precision and files -------------------------------------------------------------------------
+
+
+def test_classifier_computes_in_float32_under_a_mixed_policy(narrow_network, images, mixed_policy):
+    model = randomise(narrow_network())
+    half = mixed_policy.removeprefix("mixed_")
+    dtypes = {layer.name: layer.compute_dtype for layer in model.layers[1:]}
+    assert dtypes.pop("predictions") == "float32"
+    assert set(dtypes.values()) == {half}
+    assert {variable.dtype for variable in model.weights} == {"float32"}
+    predictions = model(images, training=False)
+    assert keras.backend.standardize_dtype(predictions.dtype) == "float32"
+    assert_close(keras.ops.convert_to_numpy(predictions).sum(-1), np.ones(2), 1e-6)
+
+
+def test_a_policy_that_is_not_mixed_is_kept(narrow_network):
+    keras.config.set_dtype_policy("float64")
+    assert narrow_network().get_layer("predictions").compute_dtype == "float64"
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_a_saved_network_needs_no_trust(narrow_network, topology, tmp_path):
+    model = randomise(narrow_network(topology, learning="naive", mask_activation="spatial"))
+    model.save(tmp_path / "network.keras")
+    restored = keras.saving.load_model(tmp_path / "network.keras", safe_mode=True)
+    x = random_array(2, 32, 32, 3)
+    np.testing.assert_array_equal(forward(restored, x), forward(model, x))
+
+
+def test_a_saved_network_keeps_its_data_format_and_precision(narrow_network, tmp_path):
+    keras.config.set_image_data_format("channels_first")
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    model = randomise(narrow_network())
+    model.save(tmp_path / "network.keras")
+    expected = forward(model, random_array(2, 3, 32, 32))
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_dtype_policy("float32")
+    restored = keras.saving.load_model(tmp_path / "network.keras", safe_mode=True)
+    np.testing.assert_array_equal(forward(restored, random_array(2, 3, 32, 32)), expected)
+
+
+def test_configuration_holds_registered_layers_only(narrow_network):
+    classes = {
+        (layer["module"].split(".")[0], layer["registered_name"]) for layer in narrow_network().get_config()["layers"]
+    }
+    assert {name for module, name in classes if module == "keras_resattn"} == {
+        "keras_resattn>AttentionResidual",
+        "keras_resattn>PreActivationUnit",
+        "keras_resattn>SoftMask",
+    }
+    assert {module for module, _ in classes} == {"keras", "keras_resattn"}
+    assert "Lambda" not in json.dumps(narrow_network("imagenet").get_config(), default=str)
+
+
+def test_training_changes_every_weight(narrow_network, images):
+    model = narrow_network()
+    model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", jit_compile=False)
+    before = weights_by_path(model)
+    model.train_on_batch(images, np.array([0, 3]))
+    after = weights_by_path(model)
+    assert [path for path in before if np.array_equal(before[path], after[path])] == []
+
+
+# --- The package ---------------------------------------------------------------------------------
+
+
+def test_sources_use_public_keras_and_no_lambda_layer():
+    sources = {path: path.read_text() for path in PACKAGE.rglob("*.py")}
+    assert len(sources) > 10
+    found = [path for path, text in sources.items() if re.search(r"keras\.src|\bLambda\b|from keras import src", text)]
+    assert found == []
+
+
+def test_import_brings_no_other_backend():
+    code = "import sys, keras; before = set(sys.modules); import keras_resattn; print(*(set(sys.modules) - before))"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    packages = {module.split(".")[0] for module in printed.split()}
+    assert packages.isdisjoint({"tensorflow", "jax", "torch", "matplotlib", "tensorflow_datasets"})
