@@ -2,6 +2,7 @@
 PYTHON   ?= python3
 BACKENDS ?= tensorflow jax torch
 TESTS    ?=
+WORKERS  ?= 2
 REQUIREMENTS = setup.cfg pyproject.toml constraints.txt
 
 # On Linux x86_64 the `tensorflow` package brings code for GPUs, in three times the size.
@@ -10,6 +11,8 @@ TENSORFLOW := $(if $(filter Linux-x86_64,$(PLATFORM)),tensorflow-cpu,tensorflow)
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export TF_CPP_MIN_LOG_LEVEL = 2
+# Each test worker keeps to its core: PyTorch's threads otherwise wait for each other, many times longer than they work.
+test: export OMP_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench clean check-python
@@ -25,7 +28,8 @@ test: .venv-test/installed ## Run the tests on each backend; TESTS='-k masks' pa
 	@status=0; summary=; \
 	for backend in $(BACKENDS); do \
 		echo "== pytest on $$backend"; \
-		if KERAS_BACKEND=$$backend .venv-test/bin/python -m pytest $(TESTS); then result=passed; \
+		if KERAS_BACKEND=$$backend .venv-test/bin/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS); \
+		then result=passed; \
 		else result="FAILED (pytest exit status $$?)"; status=1; fi; \
 		summary="$$summary$$backend: $$result\n"; \
 	done; \

@@ -1,5 +1,7 @@
 """Functions that the tests share."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import keras
 import numpy as np
 
@@ -7,6 +9,21 @@ import numpy as np
 def random_array(*shape, seed=0):
     """Standard normal numbers in float32."""
     return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+def undrawn(build, **arguments):
+    """Returns `build(**arguments)`, a network whose weights have a shape and no values.
+
+    The layers are the real ones; but Attention-452 takes no 650 MB, and no time to draw. It happens in a thread of
+    its own, because Keras keeps a list of such weights in each thread, and draws them when it next comes across it.
+    """
+
+    def in_scope():
+        with keras.StatelessScope(initialize_variables=False):
+            return build(**arguments)
+
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(in_scope).result()
 
 
 def forward(layer, inputs):

@@ -241,16 +241,11 @@ def test_mask_deeper_than_its_map(arguments, message):
         ResidualAttentionNet(weights=None, **{"widths": (1,) * len(arguments["modules"]), **arguments})
 
 
-LATE = pytest.mark.xfail(reason="the mask itself checks its depth, after other layers were called", strict=True)
-
-
-@LATE
 @pytest.mark.parametrize(("arguments", "message"), DEEP)
 def test_mask_deeper_than_its_map_is_seen_before_anything_is_built(refuses, arguments, message):
     refuses(ResidualAttentionNet, message, **arguments)
 
 
-@LATE
 def test_module_in_a_stage_whose_masks_have_no_depth(refuses):
     message = "depth.*at least 1.*received.*0"
     refuses(ResidualAttentionNet, message, topology="imagenet", modules=(1, 1, 1, 1))
@@ -260,6 +255,5 @@ def test_depth_of_a_stage_without_modules_is_not_looked_at(narrow_network):
     assert narrow_network(modules=(1, 0, 0), mask_depth=(1, 0, 9)).output_shape == (None, 5)
 
 
-@pytest.mark.xfail(reason="the local mask refuses a depth of 0, which it does not use", strict=True)
 def test_depth_of_a_local_mask_is_not_looked_at(narrow_network):
     assert narrow_network(mask="local", mask_depth=(9, 2, 0), modules=(1, 0, 1)).output_shape == (None, 5)

@@ -4,10 +4,11 @@ import functools
 import json
 import math
 import re
+import sys
 from pathlib import Path
 
-import keras
 import pytest
+from helpers import undrawn
 
 import keras_resattn
 from keras_resattn import ResidualAttentionNet, count_macs
@@ -19,12 +20,8 @@ CIFAR_STAGES = json.loads((SPEC / "cifar_stages.json").read_text())
 
 
 def build(row):
-    """Builds the network of a row of `counts.json` without giving its weights a value.
-
-    Layers and shapes are the real ones; but Attention-452 takes no 650 MB, and no time to draw.
-    """
-    name = row.split()[0]
-    arguments = {"variant": name, "weights": None}
+    """The network of a row of `counts.json`."""
+    arguments = {"variant": row.split()[0], "weights": None}
     if bottom := re.search(r"bottom=(\d+)", row):
         arguments["bottom_units"] = int(bottom.group(1))
     if classes := re.search(r"classes=(\d+)", row):
@@ -33,14 +30,19 @@ def build(row):
         arguments["input_shape"] = (int(size.group(1)), int(size.group(1)), 3)
     if local := re.search(r"local-conv mask, (\d) unit", row):
         arguments |= {"mask": "local", "local_units": int(local.group(1))}
-    with keras.StatelessScope(initialize_variables=False):
-        return ResidualAttentionNet(**arguments)
+    return undrawn(ResidualAttentionNet, **arguments)
 
 
 @functools.cache
 def measure(row):
-    """What `counts.json` states of a row, measured, and the cost of each layer."""
+    """What `counts.json` states of a row, measured, and the cost of each layer.
+
+    The deepest graphs, too, build and describe themselves within Python's recursion limit.
+    """
+    limit = sys.getrecursionlimit()
     model = build(row)
+    assert len(model.get_config()["layers"]) == len(model.layers)
+    assert sys.getrecursionlimit() == limit
     counts = {
         "input": model.input_shape[1],
         "classes": model.output_shape[1],

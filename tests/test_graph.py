@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import forward, random_array, randomise
+from helpers import forward, random_array, randomise, undrawn
 
 from keras_resattn import count_macs, feature_pyramid
 from keras_resattn.layers import PreActivationUnit, SoftMask
@@ -12,9 +12,9 @@ from keras_resattn.models.variants import TOPOLOGIES
 # --- count_macs ----------------------------------------------------------------------------------
 
 
-def macs_of(layer, shape):
+def macs_of(make, shape):
     inputs = keras.Input(shape)
-    return count_macs(keras.Model(inputs, layer(inputs)))
+    return count_macs(undrawn(lambda: keras.Model(inputs, make()(inputs))))
 
 
 @pytest.mark.parametrize(
@@ -34,12 +34,12 @@ def macs_of(layer, shape):
     ],
 )
 def test_multiply_adds_by_hand(make, shape, macs, data_format):
-    assert macs_of(make(), shape if data_format == "channels_last" else (shape[-1], *shape[:-1])) == macs
+    assert macs_of(make, shape if data_format == "channels_last" else (shape[-1], *shape[:-1])) == macs
 
 
 @pytest.mark.parametrize(("shape", "macs"), [((7,), 7 * 5), ((3, 4, 7), 3 * 4 * 7 * 5)])
 def test_multiply_adds_of_a_dense_layer(shape, macs):
-    assert macs_of(keras.layers.Dense(5), shape) == macs
+    assert macs_of(lambda: keras.layers.Dense(5), shape) == macs
 
 
 @pytest.mark.parametrize(
@@ -73,21 +73,21 @@ def test_what_is_counted_inside_a_layer_is_what_it_calls(composite, shape, monke
 
 
 def test_open_size_needs_an_input_shape(narrow_network):
-    network = narrow_network(input_shape=(None, None, 3))
+    network = undrawn(narrow_network, input_shape=(None, None, 3))
     with pytest.raises(ValueError, match=r"Expected input_shape for .*whose own is open: \(None, None, 3\)"):
         count_macs(network)
     for size in [(32, 32, 3), (33, 47, 3)]:
-        assert count_macs(network, size) == count_macs(narrow_network(input_shape=size))
+        assert count_macs(network, size) == count_macs(undrawn(narrow_network, input_shape=size))
 
 
 def test_multiply_adds_grow_with_the_picture(narrow_network):
-    network = narrow_network(include_top=False)
+    network = undrawn(narrow_network, include_top=False)
     assert count_macs(network, (64, 96, 3)) == 6 * count_macs(network)
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
 def test_the_table_adds_up(narrow_network, topology):
-    network = narrow_network(topology)
+    network = undrawn(narrow_network, topology=topology)
     costs = count_macs(network, per_layer=True)
     assert sum(cost.macs for cost in costs) == count_macs(network)
     trainable = sum(np.prod(variable.shape) for variable in network.trainable_variables)
@@ -164,17 +164,15 @@ LEVELS = {
 }
 
 
-@pytest.fixture(params=WIDTHS)
+@pytest.fixture(params=TOPOLOGIES)
 def topology(request):
     return request.param
 
 
 @pytest.fixture
 def pyramid_network(narrow_network, topology):
-    stages = len(WIDTHS[topology])
-    return narrow_network(
-        topology, widths=WIDTHS[topology], modules=(0, 1) + (0,) * (stages - 2), input_shape=(64, 48, 3)
-    )
+    modules = (0, 1) + (0,) * (len(WIDTHS[topology]) - 2)
+    return undrawn(narrow_network, topology=topology, widths=WIDTHS[topology], modules=modules, input_shape=(64, 48, 3))
 
 
 def test_levels_of_the_pyramid(pyramid_network, topology):
@@ -192,25 +190,22 @@ def test_levels_are_stage_outputs_and_the_last_is_activated(pyramid_network, top
     assert last is pyramid_network.get_layer("post_relu").output
 
 
-def test_pyramid_makes_a_model(pyramid_network, topology, tmp_path):
-    randomise(pyramid_network)
-    x = random_array(2, 64, 48, 3)
-    outputs = forward(keras.Model(pyramid_network.input, feature_pyramid(pyramid_network)), x)
-    assert {level: array.shape for level, array in outputs.items()} == {
-        level: (2, *shape) for level, shape in LEVELS[topology].items()
-    }
+def test_pyramid_makes_a_model(narrow_network, topology, images, tmp_path):
+    network = randomise(narrow_network(topology, include_top=False))
+    outputs = forward(keras.Model(network.input, feature_pyramid(network)), images)
     *levels, last = outputs
     assert all(outputs[level].min() < 0 for level in levels)
-    assert outputs[last].min() == 0
-    pyramid_network.save(tmp_path / "network.keras")
+    np.testing.assert_array_equal(outputs[last], forward(network, images))
+    network.save(tmp_path / "network.keras")
     reloaded = keras.saving.load_model(tmp_path / "network.keras")
-    again = forward(keras.Model(reloaded.input, feature_pyramid(reloaded)), x)
+    again = forward(keras.Model(reloaded.input, feature_pyramid(reloaded)), images)
+    assert list(again) == list(outputs) == list(LEVELS[topology])
     for level in outputs:
         np.testing.assert_array_equal(again[level], outputs[level])
 
 
 def test_pyramid_of_open_sizes_and_without_top(narrow_network):
-    network = narrow_network(input_shape=(None, None, 3), include_top=False)
+    network = undrawn(narrow_network, input_shape=(None, None, 3), include_top=False)
     shapes = {level: tensor.shape for level, tensor in feature_pyramid(network).items()}
     assert shapes == dict.fromkeys(["P0", "P1", "P2"], (None, None, None, 16))
 

@@ -12,6 +12,15 @@ MASK_ACTIVATIONS = ("mixed", "channel", "spatial")
 LEARNING = ("residual", "naive")
 
 
+def check_mask_depth(name, depth, sizes):
+    """Raises `ValueError` if `depth` poolings would leave nothing of a map of `sizes`, those that are known."""
+    if any(size is not None and size >> depth < 1 for size in sizes):
+        raise ValueError(
+            f"Expected a map of at least {2**depth} x {2**depth} pixels for {name}, a mask of depth {depth}; "
+            f"received: {sizes[0]} x {sizes[1]}. Use a larger input or a smaller mask depth."
+        )
+
+
 @keras.saving.register_keras_serializable(package="keras_resattn")
 class SoftMask(CompositeLayer):
     """The soft mask M(x): an hourglass of residual units with a value for each position and channel.
@@ -60,13 +69,9 @@ class SoftMask(CompositeLayer):
         check_choice("unit", unit, UNITS)
         check_choice("activation", activation, MASK_ACTIVATIONS)
         bottom_units = 2 * units if bottom_units is None else bottom_units
-        counts = {
-            "width": width,
-            "depth": depth,
-            "units": units,
-            "bottom_units": bottom_units,
-            "local_units": local_units,
-        }
+        counts = {"width": width, "units": units, "bottom_units": bottom_units, "local_units": local_units}
+        if mask == "encoder_decoder":
+            counts["depth"] = depth
         for argument, value in counts.items():
             check_count(argument, value)
         self.width = width
@@ -112,13 +117,8 @@ class SoftMask(CompositeLayer):
                 f"Expected the input of {self.name} to have 4 * width = {self.channels} channels; "
                 f"received: {channels} channels (shape {tuple(input_shape)})."
             )
-        sizes = [input_shape[axis] for axis in spatial_axes(self.data_format)]
-        smallest = min((size for size in sizes if size is not None), default=None)
-        if self.mask == "encoder_decoder" and smallest is not None and smallest >> self.depth < 1:
-            raise ValueError(
-                f"Expected a map of at least {2**self.depth} x {2**self.depth} pixels for {self.name}, a mask of "
-                f"depth {self.depth}; received: {sizes[0]} x {sizes[1]}. Use a larger input or a smaller mask depth."
-            )
+        if self.mask == "encoder_decoder":
+            check_mask_depth(self.name, self.depth, [input_shape[axis] for axis in spatial_axes(self.data_format)])
 
     def sublayer_calls(self, input_shape):
         shape = tuple(input_shape)

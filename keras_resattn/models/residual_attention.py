@@ -8,9 +8,16 @@ import keras
 
 from keras_resattn import checkpoints
 from keras_resattn.layers import AttentionResidual, CeilMaxPooling2D, SoftMask
-from keras_resattn.layers.composite import BN_MOMENTUM, EPSILON, channel_axis, check_choice, check_count
+from keras_resattn.layers.composite import (
+    BN_MOMENTUM,
+    EPSILON,
+    channel_axis,
+    check_choice,
+    check_count,
+    spatial_axes,
+)
 from keras_resattn.layers.residual import UNITS
-from keras_resattn.layers.soft_mask import LEARNING, MASK_ACTIVATIONS, MASKS
+from keras_resattn.layers.soft_mask import LEARNING, MASK_ACTIVATIONS, MASKS, check_mask_depth
 from keras_resattn.models.arguments import check_counts, check_head, resolve_input
 from keras_resattn.models.variants import TOPOLOGIES, VARIANTS, Variant
 
@@ -109,6 +116,8 @@ def ResidualAttentionNet(
     classes = plan.classes if classes is None else classes
     check_head(include_top, pooling, classes, classifier_activation)
     inputs = resolve_input(input_tensor, input_shape, plan.default_size)
+    if mask == "encoder_decoder":
+        _check_mask_depths(row, inputs)
     paper_network = mask == "encoder_decoder" and mask_activation == "mixed" and learning == "residual"
     source = checkpoints.resolve(
         weights,
@@ -165,6 +174,18 @@ def _check_changes(changes, stages):
             check_count(field, changes[field], least)
     if "unit" in changes:
         check_choice("unit", changes["unit"], UNITS)
+
+
+def _check_mask_depths(row, inputs):
+    """Checks, before any layer is called, that no stage's masks pool its map away."""
+    sizes = [inputs.shape[axis] for axis in spatial_axes(keras.config.image_data_format())]
+    if row.topology == "imagenet":  # the stem: its convolution rounds up, its pooling down
+        sizes = [size and (size + 1) // 2 // 2 for size in sizes]
+    for stage, stride in enumerate(TOPOLOGIES[row.topology].strides, start=1):
+        sizes = [size and -(-size // stride) for size in sizes]
+        if row.modules[stage - 1]:
+            check_count(f"mask_depth of stage {stage}", row.mask_depth[stage - 1])
+            check_mask_depth(f"the masks of stage {stage}", row.mask_depth[stage - 1], sizes)
 
 
 def _published(name):
