@@ -236,13 +236,7 @@ DEEP = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), DEEP)
-def test_mask_deeper_than_its_map(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        ResidualAttentionNet(weights=None, **{"widths": (1,) * len(arguments["modules"]), **arguments})
-
-
-@pytest.mark.parametrize(("arguments", "message"), DEEP)
-def test_mask_deeper_than_its_map_is_seen_before_anything_is_built(refuses, arguments, message):
+def test_mask_deeper_than_its_map(refuses, arguments, message):
     refuses(ResidualAttentionNet, message, **arguments)
 
 
