@@ -40,7 +40,8 @@ def test_train(run, data, tmp_path):
 def test_see_the_masks(run, tmp_path):
     out = run("02_see_the_masks.py", tmp_path / "masks.png")
     assert "stage3_attention1_mask" in out
-    assert Image.open(tmp_path / "masks.png").width > 1000
+    with Image.open(tmp_path / "masks.png") as image:
+        assert image.width > 1000
 
 
 def test_transfer_learning(run, data):
