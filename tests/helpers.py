@@ -12,18 +12,18 @@ def random_array(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype("float32")
 
 
-def undrawn(build, **arguments):
-    """Returns `build(**arguments)`, a network whose weights have a shape and no values.
+def undrawn(function, **arguments):
+    """Returns `function(**arguments)`, called where new weights get a shape and no values.
 
     The layers are the real ones; but Attention-452 takes no 650 MB, and no time to draw. It happens in a thread of
     its own, because Keras keeps a list of such weights in each thread, and draws them when it next comes across it.
-    PyTorch layers read their weights at once: they get its device without memory.
+    PyTorch layers read their weights whenever they are called: they get its device without memory.
     """
     device = keras.device("meta") if keras.backend.backend() == "torch" else contextlib.nullcontext()
 
     def in_scope():
         with device, keras.StatelessScope(initialize_variables=False):
-            return build(**arguments)
+            return function(**arguments)
 
     with ThreadPoolExecutor(max_workers=1) as thread:
         return thread.submit(in_scope).result()
