@@ -1,24 +1,17 @@
 """Residual Attention Networks (Wang et al., CVPR 2017): one builder, and a line per network."""
 
 import inspect
-import re
 from dataclasses import replace
 
 import keras
 
 from keras_resattn import checkpoints
 from keras_resattn.layers import AttentionResidual, CeilMaxPooling2D, SoftMask
-from keras_resattn.layers.composite import (
-    BN_MOMENTUM,
-    EPSILON,
-    channel_axis,
-    check_choice,
-    check_count,
-    spatial_axes,
-)
+from keras_resattn.layers.composite import channel_axis, check_choice, check_count, spatial_axes
 from keras_resattn.layers.residual import UNITS
 from keras_resattn.layers.soft_mask import LEARNING, MASK_ACTIVATIONS, MASKS, check_mask_depth
 from keras_resattn.models.arguments import check_counts, check_head, resolve_input
+from keras_resattn.models.parts import batch_norm, convolution, head, relu, snake_case, source_inputs
 from keras_resattn.models.variants import TOPOLOGIES, VARIANTS, Variant
 
 
@@ -131,11 +124,11 @@ def ResidualAttentionNet(
     x = _stem(inputs, row)
     for stage in range(1, len(row.modules) + 1):
         x = _stage(x, row, stage, mask_options, learning)
-    x = _batch_norm("post_bn")(x)
-    x = keras.layers.Activation("relu", name="post_relu")(x)
-    x = _head(x, include_top, pooling, classes, classifier_activation)
+    x = batch_norm("post_bn")(x)
+    x = relu("post_relu")(x)
+    x = head(x, include_top, pooling, classes, classifier_activation)
 
-    model = keras.Model(_source_inputs(inputs), x, name=name or _snake_case(row.name))
+    model = keras.Model(source_inputs(inputs), x, name=name or snake_case(row.name))
     if source is not None:
         checkpoints.load(model, source, below=inputs)
     return model
@@ -192,20 +185,14 @@ def _published(name):
     return VARIANTS[name].resolved() if name in VARIANTS else None
 
 
-def _batch_norm(name):
-    axis = channel_axis(keras.config.image_data_format())
-    return keras.layers.BatchNormalization(axis=axis, momentum=BN_MOMENTUM, epsilon=EPSILON, name=name)
-
-
 def _stem(x, row):
     plan = TOPOLOGIES[row.topology]
-    options = {"use_bias": False, "kernel_initializer": "he_normal", "name": "stem_conv"}
     if row.topology == "cifar":
-        return keras.layers.Conv2D(plan.stem_width, 3, padding="same", **options)(x)
+        return convolution("stem_conv", plan.stem_width, 3, padding="same")(x)
     x = keras.layers.ZeroPadding2D(3, name="stem_pad")(x)
-    x = keras.layers.Conv2D(plan.stem_width, 7, strides=2, **options)(x)
-    x = _batch_norm("stem_bn")(x)
-    x = keras.layers.Activation("relu", name="stem_relu")(x)
+    x = convolution("stem_conv", plan.stem_width, 7, strides=2)(x)
+    x = batch_norm("stem_bn")(x)
+    x = relu("stem_relu")(x)
     return CeilMaxPooling2D(name="stem_pool")(x)
 
 
@@ -246,35 +233,12 @@ def _attention_module(x, row, stage, name, mask_options, learning):
     return units(x, "post", row.p)
 
 
-def _head(x, include_top, pooling, classes, classifier_activation):
-    if not include_top and pooling is None:
-        return x
-    if pooling == "max":
-        return keras.layers.GlobalMaxPooling2D(name="max_pool")(x)
-    x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
-    if not include_top:
-        return x
-    half = keras.config.dtype_policy().compute_dtype in ("float16", "bfloat16")
-    return keras.layers.Dense(
-        classes, activation=classifier_activation, name="predictions", dtype="float32" if half else None
-    )(x)
-
-
-def _source_inputs(tensor):
-    inputs = keras.utils.get_source_inputs(tensor)
-    return inputs[0] if len(inputs) == 1 else inputs
-
-
-def _snake_case(name):
-    return re.sub("(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-
-
 def _builder(variant):
     """The public function of one row: `ResidualAttentionNet`'s first eight arguments, and its name."""
     row = VARIANTS[variant]
     plan = TOPOLOGIES[row.topology]
     leading = list(inspect.signature(ResidualAttentionNet).parameters.values())[:8]
-    own_defaults = {"classes": plan.classes, "name": _snake_case(variant)}
+    own_defaults = {"classes": plan.classes, "name": snake_case(variant)}
     signature = inspect.Signature([p.replace(default=own_defaults.get(p.name, p.default)) for p in leading])
 
     def build(*args, **kwargs):
