@@ -14,7 +14,8 @@ from rich.table import Table
 from keras_resattn import checkpoints, evaluation
 from keras_resattn.data import load_npz, network_input
 from keras_resattn.files import atomic_write
-from keras_resattn.models.variants import TOPOLOGIES, VARIANTS
+from keras_resattn.models.variants import VARIANTS
+from keras_resattn.models.zoo import NETWORKS
 from keras_resattn.preprocessing import decode_predictions
 from keras_resattn.visualize import plot_attention
 
@@ -103,24 +104,31 @@ def _attend(arguments):
 
 def _list(arguments):
     table = Table(title="networks")
-    for column in ("network", "parameters", "GMACs", "input", "published weights"):
-        left = column in ("network", "published weights")
-        table.add_column(column, justify="left" if left else "right", no_wrap=True)
-    for row in VARIANTS.values():
-        own = [tag for tag in checkpoints.tags() if tag.network == row.name]
-        names = ", ".join(tag.tag for tag in own)
-        size = TOPOLOGIES[row.topology].default_size
-        table.add_row(row.name, f"{row.parameters:,}", f"{row.macs / 1e9:.3f}", f"{size} x {size}", names or "-")
+    for column in ("network", "parameters", "GMACs", "input", "weights"):
+        left = column in ("network", "weights")
+        table.add_column(column, justify="left" if left else "right", no_wrap=column != "weights")
+    for name, network in NETWORKS.items():
+        own = ", ".join(tag.tag for tag in checkpoints.tags() if tag.network == name)
+        costs = f"{network.parameters:,}", f"{network.macs / 1e9:.3f}"
+        table.add_row(name, *costs, f"{network.size} x {network.size}", own or "-")
     Console().print(table)
-    print("ImageNet weights of these networks were never released by anyone; the ImageNet rows start from random ones.")
+    print("ImageNet weights of Residual Attention Networks were never released by anyone.")
+    print("The ImageNet rows start from random ones.")
 
 
 def _info(arguments):
     table = Table(show_header=False)
-    if arguments.name in VARIANTS:
-        row = VARIANTS[arguments.name].resolved()
-        fields = {field: getattr(row, field) for field in row.__dataclass_fields__}
-        fields["published weights"] = [tag.tag for tag in checkpoints.tags() if tag.network == row.name] or "none"
+    if arguments.name in NETWORKS:
+        network = NETWORKS[arguments.name]
+        fields = {
+            "name": arguments.name,
+            "parameters": network.parameters,
+            "macs": network.macs,
+            "input": f"{network.size} x {network.size}",
+            "classes": network.classes,
+            **(vars(VARIANTS[arguments.name].resolved()) if arguments.name in VARIANTS else network.arguments),
+            "published weights": [tag.tag for tag in checkpoints.tags() if tag.network == arguments.name] or "none",
+        }
     else:
         tag = _tag(arguments.name)
         fields = {

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-import keras_resattn
 from keras_resattn.data import check_pictures, network_input
+from keras_resattn.models import zoo
 
 PREDICTIONS = "predictions.npy"
 
@@ -37,7 +37,7 @@ class Evaluation:
 
 def build(tag, **kwargs):
     """Returns the network of a released `Tag`, with its weights."""
-    return getattr(keras_resattn, tag.network)(weights=str(tag.folder), classes=len(tag.classes), **kwargs)
+    return zoo.build(tag.network, weights=str(tag.folder), classes=len(tag.classes), **kwargs)
 
 
 def evaluate(tag, x, y, batch_size=256, verbose=0):

@@ -162,7 +162,7 @@ def test_topology_of_another_variant(refuses):
     refuses(ResidualAttentionNet, message, variant="CifarResidualAttention56", topology="imagenet")
 
 
-@pytest.mark.parametrize("argument", ["modules", "mask_depth", "widths"])
+@pytest.mark.parametrize("argument", ["modules", "mask_depth", "widths", "filters"])
 @pytest.mark.parametrize("topology", ["cifar", "imagenet"])
 @pytest.mark.parametrize("values", [(1, 1), (1, 1, 1, 1, 1), 3, "111"])
 def test_row_of_another_number_of_stages(refuses, argument, topology, values):
@@ -182,11 +182,17 @@ def test_row_of_another_number_of_stages(refuses, argument, topology, values):
         ("mask_depth", (3, 2, "1"), 0),
         ("widths", (0, 4, 4), 1),
         ("widths", (4, 4, 4.0), 1),
+        ("filters", (0, 4, 4), 1),
     ],
 )
 def test_row_that_holds_no_counts(refuses, argument, values, least):
     message = f"each entry of {argument} to be an integer of at least {least}; received"
     refuses(ResidualAttentionNet, message, **{"topology": "cifar", "modules": (1, 1, 1), argument: values})
+
+
+def test_widths_that_the_groups_do_not_divide(refuses):
+    message = "width to be a multiple of groups=32; received: width=48"
+    refuses(ResidualAttentionNet, message, topology="cifar", modules=(1, 1, 1), unit="resnext", widths=(32, 48, 64))
 
 
 @pytest.mark.parametrize(
@@ -210,7 +216,7 @@ def test_number_of_units_that_is_no_count(refuses, argument, value, least):
 @pytest.mark.parametrize(
     ("argument", "value", "choices"),
     [
-        ("unit", "basic", "'preactivation'"),
+        ("unit", "basic", "'preactivation', 'resnext', 'inception'"),
         ("mask", "global", "'encoder_decoder', 'local'"),
         ("mask", None, "'encoder_decoder', 'local'"),
         ("mask_activation", "tanh", "'mixed', 'channel', 'spatial'"),

@@ -41,6 +41,14 @@ NAMES = {
         *["stage4_unit1", "stage4_unit2", "stage4_unit3"],
         *["post_bn", "post_relu", "avg_pool", "predictions"],
     ],
+    "AttentionNeXt56": [
+        *["stem_pad", "stem_conv", "stem_bn", "stem_relu", "stem_pool"],
+        *["stage1_unit1", *(f"stage1_attention1_{part}" for part in MODULE)],
+        *["stage2_unit1", *(f"stage2_attention1_{part}" for part in MODULE)],
+        *["stage3_unit1", *(f"stage3_attention1_{part}" for part in MODULE)],
+        *["stage4_unit1", "stage4_unit2", "stage4_unit3"],
+        *["avg_pool", "predictions"],
+    ],
     "CifarResidualAttention92": [
         "stem_conv",
         "stage1_unit1",
@@ -87,7 +95,7 @@ def test_summary_has_a_row_for_each_layer_of_the_papers_table(capsys):
 def test_signature_is_that_of_keras_applications(name):
     signature = inspect.signature(getattr(keras_resattn, name))
     assert list(signature.parameters) == list(inspect.signature(keras.applications.ResNet50).parameters)
-    snake_case = re.sub(r"ResidualAttention", "residual_attention", name).replace("Cifar", "cifar_")
+    snake_case = re.sub(r"(Cifar|Residual|Attention(?!\d))", r"\1_", name).lower()
     assert {parameter.name: parameter.default for parameter in signature.parameters.values()} == {
         "include_top": True,
         "weights": "default",
@@ -126,6 +134,16 @@ def test_a_variant_with_changes():
     assert "stage3_attention1_mask" in names
     assert "stage3_attention1_trunk2" not in names
     assert model.get_layer("post_relu").output.shape == (None, 8, 8, 32)
+
+
+def test_channels_of_the_stages():
+    def channels(**arguments):
+        model = undrawn(ResidualAttentionNet, weights=None, **arguments)
+        return [model.get_layer(f"stage{stage}_unit1").output.shape[-1] for stage in (1, 2, 3)]
+
+    assert channels(variant="CifarResidualAttention56", filters=[8, 8, 24]) == [8, 8, 24]
+    assert channels(variant="AttentionNeXt56", widths=(32, 64, 64, 96)) == [64, 128, 128]
+    assert channels(variant="AttentionInception56", widths=(8, 8, 8, 8)) == [256, 512, 1024]
 
 
 def test_name_of_the_model_leaves_its_layers_alone(narrow_network):
@@ -296,6 +314,17 @@ def test_a_saved_network_needs_no_trust(narrow_network, topology, tmp_path):
     restored = keras.saving.load_model(tmp_path / "network.keras", safe_mode=True)
     x = random_array(2, 32, 32, 3)
     np.testing.assert_array_equal(forward(restored, x), forward(model, x))
+
+
+def test_a_saved_network_of_post_activation_units(narrow_network, images, tmp_path):
+    rows = {"unit": "resnext", "widths": (32, 32, 32), "filters": (16, 16, 16), "mask_depth": (1, 1, 1)}
+    network = narrow_network(**rows, include_top=False)
+    randomise(network).save(tmp_path / "network.keras")
+    restored = keras.saving.load_model(tmp_path / "network.keras", safe_mode=True)
+    features = forward(network, images)
+    assert features.shape == (2, 8, 8, 16)
+    assert features.min() == 0  # after the last ReLU
+    np.testing.assert_array_equal(forward(restored, images), features)
 
 
 def test_a_saved_network_keeps_its_data_format_and_precision(narrow_network, tmp_path):

@@ -1,11 +1,14 @@
 """The command line, with the bundled weights: what it prints, writes and refuses."""
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from keras_resattn import checkpoints
 from keras_resattn.cli import main
+from keras_resattn.models.zoo import NETWORKS
 
 NAME = "CifarResidualAttention56/cifar10_v1"
 
@@ -45,11 +48,22 @@ def test_list_names_networks_and_tags(capsys):
     out = capsys.readouterr().out
     assert "ResidualAttention452" in out
     assert "1,030,362" in out
+    for name, network in NETWORKS.items():  # whole, in the 80 columns of a terminal
+        assert re.search(rf" {name} .* {network.parameters:,} .* {network.macs / 1e9:.3f} ", out)
     assert "cifar10_v1" in out
     assert "never released" in out
 
 
-@pytest.mark.parametrize(("name", "expected"), [("ResidualAttention92", "52466344"), (NAME, "sha256")])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("ResidualAttention92", "52466344"),
+        ("CifarResidualAttention452", "bottom_units"),
+        ("WideResNet-28-10", "36479194"),
+        ("WideResNet50x2", "224 x 224"),
+        (NAME, "sha256"),
+    ],
+)
 def test_info_tells_all(name, expected, capsys):
     assert main(["info", name]) == 0
     assert expected in capsys.readouterr().out

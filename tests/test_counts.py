@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of every network, to the last digit; of two networks, layer by layer."""
+"""Parameters and multiply-adds of every network, to the last digit; of five networks, layer by layer."""
 
 import functools
 import json
@@ -73,10 +73,10 @@ def test_every_network_of_the_table_has_its_counts():
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_the_table_states_the_counts(name):
-    row, topology = VARIANTS[name], TOPOLOGIES[VARIANTS[name].topology]
+    row = VARIANTS[name].resolved()
     assert {
-        "input": topology.default_size,
-        "classes": topology.classes,
+        "input": row.default_size,
+        "classes": TOPOLOGIES[row.topology].classes,
         "trainable": row.parameters,
         "macs": row.macs,
     } == {key: value for key, value in COUNTS[name].items() if key != "with_bn_statistics"}
@@ -94,7 +94,10 @@ def test_the_builder_states_the_counts(name):
 def test_the_number_in_a_name_is_the_depth_of_the_trunk(name):
     trunk = [cost for cost in measure(name)[1] if "_mask/" not in cost.path]
     weighted = [cost for cost in trunk if cost.macs and not cost.path.endswith("/projection")]
-    assert len(weighted) == int(re.search(r"\d+$", name).group())
+    depth = len(weighted)
+    if VARIANTS[name].unit == "inception":  # its units count as the three layers of the bottlenecks that they replace
+        depth = 2 + 3 * len({cost.path.split("/")[0] for cost in weighted if "/" in cost.path})
+    assert depth == int(re.search(r"\d+$", name).group())
 
 
 def test_a_larger_picture_has_the_counts_of_a_network_of_that_size():
@@ -131,16 +134,17 @@ def unit_name(name):
         return f"{attention}_{('pre1', 'trunk1', 'trunk2')[int(trunk[1]) - 1]}"
     if skip := re.fullmatch(r"mask/skip/res(\d)", inside):
         return f"{attention}_mask/skip{skip[1]}"
-    way, level, i = re.fullmatch(r"mask/(down|up)_sample/res(\d)_(\d)", inside).groups()
+    way, level, i = re.fullmatch(r"mask/(down|up)(?:_sample)?/res(\d)_(\d)", inside).groups()
     if way == "down" and int(level) == MASK_DEPTH[letter]:
         return f"{attention}_mask/bottom_unit{i}"
     return f"{attention}_mask/{way}{level}_unit{i}"
 
 
-def names_here(prototxt):
+def names_here(prototxt, preactivation):
     """`{name in the prototxt: path here}`.
 
-    A mask's pools are one layer here, and so are its resizings: the calls are `pool#1`, `pool#2` and so on.
+    A mask's pools are one layer here, and so are its resizings: the calls are `pool#1`, `pool#2` and so on. The file
+    names a normalisation after the tensor that it reads; here, with pre-activation, it is the reading unit's.
     """
     paths = {
         "conv1": "stem_conv",
@@ -153,18 +157,18 @@ def names_here(prototxt):
     for name, _, reads, *_ in prototxt:
         if conv := re.fullmatch(r"(.*)/branch1/conv(\d)_\dx\d", name):
             paths[name] = f"{unit_name(conv[1])}/conv{conv[2]}"
-            # The file names a normalisation after the tensor that it reads; here it belongs to the unit that reads it.
-            paths[reads] = f"{unit_name(conv[1])}/bn{conv[2]}"
-        elif projection := re.fullmatch(r"(.*)/branch2/conv1_1x1", name):
-            paths[name] = f"{unit_name(projection[1])}/projection"
+            paths[reads if preactivation else f"{name}/bn"] = f"{unit_name(conv[1])}/bn{conv[2]}"
+        elif projection := re.fullmatch(r"(.*)/branch2/conv1_1x1(/bn)?", name):
+            paths[name] = f"{unit_name(projection[1])}/projection{'_bn' if projection[2] else ''}"
         elif inside := re.fullmatch(r"Attention([ABC])_(\d)/mask/(.*)", name):
             mask = f"stage{'ABC'.index(inside[1]) + 1}_attention{inside[2]}_mask"
             if linear := re.fullmatch(r"linear_(\d)", inside[3]):
                 paths[name] = f"{mask}/linear{linear[1]}"
-                paths[reads] = f"{mask}/bn{linear[1]}"
-            elif pool := re.fullmatch(r"down_sample/pool(\d)_3x3_s2", inside[3]):
+                if preactivation or linear[1] == "2":
+                    paths[reads] = f"{mask}/bn{linear[1]}"
+            elif pool := re.fullmatch(r"down(?:_sample)?/pool(\d)_3x3_s2", inside[3]):
                 paths[name] = f"{mask}/pool#{pool[1]}"
-            elif interp := re.fullmatch(r"up_sample/interp_(\d)", inside[3]):
+            elif interp := re.fullmatch(r"up(?:_sample)?/interp_(\d)", inside[3]):
                 paths[name] = f"{mask}/resize#{MASK_DEPTH[inside[1]] - int(interp[1]) + 1}"
     return paths
 
@@ -198,12 +202,10 @@ def layers_here(costs):
     return layers
 
 
-@pytest.mark.parametrize("depth", [56, 92])
-def test_every_layer_is_the_prototxts(depth):
-    prototxt = json.loads((SPEC / f"attention{depth}.json").read_text())
-    paths, layers = names_here(prototxt), layers_here(measure(f"ResidualAttention{depth}")[1])
-    assert sorted(paths[name] for name, *_ in prototxt) == sorted(layers)
-    for name, kind, _, received, returned, parameters, macs in prototxt:
+def assert_same_layers(definition, paths, layers):
+    """Compares kinds, shapes, parameters and multiply-adds, each layer with the one of its name."""
+    assert sorted(paths[name] for name, *_ in definition) == sorted(layers)
+    for name, kind, _, received, returned, parameters, macs in definition:
         kind_here, *rest = layers[paths[name]]
         assert kind_here in TYPES[kind], name
         received = received if kind == "Interp" else [received]
@@ -212,3 +214,74 @@ def test_every_layer_is_the_prototxts(depth):
         if name == "classifier":
             received = [[2048]]
         assert rest == [received, returned, parameters, macs], name
+
+
+PROTOTXTS = {
+    "ResidualAttention56": "attention56",
+    "ResidualAttention92": "attention92",
+    "AttentionNeXt56": "attention_next56",
+    "AttentionNeXt92": "attention_next92",
+}
+
+
+@pytest.mark.parametrize(("network", "file"), PROTOTXTS.items(), ids=PROTOTXTS)
+def test_every_layer_is_the_prototxts(network, file):
+    prototxt = json.loads((SPEC / f"{file}.json").read_text())
+    paths = names_here(prototxt, preactivation=network.startswith("Residual"))
+    assert_same_layers(prototxt, paths, layers_here(measure(network)[1]))
+
+
+# --- Layer by layer, against the definition of AttentionInception --------------------------------
+
+
+def inception_units():
+    """The names here of what the definition numbers from 1: units, and the mask of each module."""
+    for stage, depth in enumerate(MASK_DEPTH.values(), start=1):
+        module = f"stage{stage}_attention1"
+        yield f"stage{stage}_unit1"
+        yield f"{module}_mask"
+        yield from (f"{module}_{part}" for part in ("pre1", "trunk1", "trunk2"))
+        yield from (f"{module}_mask/down{level}_unit1" for level in range(1, depth))
+        yield from (f"{module}_mask/bottom_unit{i}" for i in (1, 2))
+        for level in range(depth - 1, 0, -1):
+            yield from (f"{module}_mask/skip{level}", f"{module}_mask/up{level}_unit1")
+        yield f"{module}_post1"
+    yield from (f"stage4_unit{i}" for i in (1, 2, 3))
+
+
+INCEPTION_LAYERS = {
+    "preact": "bn1",
+    "b1_1x1": "branch1_conv1",
+    "b2_1x1": "branch2_conv1",
+    "b2_3x3": "branch2_conv2",
+    "b3_1x1": "branch3_conv1",
+    "b3_3x3a": "branch3_conv2",
+    "b3_3x3b": "branch3_conv3",
+    "proj": "conv",
+    "shortcut": "projection",
+    "i/bn": "bn1",
+    "lin1": "linear1",
+    "l/bn": "bn2",
+    "lin2": "linear2",
+}
+
+
+def inception_names_here():
+    """`{name in the definition: path here}`."""
+    paths = {"conv1": "stem_conv", "conv1/bn": "stem_bn", "max_pooling2d": "stem_pool"}
+    paths |= {"final/bn": "post_bn", "global_average_pooling2d": "avg_pool", "fc": "predictions"}
+    calls = [(f"stage{stage}_attention1_mask", i) for stage, depth in enumerate((3, 2, 1), 1) for i in range(depth)]
+    for n, (mask, i) in enumerate(calls):
+        paths[f"max_pooling2d_{n + 1}"] = f"{mask}/pool#{i + 1}"
+        paths["interp" + (f"_{n}" if n else "")] = f"{mask}/resize#{i + 1}"
+    for n, unit in enumerate(inception_units(), start=1):
+        for name, here in INCEPTION_LAYERS.items():
+            paths[f"inc{n}/{name}"] = paths[f"m{n}/{name}"] = f"{unit}/{here}"
+            paths[f"inc{n}/{name}/bn"] = f"{unit}/{here.replace('conv', 'bn')}"
+    return paths
+
+
+def test_every_layer_of_the_inception_network_is_the_definitions():
+    definition = json.loads((SPEC / "attention_inception56.json").read_text())
+    layers = layers_here(measure("AttentionInception56 at 224")[1])
+    assert_same_layers(definition, inception_names_here(), layers)

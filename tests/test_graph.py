@@ -6,7 +6,7 @@ import pytest
 from helpers import forward, random_array, randomise, undrawn
 
 from keras_resattn import count_macs, feature_pyramid
-from keras_resattn.layers import PreActivationUnit, SoftMask
+from keras_resattn.layers import InceptionUnit, PostActivationUnit, PreActivationUnit, SoftMask, WideUnit
 from keras_resattn.models.variants import TOPOLOGIES
 
 # --- count_macs ----------------------------------------------------------------------------------
@@ -29,6 +29,13 @@ def macs_of(make, shape):
         (lambda: keras.layers.UpSampling2D(interpolation="bilinear"), (8, 6, 2), 0),
         (lambda: PreActivationUnit(2), (8, 6, 8), 8 * 6 * (8 * 2 + 9 * 2 * 2 + 2 * 8)),
         (lambda: PreActivationUnit(2, strides=2), (8, 7, 4), 56 * 4 * 2 + 16 * (9 * 2 * 2 + 2 * 8 + 4 * 8)),
+        (
+            lambda: PostActivationUnit(4, strides=2, groups=2),
+            (8, 7, 3),
+            56 * 3 * 4 + 16 * (9 * 2 * 4 + 4 * 8 + 3 * 8),
+        ),
+        (lambda: InceptionUnit(2, filters=5), (8, 7, 5), 56 * (3 * 5 * 2 + 3 * 9 * 2 * 2 + 6 * 5)),
+        (lambda: WideUnit(4, strides=2), (8, 7, 3), 16 * (9 * 3 * 4 + 9 * 4 * 4 + 3 * 4)),
         (lambda: SoftMask(2, bottom_units=1), (8, 7, 8), 4 * 3 * (8 * 2 + 9 * 2 * 2 + 2 * 8) + 8 * 7 * 2 * 8 * 8),
         (lambda: SoftMask(2, mask="local", local_units=1), (8, 7, 8), 8 * 7 * (8 * 2 + 9 * 2 * 2 + 2 * 8 + 2 * 8 * 8)),
     ],
@@ -47,10 +54,14 @@ def test_multiply_adds_of_a_dense_layer(shape, macs):
     [
         (lambda: PreActivationUnit(2), (7, 6, 8)),
         (lambda: PreActivationUnit(2, strides=2), (7, 6, 4)),
+        (lambda: PostActivationUnit(4, strides=2, groups=2), (7, 6, 4)),
+        (lambda: InceptionUnit(2, strides=2, filters=5), (7, 6, 4)),
+        (lambda: WideUnit(4, strides=2, dropout=0.3), (7, 6, 8)),
         (lambda: SoftMask(2, depth=3, units=2), (9, 8, 8)),
+        (lambda: SoftMask(32, unit="resnext", filters=8), (7, 6, 8)),
         (lambda: SoftMask(2, mask="local", local_units=2), (7, 6, 8)),
     ],
-    ids=["unit", "strided_unit", "mask", "local_mask"],
+    ids=["unit", "strided_unit", "next_unit", "inception_unit", "wide_unit", "mask", "next_mask", "local_mask"],
 )
 def test_what_is_counted_inside_a_layer_is_what_it_calls(composite, shape, monkeypatch):
     layer, calls = composite(), []
@@ -188,6 +199,14 @@ def test_levels_are_stage_outputs_and_the_last_is_activated(pyramid_network, top
     names = cifar if topology == "cifar" else imagenet
     assert all(x is pyramid_network.get_layer(name).output for x, name in zip(levels, names, strict=True))
     assert last is pyramid_network.get_layer("post_relu").output
+
+
+def test_levels_of_post_activation_units_are_their_outputs(narrow_network):
+    network = undrawn(narrow_network, topology="imagenet", unit="resnext", widths=(32,) * 4, filters=(8, 12, 16, 20))
+    names = ["stage1_attention1_post1", "stage2_unit1", "stage3_unit1", "stage4_unit3"]
+    pyramid = feature_pyramid(network)
+    assert list(pyramid) == ["P2", "P3", "P4", "P5"]
+    assert all(x is network.get_layer(name).output for x, name in zip(pyramid.values(), names, strict=True))
 
 
 def test_pyramid_makes_a_model(narrow_network, topology, images, tmp_path):

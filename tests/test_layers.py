@@ -3,9 +3,27 @@
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, channels_first, channels_last, forward, random_array, randomise, weights_by_path
+from helpers import (
+    assert_close,
+    channels_first,
+    channels_last,
+    forward,
+    random_array,
+    randomise,
+    undrawn,
+    weights_by_path,
+)
 
-from keras_resattn.layers import AttentionResidual, BilinearResize, CeilMaxPooling2D, PreActivationUnit, SoftMask
+from keras_resattn.layers import (
+    AttentionResidual,
+    BilinearResize,
+    CeilMaxPooling2D,
+    InceptionUnit,
+    PostActivationUnit,
+    PreActivationUnit,
+    SoftMask,
+    WideUnit,
+)
 
 # --- References, channels last, in float64 -------------------------------------------------------
 
@@ -41,11 +59,21 @@ def conv_reference(x, kernel, stride=1, pad=0):
     )
 
 
-def norm_relu_reference(x, weights, name):
-    """Batch normalisation by the running statistics, then ReLU."""
+def grouped_conv_reference(x, kernel, groups, stride=1, pad=0):
+    """Each group of channels convolved by itself."""
+    parts = zip(np.split(x, groups, axis=-1), np.split(kernel, groups, axis=-1), strict=True)
+    return np.concatenate([conv_reference(*part, stride, pad) for part in parts], axis=-1)
+
+
+def norm_reference(x, weights, name):
+    """Batch normalisation by the running statistics."""
     deviation = np.sqrt(weights[f"{name}/moving_variance"] + 1e-5)
     normalised = (x - weights[f"{name}/moving_mean"]) / deviation
-    return np.maximum(0, weights[f"{name}/gamma"] * normalised + weights[f"{name}/beta"])
+    return weights[f"{name}/gamma"] * normalised + weights[f"{name}/beta"]
+
+
+def norm_relu_reference(x, weights, name):
+    return np.maximum(0, norm_reference(x, weights, name))
 
 
 def unit_reference(x, weights, name, stride=1):
@@ -60,29 +88,72 @@ def unit_reference(x, weights, name, stride=1):
     return y + (x if projection is None else conv_reference(activated, projection, stride))
 
 
-def chain_reference(x, weights, name, count):
+def next_unit_reference(x, weights, name, stride=1, groups=32):
+    """The post-activation bottleneck."""
+    y = norm_relu_reference(conv_reference(x, weights[f"{name}/conv1/kernel"]), weights, f"{name}/bn1")
+    y = grouped_conv_reference(y, weights[f"{name}/conv2/kernel"], groups, stride, pad=1)
+    y = norm_relu_reference(y, weights, f"{name}/bn2")
+    y = norm_reference(conv_reference(y, weights[f"{name}/conv3/kernel"]), weights, f"{name}/bn3")
+    projection = weights.get(f"{name}/projection/kernel")
+    if projection is not None:
+        x = norm_reference(conv_reference(x, projection, stride), weights, f"{name}/projection_bn")
+    return np.maximum(0, y + x)
+
+
+def inception_unit_reference(x, weights, name, stride=1):
+    """The pre-activation unit of three branches, one, two and three convolutions long."""
+
+    def branch(number):
+        y = activated
+        for i in range(1, number + 1):
+            kernel = weights[f"{name}/branch{number}_conv{i}/kernel"]
+            y = conv_reference(y, kernel, stride if i == number else 1, pad=0 if i == 1 else 1)
+            y = norm_relu_reference(y, weights, f"{name}/branch{number}_bn{i}")
+        return y
+
+    activated = norm_relu_reference(x, weights, f"{name}/bn1")
+    y = conv_reference(np.concatenate([branch(1), branch(2), branch(3)], axis=-1), weights[f"{name}/conv/kernel"])
+    projection = weights.get(f"{name}/projection/kernel")
+    return y + (x if projection is None else conv_reference(activated, projection, stride))
+
+
+def wide_unit_reference(x, weights, name, stride=1, activated=None):
+    """The basic block of a Wide ResNet, whose projection reads the raw map."""
+    activated = norm_relu_reference(x, weights, f"{name}/bn1") if activated is None else activated
+    y = conv_reference(activated, weights[f"{name}/conv1/kernel"], stride, pad=1)
+    y = conv_reference(norm_relu_reference(y, weights, f"{name}/bn2"), weights[f"{name}/conv2/kernel"], pad=1)
+    projection = weights.get(f"{name}/projection/kernel")
+    return y + (x if projection is None else conv_reference(x, projection, stride))
+
+
+UNIT_REFERENCES = {"preactivation": unit_reference, "resnext": next_unit_reference}
+
+
+def chain_reference(x, weights, name, count, unit="preactivation"):
     for i in range(1, count + 1):
-        x = unit_reference(x, weights, f"{name}{i}")
+        x = UNIT_REFERENCES[unit](x, weights, f"{name}{i}")
     return x
 
 
-def hourglass_reference(x, weights, depth, units, bottom_units, level=1):
+def hourglass_reference(x, weights, depth, units, bottom_units, unit="preactivation", level=1):
     """The encoder-decoder of Fig. 2, each level as a call on what is inside it."""
     y = pool_reference(x)
     if level == depth:
-        y = chain_reference(y, weights, "mask/bottom_unit", bottom_units)
+        y = chain_reference(y, weights, "mask/bottom_unit", bottom_units, unit)
     else:
-        y = chain_reference(y, weights, f"mask/down{level}_unit", units)
-        inside = hourglass_reference(y, weights, depth, units, bottom_units, level + 1)
-        y = inside + unit_reference(y, weights, f"mask/skip{level}")
-        y = chain_reference(y, weights, f"mask/up{level}_unit", units)
+        y = chain_reference(y, weights, f"mask/down{level}_unit", units, unit)
+        inside = hourglass_reference(y, weights, depth, units, bottom_units, unit, level + 1)
+        y = inside + UNIT_REFERENCES[unit](y, weights, f"mask/skip{level}")
+        y = chain_reference(y, weights, f"mask/up{level}_unit", units, unit)
     return resize_reference(y, *x.shape[1:3])
 
 
 def linear_reference(y, weights):
-    """The two 1x1 convolutions that end every mask."""
+    """The two 1x1 convolutions that end every mask, the first without BN-ReLU after post-activation units."""
     for i in (1, 2):
-        y = conv_reference(norm_relu_reference(y, weights, f"mask/bn{i}"), weights[f"mask/linear{i}/kernel"])
+        if f"mask/bn{i}/gamma" in weights:
+            y = norm_relu_reference(y, weights, f"mask/bn{i}")
+        y = conv_reference(y, weights[f"mask/linear{i}/kernel"])
     return y
 
 
@@ -201,7 +272,7 @@ def test_unknown_data_format(layer):
         layer(data_format="NHWC")
 
 
-# --- PreActivationUnit ---------------------------------------------------------------------------
+# --- Residual units ------------------------------------------------------------------------------
 
 UNITS = {
     "identity": (16, 1, (7, 6)),
@@ -242,6 +313,142 @@ def test_unit_weights():
     }
 
 
+def by_format(function, arrays, data_format):
+    """Calls `function` on channels-last arrays in the data format of the test."""
+    if data_format == "channels_last":
+        return function(arrays)
+    return channels_last(function(keras.tree.map_structure(channels_first, arrays)))
+
+
+# A function that makes the unit, the channels that it returns, and its reference.
+OTHER_UNITS = {
+    "next": (
+        lambda strides: PostActivationUnit(8, strides, groups=4, name="unit"),
+        16,
+        lambda *arguments: next_unit_reference(*arguments, groups=4),
+    ),
+    "inception": (lambda strides: InceptionUnit(3, strides, 10, name="unit"), 10, inception_unit_reference),
+    "wide": (lambda strides: WideUnit(6, strides, dropout=0.5, name="unit"), 6, wide_unit_reference),
+}
+
+
+@pytest.mark.parametrize("strides", [1, 2], ids=["identity", "stride_2"])
+@pytest.mark.parametrize(("make", "filters", "reference"), OTHER_UNITS.values(), ids=OTHER_UNITS)
+def test_other_units(make, filters, reference, strides, data_format):
+    unit, x = make(strides), random_array(2, 7, 6, filters if strides == 1 else 5)
+
+    def call(x):
+        unit.build(x.shape)
+        return forward(randomise(unit), x)
+
+    y = by_format(call, x, data_format)
+    assert_close(y, reference(x.astype("float64"), weights_of(unit), "unit", strides))
+    assert y.shape == ((2, 7, 6, filters) if strides == 1 else (2, 4, 3, filters))
+    assert (unit.projection is None) == (strides == 1)
+
+
+def test_wide_unit_on_what_the_graph_activated(data_format):
+    unit = WideUnit(6, strides=2, preactivated=True, name="unit")
+    x, activated = random_array(2, 7, 6, 5), np.abs(random_array(2, 7, 6, 5, seed=1))
+
+    def call(inputs):
+        unit.build([array.shape for array in inputs])
+        return forward(randomise(unit), inputs)
+
+    y = by_format(call, [x, activated], data_format)
+    expected = wide_unit_reference(x.astype("float64"), weights_of(unit), "unit", 2, activated.astype("float64"))
+    assert_close(y, expected)
+    assert {path.split("/")[1] for path in weights_by_path(unit)} == {"conv1", "bn2", "conv2", "projection"}
+
+
+def test_wide_unit_drops_whole_channels():
+    unit = WideUnit(64, dropout=0.5, name="unit")
+    x = random_array(1, 4, 4, 64)
+    unit.build(x.shape)
+    unit.bn2.beta.assign(np.full(64, 9.0))  # all are positive before they are dropped
+    unit.conv2.kernel.assign(np.pad(np.eye(64)[None, None], [(1, 1), (1, 1), (0, 0), (0, 0)]))  # and copied after
+    branch = keras.ops.convert_to_numpy(unit(x, training=True)) - x
+    dropped = np.all(np.abs(branch) < 1e-5, axis=(0, 1, 2))
+    assert 16 < dropped.sum() < 48
+    assert np.all(branch[..., ~dropped] > 1)
+
+
+NEXT_UNIT = {
+    "conv1/kernel": (1, 1, 6, 4),
+    "bn1": 4,
+    "conv2/kernel": (3, 3, 2, 4),
+    "bn2": 4,
+    "conv3/kernel": (1, 1, 4, 8),
+    "bn3": 8,
+    "projection/kernel": (1, 1, 6, 8),
+    "projection_bn": 8,
+}
+
+INCEPTION_UNIT = {
+    "bn1": 6,
+    "branch1_conv1/kernel": (1, 1, 6, 2),
+    "branch1_bn1": 2,
+    "branch2_conv1/kernel": (1, 1, 6, 2),
+    "branch2_bn1": 2,
+    "branch2_conv2/kernel": (3, 3, 2, 2),
+    "branch2_bn2": 2,
+    "branch3_conv1/kernel": (1, 1, 6, 2),
+    "branch3_bn1": 2,
+    "branch3_conv2/kernel": (3, 3, 2, 2),
+    "branch3_bn2": 2,
+    "branch3_conv3/kernel": (3, 3, 2, 2),
+    "branch3_bn3": 2,
+    "conv/kernel": (1, 1, 6, 16),
+    "projection/kernel": (1, 1, 6, 16),
+}
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda: PostActivationUnit(4, 2, groups=2, name="unit"), NEXT_UNIT),
+        (lambda: InceptionUnit(2, 2, name="unit"), INCEPTION_UNIT),
+    ],
+    ids=["next", "inception"],
+)
+def test_weights_of_other_units(make, expected):
+    unit = make()
+    undrawn(unit.build, input_shape=(None, 8, 8, 6))
+    shapes = {variable.path.removeprefix("unit/"): tuple(variable.shape) for variable in unit.trainable_weights}
+    kernels = {name: shape for name, shape in expected.items() if "/" in name}
+    norms = {f"{name}/{part}": (c,) for name, c in expected.items() if "/" not in name for part in ("gamma", "beta")}
+    assert shapes == kernels | norms
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: PreActivationUnit(0), "width to be an integer of at least 1; received: width=0"),
+        (lambda: PreActivationUnit(2, 0), "strides to be an integer of at least 1; received: strides=0"),
+        (lambda: InceptionUnit(2, 1, 0), "filters to be an integer of at least 1; received: filters=0"),
+        (lambda: PostActivationUnit(48), "width to be a multiple of groups=32; received: width=48"),
+        (lambda: PostActivationUnit(4, groups=0), "groups to be an integer of at least 1; received: groups=0"),
+        (lambda: WideUnit(2.0), "filters to be an integer of at least 1; received: filters=2.0"),
+        (lambda: WideUnit(2, dropout=1), "dropout to be a number from 0 up to.* 1; received: dropout=1"),
+        (lambda: WideUnit(2, dropout="0.3"), "dropout to be a number from 0 up to.* 1; received: dropout='0.3'"),
+        (
+            lambda: WideUnit(2, preactivated=True)(keras.Input((4, 4, 2))),
+            r"called on \[x, relu\(bn\(x\)\)\], two maps of equal shapes; received shapes",
+        ),
+    ],
+)
+def test_unit_arguments(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("make", [lambda: PreActivationUnit(2), lambda: SoftMask(2)], ids=["unit", "mask"])
+def test_a_layer_saved_before_filters_were_free_still_loads(make):
+    config = make().get_config()
+    assert config.pop("filters") == 8
+    assert type(make()).from_config(config).filters == 8
+
+
 def test_batch_normalisation_keeps_nine_tenths_of_its_statistics():
     unit = PreActivationUnit(2, name="unit")
     x = 3 + 2 * random_array(4, 5, 5, 8)
@@ -269,6 +476,20 @@ def test_encoder_decoder_mask(depth, units, bottom_units, size):
     x = random_array(2, *size, 8)
     y = hourglass_reference(x.astype("float64"), weights_of(mask), depth, units, bottom_units or 2 * units)
     assert_close(forward(mask, x), sigmoid(linear_reference(y, weights_of(mask))))
+
+
+def test_encoder_decoder_mask_of_post_activation_units(data_format):
+    mask = SoftMask(32, depth=2, bottom_units=1, unit="resnext", filters=6, name="mask")
+    x = random_array(2, 5, 4, 6)
+
+    def call(x):
+        mask.build(x.shape)
+        return forward(randomise(mask), x)
+
+    actual = by_format(call, x, data_format)
+    y = hourglass_reference(x.astype("float64"), weights_of(mask), 2, 1, 1, "resnext")
+    assert_close(actual, sigmoid(linear_reference(y, weights_of(mask))))
+    assert not hasattr(mask, "bn1")
 
 
 @pytest.mark.parametrize("local_units", [1, 3])
@@ -338,6 +559,8 @@ def test_units_of_the_local_mask(local_units):
         ({"units": True}, "units to be an integer of at least 1; received: units=True"),
         ({"bottom_units": 0}, "bottom_units to be an integer of at least 1; received: bottom_units=0"),
         ({"local_units": 0}, "local_units to be an integer of at least 1; received: local_units=0"),
+        ({"filters": 0}, "filters to be an integer of at least 1; received: filters=0"),
+        ({"unit": "resnext"}, "width to be a multiple of groups=32; received: width=2"),
     ],
 )
 def test_mask_arguments(arguments, message):
@@ -362,7 +585,7 @@ def test_local_mask_on_one_pixel():
 
 
 def test_mask_needs_the_channels_of_its_units():
-    with pytest.raises(ValueError, match=r"4 \* width = 8 channels; received: 6 channels"):
+    with pytest.raises(ValueError, match="to have 8 channels, as its units return; received: 6 channels"):
         SoftMask(2)(keras.Input((8, 8, 6)))
 
 
@@ -399,6 +622,12 @@ LAYERS = {
     "unit": (lambda **kwargs: PreActivationUnit(2, **kwargs), [(7, 6, 8)]),
     "projecting_unit": (lambda **kwargs: PreActivationUnit(2, **kwargs), [(7, 6, 4)]),
     "strided_unit": (lambda **kwargs: PreActivationUnit(2, strides=2, **kwargs), [(7, 6, 8)]),
+    "next_unit": (lambda **kwargs: PostActivationUnit(4, strides=2, groups=2, **kwargs), [(7, 6, 4)]),
+    "inception_unit": (lambda **kwargs: InceptionUnit(2, strides=2, filters=5, **kwargs), [(7, 6, 4)]),
+    "wide_unit": (
+        lambda **kwargs: WideUnit(4, strides=2, dropout=0.1, preactivated=True, **kwargs),
+        [(7, 6, 8), (7, 6, 8)],
+    ),
     "mask": (lambda **kwargs: SoftMask(2, depth=2, bottom_units=1, **kwargs), [(7, 6, 8)]),
     "channel_mask": (lambda **kwargs: SoftMask(2, activation="channel", **kwargs), [(7, 6, 8)]),
     "spatial_mask": (

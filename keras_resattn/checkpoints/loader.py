@@ -1,5 +1,6 @@
 """Strict loading: by layer name, every variable filled, every tensor used, or nothing changed."""
 
+import re
 import warnings
 
 import h5py
@@ -8,7 +9,8 @@ import numpy as np
 
 from keras_resattn.layers.composite import CompositeLayer
 
-TOP = "predictions"
+#: Layers on top of a network, which a file may hold and a network without its top lacks.
+TOP = r"predictions|classifier|global_gate(/.*)?|attention\d+_(mask|outputs)/.*"
 STEM = "stem_conv"
 
 
@@ -33,7 +35,8 @@ def load(model, source, below=None):
     tensors = read_tensors(path)
     layers = _named_layers(model, below)
     assignments = [(layer, _fit(name, layer, tensors, path)) for name, layer in layers.items()]
-    unused = [name for name in tensors if name not in layers and not (name == TOP and TOP not in layers)]
+    has_top = any(re.fullmatch(TOP, name) for name in layers)
+    unused = [name for name in tensors if name not in layers and (has_top or not re.fullmatch(TOP, name))]
     if unused:
         raise ValueError(f"Expected every tensor of {path} to belong to {model.name}; no place for: {_some(unused)}.")
     for layer, arrays in assignments:
@@ -82,10 +85,10 @@ def _named_layers(model, below):
 
     def visit(layer, names):
         names = (*names, layer.name)
-        if isinstance(layer, CompositeLayer):
+        if isinstance(layer, CompositeLayer) and layer.sublayers:
             for part in layer.sublayers:
                 visit(part, names)
-        elif layer.variables:
+        elif layer.weights:  # `variables` has the seeds of dropout too, which no file holds
             named["/".join(names)] = layer
 
     for layer in model.layers:

@@ -8,6 +8,7 @@ The test pictures are touched here, once. Nothing that was chosen may depend on 
 
 import argparse
 import json
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -15,12 +16,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-import keras_resattn
 from keras_resattn import evaluation
+from keras_resattn.checkpoints import registry
 from keras_resattn.checkpoints.registry import RECORD, TENSORS, Tag, tags
 from keras_resattn.data import check_pictures, load_npz
 from keras_resattn.files import sha256
-from keras_resattn.models.variants import VARIANTS
+from keras_resattn.models import zoo
 
 CARD = """---
 license: apache-2.0
@@ -32,7 +33,7 @@ metrics: [accuracy]
 
 # {network}, {data_name} ({tag})
 
-A Residual Attention Network (Wang et al., CVPR 2017) for Keras 3: {parameters:,} trainable parameters,
+{kind} for Keras 3: {parameters:,} trainable parameters,
 {macs:,} multiply-adds.
 
 | measured on {pictures:,} test pictures, last epoch | accuracy | correct |
@@ -43,9 +44,9 @@ A Residual Attention Network (Wang et al., CVPR 2017) for Keras 3: {parameters:,
 The test pictures were used once, after the last epoch; no epoch and no hyperparameter was chosen on them.
 
 ```python
-from keras_resattn import {network}
+from keras_resattn import {builder}
 
-model = {network}(weights="{tag}")
+model = {call}
 ```
 
 Inputs go through `keras_resattn.preprocess_input(x, weights="{id}")`: channel means {mean},
@@ -70,6 +71,13 @@ Recipe: `{recipe}`
 SHA-256 of `model.weights.h5`: `{sha256}`
 """
 
+
+#: What the card calls a network, by a pattern of its id.
+KINDS = {
+    "^WARN": "A Wide Attentional Residual Network (Rodriguez et al., ECCV 2018)",
+    "Attention": "A Residual Attention Network (Wang et al., CVPR 2017)",
+    "": "A baseline of attention networks",
+}
 
 NOTES = "the last one is what is released."
 
@@ -96,9 +104,7 @@ def release(run_dir, destination, *, tag, aliases, classes, data, data_name, com
     """
     run_dir = Path(run_dir)
     report = json.loads((run_dir / "report.json").read_text())
-    network = next(
-        name for name in VARIANTS if report["network"] == _builder(name).__signature__.parameters["name"].default
-    )
+    network = zoo.identify(report["network"])
     folder = Path(destination) / f"{report['network']}-{tag}"
     if folder.exists():
         raise ValueError(f"Expected a new tag, as released ones are immutable; {folder} exists.")
@@ -172,10 +178,6 @@ def half_precision(source, target):
         full.visititems(copy)
 
 
-def _builder(network):
-    return getattr(keras_resattn, network)
-
-
 def _write_record(folder, record):
     (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
@@ -190,11 +192,15 @@ def _measure(folder, tensors, record, x, y):
 
 
 def _card(record, notes):
-    training, metrics, row = record["training"], record["metrics"], VARIANTS[record["network"]]
+    training, metrics, row = record["training"], record["metrics"], zoo.NETWORKS[record["network"]]
     environment = training["environment"]
     height, width, channels = record["input_shape"]
+    weights = f'weights="{record["tag"]}"'
     return CARD.format(
         network=record["network"],
+        kind=next(kind for pattern, kind in KINDS.items() if re.search(pattern, record["network"])),
+        builder=row.builder.__name__,
+        call=registry.call(record["network"], weights),
         tag=record["tag"],
         id=f"{record['network']}/{record['tag']}",
         data_name=training["data"],

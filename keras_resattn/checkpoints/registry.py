@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ class Tag:
     """A released set of weights. Immutable: a better run is a new tag, and the alias moves.
 
     Attributes:
-        network: The builder that it belongs to, `"CifarResidualAttention56"`.
+        network: Id of the network that it belongs to, `"CifarResidualAttention56"` or `"WARN-16-8"`.
         tag: Its name among that builder's, `"cifar10_v1"`.
         aliases: Other names of it, `"cifar10"`; `"default"` marks the builder's best.
         sha256: Of the tensors' file, in hexadecimal.
@@ -87,6 +88,14 @@ class Tag:
             )
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"Expected {folder / RECORD} to be the record of released weights; {error!r}.") from error
+
+
+def call(network, arguments):
+    """The Python expression that builds a network by its id, with `arguments`, a string."""
+    family = re.fullmatch(r"(\w+)-(\d+)-(\d+)", network)
+    if family:
+        return f"{family[1]}(depth={family[2]}, width={family[3]}, {arguments})"
+    return f"{network}({arguments})"
 
 
 def weights_folder():

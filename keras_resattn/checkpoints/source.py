@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_resattn.checkpoints.registry import RECORD, TENSORS, Tag, find, tags
+from keras_resattn.checkpoints.registry import RECORD, TENSORS, Tag, call, find, tags
 from keras_resattn.files import sha256
 
 
@@ -125,10 +125,11 @@ def _check_network(tag, network, where):
 
 def _check_arguments(tag, include_top, classes, channels):
     if include_top and classes != len(tag.classes):
+        backbone = call(tag.network, f"include_top=False, pooling='avg', weights={tag.tag!r}")
         raise ValueError(
             f"Expected classes={len(tag.classes)} with the top of {tag.id}; received: classes={classes}. "
             "To classify something else, take the network without its top and put a new one on it:\n"
-            f"    backbone = {tag.network}(include_top=False, pooling='avg', weights={tag.tag!r})\n"
+            f"    backbone = {backbone}\n"
             f"    outputs = keras.layers.Dense({classes}, activation='softmax')(backbone.output)"
         )
     if channels not in (1, tag.input_shape[-1]):
@@ -156,7 +157,8 @@ def _nothing_found(weights, network):
         lines.append(f"Published: {others or 'nothing yet'}.")
     if "imagenet" in str(weights).lower():
         lines.append(
-            "ImageNet weights of these networks were never released by anyone, and this package has none either."
+            "ImageNet weights of Residual Attention Networks were never released by anyone; this package has none, of "
+            "these or of the other networks."
         )
     return " ".join(lines)
 

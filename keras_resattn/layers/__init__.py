@@ -1,7 +1,35 @@
 """Registered Keras layers: the only place of this package where tensors are touched."""
 
-from keras_resattn.layers.residual import PreActivationUnit
+from keras_resattn.layers.gated_attention import (
+    AttentionHead,
+    GatedSum,
+    GlobalGate,
+    GradientScale,
+    HeadGate,
+    OutputHead,
+    Rectify,
+)
+from keras_resattn.layers.residual import InceptionUnit, PostActivationUnit, PreActivationUnit, WideUnit
 from keras_resattn.layers.resize import BilinearResize, CeilMaxPooling2D
 from keras_resattn.layers.soft_mask import AttentionResidual, SoftMask
+from keras_resattn.layers.spatial_transformer import AffineGrid, BilinearSampler
 
-__all__ = ["AttentionResidual", "BilinearResize", "CeilMaxPooling2D", "PreActivationUnit", "SoftMask"]
+__all__ = [
+    "AffineGrid",
+    "AttentionHead",
+    "AttentionResidual",
+    "BilinearResize",
+    "BilinearSampler",
+    "CeilMaxPooling2D",
+    "GatedSum",
+    "GlobalGate",
+    "GradientScale",
+    "HeadGate",
+    "InceptionUnit",
+    "OutputHead",
+    "PostActivationUnit",
+    "PreActivationUnit",
+    "Rectify",
+    "SoftMask",
+    "WideUnit",
+]

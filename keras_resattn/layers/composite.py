@@ -85,7 +85,7 @@ class CompositeLayer(keras.layers.Layer):
     def _shared(self, name):
         return {"name": name, "data_format": self.data_format, "dtype": self.dtype_policy}
 
-    def _conv(self, name, filters, kernel_size, strides=1):
+    def _conv(self, name, filters, kernel_size, strides=1, **options):
         """A bias-free convolution; a strided 3x3 expects its input padded evenly (`_pad`)."""
         return self._add(
             keras.layers.Conv2D(
@@ -95,6 +95,7 @@ class CompositeLayer(keras.layers.Layer):
                 padding="same" if strides == 1 else "valid",
                 use_bias=False,
                 kernel_initializer="he_normal",
+                **options,
                 **self._shared(name),
             )
         )
@@ -102,10 +103,10 @@ class CompositeLayer(keras.layers.Layer):
     def _pad(self, name):
         return self._add(keras.layers.ZeroPadding2D(1, **self._shared(name)))
 
-    def _batch_norm(self, name):
+    def _batch_norm(self, name, axis=None):
         return self._add(
             keras.layers.BatchNormalization(
-                axis=self.channel_axis,
+                axis=self.channel_axis if axis is None else axis,
                 momentum=BN_MOMENTUM,
                 epsilon=EPSILON,
                 name=name,

@@ -3,67 +3,129 @@
 import keras
 from keras import ops
 
-from keras_resattn.layers.composite import CompositeLayer, check_count
+from keras_resattn.layers.composite import CompositeLayer, check_count, spatial_axes
+
+CARDINALITY = 32  # groups of a ResNeXt unit
+
+
+def check_groups(width, groups=CARDINALITY):
+    """Raises `ValueError` if `width` channels cannot be convolved in `groups` equal groups."""
+    check_count("groups", groups)
+    if width % groups:
+        raise ValueError(f"Expected width to be a multiple of groups={groups}; received: width={width}.")
+
+
+class ResidualUnit(CompositeLayer):
+    """What all units share: the arguments, the projection that a shortcut may need, the shape returned.
+
+    Args:
+        width: Number of channels inside the unit.
+        strides: 1, or 2 to halve height and width (rounded up).
+        filters: Number of channels returned. `None` means `expansion * width`.
+        **kwargs: `name`, `dtype`, `data_format`.
+
+    Attributes:
+        expansion: What `filters` is by default, in widths.
+        preactivation: Whether the unit begins with BN-ReLU, so that maps between units are raw sums.
+            If not, it ends in a ReLU.
+
+    Input shape: `(n, h, w, c)`. Output shape: `(n, ceil(h / s), ceil(w / s), filters)`.
+
+    Raises:
+        ValueError: if `width`, `strides` or `filters` is not a positive integer.
+    """
+
+    expansion = 4
+    preactivation = True
+
+    def __init__(self, width, strides=1, filters=None, **kwargs):
+        super().__init__(**kwargs)
+        check_count("width", width)
+        check_count("strides", strides)
+        self.width = width
+        self.strides = strides
+        self.filters = self.expansion * width if filters is None else filters
+        check_count("filters", self.filters)
+        self.projection = None
+
+    def build(self, input_shape):
+        channels = self._raw(input_shape)[self.channel_axis]
+        if self.projection is None and (self.strides != 1 or channels != self.filters):
+            self._add_projection()
+        super().build(input_shape)
+
+    def sublayer_calls(self, input_shape):
+        shape = self._raw(input_shape)
+        shortcut = [layer for layer in self.sublayers if layer.name.startswith("projection")]
+        yield from _in_a_row([layer for layer in self.sublayers if layer not in shortcut], shape)
+        yield from _in_a_row(shortcut, shape)
+
+    def _raw(self, input_shape):
+        """The shape of the map that the shortcut starts from."""
+        return input_shape
+
+    def _add_projection(self):
+        self._conv("projection", self.filters, 1, self.strides)
+
+    def _strided_conv(self, name, pad_name, filters, **options):
+        """A 3x3 convolution with the unit's stride, and before it, if it is strided, the padding that it expects."""
+        if self.strides != 1:
+            self._pad(pad_name)
+        self._conv(name, filters, 3, self.strides, **options)
+
+    def _shape_with(self, channels, input_shape):
+        """The shape of a map with `channels` channels after the stride."""
+        shape = list(self._raw(input_shape))
+        for axis in spatial_axes(self.data_format):
+            shape[axis] = shape[axis] and -(-shape[axis] // self.strides)
+        shape[self.channel_axis] = channels
+        return tuple(shape)
+
+    def compute_output_shape(self, input_shape):
+        return self._shape_with(self.filters, input_shape)
+
+    def get_config(self):
+        return {**super().get_config(), "width": self.width, "strides": self.strides, "filters": self.filters}
+
+
+def _in_a_row(layers, shape):
+    """Yields each layer and the shape that it receives from the one before."""
+    for layer in layers:
+        yield layer, shape
+        shape = layer.compute_output_shape(shape)
 
 
 @keras.saving.register_keras_serializable(package="keras_resattn")
-class PreActivationUnit(CompositeLayer):
-    """Pre-activation bottleneck unit: 1x1 to `width`, 3x3, 1x1 to `4 * width`, plus shortcut.
+class PreActivationUnit(ResidualUnit):
+    """Pre-activation bottleneck unit: 1x1 to `width`, 3x3, 1x1 to `filters`, plus shortcut.
 
     `a = relu(bn1(x))`, then `conv1 - bn2 - relu - conv2 - bn3 - relu - conv3`; the sum is raw. A
     unit that changes neither size nor channels adds `x` itself. Any other projects `a` by a
     strided 1x1 convolution without batch normalisation. The stride sits on the 3x3.
 
     Args:
-        width: Number of channels inside the unit; it returns `4 * width`.
+        width: Number of channels inside the unit.
         strides: Stride of the 3x3: 1, or 2 to halve height and width (rounded up).
+        filters: Number of channels returned. `None` means `4 * width`.
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
 
-    Input shape: `(n, h, w, c)`. Output shape: `(n, ceil(h / s), ceil(w / s), 4 * width)`.
+    Input shape: `(n, h, w, c)`. Output shape: `(n, ceil(h / s), ceil(w / s), filters)`.
 
     Raises:
-        ValueError: if `width` or `strides` is not a positive integer.
+        ValueError: if `width`, `strides` or `filters` is not a positive integer.
 
     Source: He et al., "Identity Mappings in Deep Residual Networks" (2016); stride, shared
     pre-activation and padding as in the authors' prototxt of Residual Attention Networks.
     """
 
-    expansion = 4
-
-    def __init__(self, width, strides=1, **kwargs):
-        super().__init__(**kwargs)
-        check_count("width", width)
-        check_count("strides", strides)
-        self.width = width
-        self.strides = strides
+    def __init__(self, width, strides=1, filters=None, **kwargs):
+        super().__init__(width, strides, filters, **kwargs)
         self._batch_norm("bn1")
         self._conv("conv1", width, 1)
         self._batch_norm("bn2")
-        if strides != 1:
-            self._pad("pad2")
-        self._conv("conv2", width, 3, strides)
+        self._strided_conv("conv2", "pad2", width)
         self._batch_norm("bn3")
-        self._conv("conv3", self.expansion * width, 1)
-        self.projection = None
-
-    def build(self, input_shape):
-        filters = self.expansion * self.width
-        if self.projection is None and (self.strides != 1 or input_shape[self.channel_axis] != filters):
-            self._conv("projection", filters, 1, self.strides)
-        super().build(input_shape)
-
-    def sublayer_calls(self, input_shape):
-        yield self.bn1, input_shape
-        shape = input_shape
-        for layer in self._branch():
-            yield layer, shape
-            shape = layer.compute_output_shape(shape)
-        if self.projection is not None:
-            yield self.projection, input_shape
-
-    def _branch(self):
-        pad = [self.pad2] if self.strides != 1 else []
-        return [self.conv1, self.bn2, *pad, self.conv2, self.bn3, self.conv3]
+        self._conv("conv3", self.filters, 1)
 
     def call(self, x, training=None):
         activated = ops.relu(self.bn1(x, training=training))
@@ -75,15 +137,212 @@ class PreActivationUnit(CompositeLayer):
         shortcut = x if self.projection is None else self.projection(activated)
         return y + shortcut
 
-    def compute_output_shape(self, input_shape):
-        shape = input_shape
-        for layer in self._branch():
-            shape = layer.compute_output_shape(shape)
-        return tuple(shape)
+
+@keras.saving.register_keras_serializable(package="keras_resattn")
+class PostActivationUnit(ResidualUnit):
+    """Post-activation bottleneck unit of ResNeXt: 1x1 to `width`, grouped 3x3, 1x1 to `filters`, plus shortcut.
+
+    `conv1 - bn1 - relu - conv2 - bn2 - relu - conv3 - bn3`, plus the shortcut, then ReLU. A unit
+    that changes neither size nor channels adds `x` itself. Any other projects `x` by a strided
+    1x1 convolution with batch normalisation. The stride sits on the 3x3.
+
+    Args:
+        width: Number of channels inside the unit, a multiple of `groups`.
+        strides: Stride of the 3x3: 1, or 2 to halve height and width (rounded up).
+        filters: Number of channels returned. `None` means `2 * width`.
+        groups: Groups of the 3x3, ResNeXt's cardinality; 1 makes it a bottleneck of ResNet.
+        data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
+
+    Input shape: `(n, h, w, c)`. Output shape: `(n, ceil(h / s), ceil(w / s), filters)`.
+
+    Raises:
+        ValueError: if an argument is not a positive integer, or `groups` does not divide `width`.
+
+    Source: Xie et al., "Aggregated Residual Transformations for Deep Neural Networks" (2017);
+    as in the authors' prototxt of AttentionNeXt.
+    """
+
+    expansion = 2
+    preactivation = False
+
+    def __init__(self, width, strides=1, filters=None, groups=CARDINALITY, **kwargs):
+        super().__init__(width, strides, filters, **kwargs)
+        check_groups(width, groups)
+        self.groups = groups
+        self._conv("conv1", width, 1)
+        self._batch_norm("bn1")
+        self._strided_conv("conv2", "pad2", width, groups=groups)
+        self._batch_norm("bn2")
+        self._conv("conv3", self.filters, 1)
+        self._batch_norm("bn3")
+
+    def _add_projection(self):
+        super()._add_projection()
+        self._batch_norm("projection_bn")
+
+    def call(self, x, training=None):
+        y = self.conv1(x)
+        y = ops.relu(self.bn1(y, training=training))
+        y = self.conv2(y if self.strides == 1 else self.pad2(y))
+        y = ops.relu(self.bn2(y, training=training))
+        y = self.conv3(y)
+        y = self.bn3(y, training=training)
+        shortcut = x if self.projection is None else self.projection_bn(self.projection(x), training=training)
+        return ops.relu(y + shortcut)
 
     def get_config(self):
-        return {**super().get_config(), "width": self.width, "strides": self.strides}
+        return {**super().get_config(), "groups": self.groups}
+
+
+@keras.saving.register_keras_serializable(package="keras_resattn")
+class InceptionUnit(ResidualUnit):
+    """Pre-activation residual inception unit: three branches of `width` channels, a 1x1 to `filters`, plus shortcut.
+
+    `a = relu(bn1(x))`. Branch 1 is a 1x1 of `a`, branch 2 a 1x1 and a 3x3, branch 3 a 1x1 and two
+    3x3, each followed by BN and ReLU. Their concatenation goes through a last 1x1; the sum is raw.
+    A unit that changes neither size nor channels adds `x` itself. Any other projects `a` by a
+    strided 1x1 convolution without batch normalisation. The stride sits on each branch's last
+    convolution.
+
+    Sub-layers are named `bn1`, `branch{b}_conv{i}`, `branch{b}_bn{i}`, `conv`, `projection`.
+
+    Args:
+        width: Number of channels of each convolution inside the unit.
+        strides: 1, or 2 to halve height and width (rounded up).
+        filters: Number of channels returned. `None` means `8 * width`.
+        data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
+
+    Input shape: `(n, h, w, c)`. Output shape: `(n, ceil(h / s), ceil(w / s), filters)`.
+
+    Raises:
+        ValueError: if `width`, `strides` or `filters` is not a positive integer.
+
+    Source: the branches of Szegedy et al., "Inception-v4, Inception-ResNet and the Impact of
+    Residual Connections on Learning" (2017), block A. The unit is this package's definition: the
+    paper's own "simplified" Inception unit was neither printed nor released.
+    """
+
+    expansion = 8
+    BRANCHES = (1, 2, 3)  # by their number of convolutions
+
+    def __init__(self, width, strides=1, filters=None, **kwargs):
+        super().__init__(width, strides, filters, **kwargs)
+        self._batch_norm("bn1")
+        for branch in self.BRANCHES:
+            for i in range(1, branch + 1):
+                name = f"branch{branch}_conv{i}"
+                if i == 1:
+                    self._conv(name, width, 1, strides if branch == 1 else 1)
+                elif i == branch:
+                    self._strided_conv(name, f"branch{branch}_pad{i}", width)
+                else:
+                    self._conv(name, width, 3)
+                self._batch_norm(f"branch{branch}_bn{i}")
+        self._conv("conv", self.filters, 1)
+
+    def _branches(self):
+        """Each branch's layers, in the order of their calls."""
+        for branch in self.BRANCHES:
+            yield [layer for layer in self.sublayers if layer.name.startswith(f"branch{branch}_")]
+
+    def sublayer_calls(self, input_shape):
+        yield self.bn1, input_shape
+        for branch in self._branches():
+            yield from _in_a_row(branch, input_shape)
+        yield self.conv, self._shape_with(len(self.BRANCHES) * self.width, input_shape)
+        if self.projection is not None:
+            yield self.projection, input_shape
+
+    def call(self, x, training=None):
+        activated = ops.relu(self.bn1(x, training=training))
+        outputs = []
+        for branch in self._branches():
+            y = activated
+            for layer in branch:
+                if isinstance(layer, keras.layers.BatchNormalization):
+                    y = ops.relu(layer(y, training=training))
+                else:
+                    y = layer(y)
+            outputs.append(y)
+        y = self.conv(ops.concatenate(outputs, axis=self.channel_axis))
+        shortcut = x if self.projection is None else self.projection(activated)
+        return y + shortcut
+
+
+@keras.saving.register_keras_serializable(package="keras_resattn")
+class WideUnit(ResidualUnit):
+    """Basic block of Wide ResNets: BN-ReLU-3x3 twice, to `filters` channels, plus shortcut.
+
+    `bn1 - relu - conv1 - bn2 - relu - [dropout] - conv2`; the sum is raw. A unit that changes
+    neither size nor channels adds `x` itself. Any other projects `x` (not its activation) by a
+    strided 1x1 convolution without batch normalisation. The stride sits on the first 3x3.
+
+    Args:
+        filters: Number of channels inside the unit, and returned.
+        strides: Stride of the first 3x3: 1, or 2 to halve height and width (rounded up).
+        dropout: Share of the channels dropped between the convolutions in training.
+        preactivated: Whether the unit is called on `[x, a]`, where `a = relu(bn(x))` was computed
+            outside, and has no `bn1` of its own.
+        data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
+
+    Input shape: `(n, h, w, c)`, or two of it. Output shape: `(n, ceil(h / s), ceil(w / s), filters)`.
+
+    Raises:
+        ValueError: if `filters` or `strides` is not a positive integer or `dropout` not a number from
+            0 up to 1, or where a preactivated unit is not called on two maps of equal shapes.
+
+    Source: Zagoruyko and Komodakis, "Wide Residual Networks" (2016); the projection of the raw
+    input as in the code of Rodriguez et al., "Attend and Rectify" (2018).
+    """
+
+    expansion = 1
+
+    def __init__(self, filters, strides=1, dropout=0.0, preactivated=False, **kwargs):
+        check_count("filters", filters)
+        super().__init__(filters, strides, **kwargs)
+        if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
+            raise ValueError(
+                f"Expected dropout to be a number from 0 up to, but not including, 1; received: dropout={dropout!r}."
+            )
+        self.dropout_rate = float(dropout)
+        self.preactivated = preactivated
+        if not preactivated:
+            self._batch_norm("bn1")
+        self._strided_conv("conv1", "pad1", filters)
+        self._batch_norm("bn2")
+        if dropout:
+            self._add(keras.layers.SpatialDropout2D(dropout, **self._shared("dropout")))
+        self._conv("conv2", filters, 3)
+
+    def build(self, input_shape):
+        if self.preactivated and (len(input_shape) != 2 or tuple(input_shape[0]) != tuple(input_shape[1])):
+            raise ValueError(
+                f"Expected {self.name}, a preactivated unit, to be called on [x, relu(bn(x))], two maps of equal "
+                f"shapes; received shapes: {input_shape}."
+            )
+        super().build(input_shape)
+
+    def _raw(self, input_shape):
+        return input_shape[0] if self.preactivated else input_shape
+
+    def call(self, inputs, training=None):
+        if self.preactivated:
+            x, y = inputs
+        else:
+            x, y = inputs, ops.relu(self.bn1(inputs, training=training))
+        y = self.conv1(y if self.strides == 1 else self.pad1(y))
+        y = ops.relu(self.bn2(y, training=training))
+        if self.dropout_rate:
+            y = self.dropout(y, training=training)
+        y = self.conv2(y)
+        shortcut = x if self.projection is None else self.projection(x)
+        return y + shortcut
+
+    def get_config(self):
+        config = {**super().get_config(), "dropout": self.dropout_rate, "preactivated": self.preactivated}
+        del config["width"]
+        return config
 
 
 #: The residual units that a network can be made of, by the name that builders take.
-UNITS = {"preactivation": PreActivationUnit}
+UNITS = {"preactivation": PreActivationUnit, "resnext": PostActivationUnit, "inception": InceptionUnit}

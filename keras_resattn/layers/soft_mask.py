@@ -29,10 +29,10 @@ class SoftMask(CompositeLayer):
     units; at the smallest map `bottom_units` of them; on the way up, align-corners resizing to
     the encoder's map of that level, plus a residual unit of its own on that map (the skip),
     then `units` more. `mask="local"` (Table 4): `local_units` units at full size instead. Both end
-    in BN-ReLU-1x1 twice and the activation.
+    in BN-ReLU-1x1 twice and the activation; with post-activation units, in 1x1-BN-ReLU-1x1.
 
     Args:
-        width: Inner width of the residual units; the input must have `4 * width` channels.
+        width: Inner width of the residual units.
         depth: Number of poolings L (paper: 3, 2, 1 in stages 1 to 3). Unused by the local mask.
         units: Units between adjacent poolings, the paper's r.
         bottom_units: Units at the smallest map. `None` means `2 * units` (Fig. 2).
@@ -42,10 +42,13 @@ class SoftMask(CompositeLayer):
             norm over channels) or `"spatial"` (Eq. 6: sigmoid after normalising each channel's map
             of each image by its mean and standard deviation). The last two run in float32.
         unit: The residual unit, a key of `keras_resattn.layers.residual.UNITS`.
+        filters: Channels of the input, of every unit and of the output. `None` means the unit's
+            `expansion` times `width`: 4, 2 (`"resnext"`) or 8 (`"inception"`).
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
 
-    Input and output shape: `(n, h, w, 4 * width)`. Sub-layers are named `down{l}_unit{i}`,
-    `bottom_unit{i}`, `skip{l}`, `up{l}_unit{i}` (or `local_unit{i}`), `bn1`, `linear1`, `bn2`, `linear2`.
+    Input and output shape: `(n, h, w, filters)`. Sub-layers are named `down{l}_unit{i}`, `bottom_unit{i}`,
+    `skip{l}`, `up{l}_unit{i}` (or `local_unit{i}`), `bn1`, `linear1`, `bn2`, `linear2`. Post-activation
+    units leave no `bn1`.
 
     Raises:
         ValueError: for a count below 1, an unknown `mask` or `activation`, a wrong number of
@@ -62,6 +65,7 @@ class SoftMask(CompositeLayer):
         local_units=3,
         activation="mixed",
         unit="preactivation",
+        filters=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -82,11 +86,14 @@ class SoftMask(CompositeLayer):
         self.local_units = local_units
         self.activation = activation
         self.unit = unit
-        self.channels = UNITS[unit].expansion * width
+        self.filters = UNITS[unit].expansion * width if filters is None else filters
+        check_count("filters", self.filters)
         self._add_units()
-        for i in (1, 2):
-            self._batch_norm(f"bn{i}")
-            self._conv(f"linear{i}", self.channels, 1)
+        if UNITS[unit].preactivation:
+            self._batch_norm("bn1")
+        self._conv("linear1", self.filters, 1)
+        self._batch_norm("bn2")
+        self._conv("linear2", self.filters, 1)
 
     def _add_units(self):
         if self.mask == "local":
@@ -101,7 +108,7 @@ class SoftMask(CompositeLayer):
             names += [f"skip{level}" for level in levels]
             names += [f"up{level}_unit{i}" for level in levels for i in per_level]
         for name in names:
-            self._add(UNITS[self.unit](self.width, **self._shared(name)))
+            self._add(UNITS[self.unit](self.width, filters=self.filters, **self._shared(name)))
 
     def _units(self, prefix, count=None):
         return [getattr(self, f"{prefix}_unit{i}") for i in range(1, (count or self.units) + 1)]
@@ -112,9 +119,9 @@ class SoftMask(CompositeLayer):
 
     def _check_input(self, input_shape):
         channels = input_shape[self.channel_axis]
-        if channels != self.channels:
+        if channels != self.filters:
             raise ValueError(
-                f"Expected the input of {self.name} to have 4 * width = {self.channels} channels; "
+                f"Expected the input of {self.name} to have {self.filters} channels, as its units return; "
                 f"received: {channels} channels (shape {tuple(input_shape)})."
             )
         if self.mask == "encoder_decoder":
@@ -126,7 +133,8 @@ class SoftMask(CompositeLayer):
             yield from ((unit, shape) for unit in self._units("local", self.local_units))
         else:
             yield from self._hourglass_calls(shape)
-        for layer in (self.bn1, self.linear1, self.bn2, self.linear2):
+        first = [self.bn1] if UNITS[self.unit].preactivation else []
+        for layer in (*first, self.linear1, self.bn2, self.linear2):
             yield layer, shape
 
     def _hourglass_calls(self, shape):
@@ -147,7 +155,9 @@ class SoftMask(CompositeLayer):
             y = _chain(self._units("local", self.local_units), x, training)
         else:
             y = self._hourglass(x, training)
-        y = self.linear1(ops.relu(self.bn1(y, training=training)))
+        if UNITS[self.unit].preactivation:
+            y = ops.relu(self.bn1(y, training=training))
+        y = self.linear1(y)
         y = self.linear2(ops.relu(self.bn2(y, training=training)))
         return self._activate(y)
 
@@ -190,6 +200,7 @@ class SoftMask(CompositeLayer):
             "local_units": self.local_units,
             "activation": self.activation,
             "unit": self.unit,
+            "filters": self.filters,
         }
 
 

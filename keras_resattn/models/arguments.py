@@ -18,6 +18,21 @@ def check_counts(argument, values, length, least=1):
         check_count(f"each entry of {argument}", value, least)
 
 
+def check_rate(argument, value):
+    """Raises `ValueError` if `value` is not a number from 0 up to, but not including, 1."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise ValueError(
+            f"Expected {argument} to be a number from 0 up to, but not including, 1; received: {argument}={value!r}."
+        )
+
+
+def check_depth(depth, step, rest):
+    """Raises `ValueError` if `depth` is not `step * n + rest` for a positive integer n."""
+    if isinstance(depth, bool) or not isinstance(depth, int) or depth <= rest or (depth - rest) % step:
+        first = ", ".join(str(step * n + rest) for n in range(1, 5))
+        raise ValueError(f"Expected depth to be {step}n + {rest} ({first}, ...); received: depth={depth!r}.")
+
+
 def check_head(include_top, pooling, classes, classifier_activation):
     """Checks the arguments that say what stands on top of the trunk.
 

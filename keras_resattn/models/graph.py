@@ -7,6 +7,7 @@ from typing import NamedTuple
 import keras
 
 from keras_resattn.layers.composite import CompositeLayer, spatial_axes
+from keras_resattn.layers.residual import PostActivationUnit
 
 
 def replay(model, inputs, visit):
@@ -50,6 +51,27 @@ def replay(model, inputs, visit):
     uncompiled = keras.Model(model.input, model.output)
     keras.models.clone_model(uncompiled, input_tensors=inputs, clone_function=lambda layer: layer, call_function=call)
     return keras.tree.map_structure(again, model.output)
+
+
+def tensors_of_layers(model):
+    """Returns `{layer name: [KerasTensor, ...]}` of a model's own graph: what each layer returns there.
+
+    `layer.output` is the layer's first use, which may belong to another model; this is its use in this one. Layers of
+    nested models are not in it. A layer that is used twice has the tensors of both uses.
+
+    Args:
+        model: A functional or built sequential `keras.Model`.
+    """
+    found, waiting = {}, list(model.outputs)
+    visited = set()
+    while waiting:
+        layer, index, _ = waiting.pop()._keras_history
+        if (id(layer), index) not in visited:
+            visited.add((id(layer), index))
+            node = layer._inbound_nodes[index]
+            found.setdefault(layer.name, []).extend(node.output_tensors)
+            waiting.extend(node.input_tensors)
+    return found
 
 
 class LayerCost(NamedTuple):
@@ -106,7 +128,7 @@ def count_macs(model, input_shape=None, per_layer=False):
 
 
 def _costs(layer, input_shape, path):
-    if isinstance(layer, CompositeLayer):
+    if isinstance(layer, CompositeLayer) and layer.sublayers:
         for part, shape in layer.sublayer_calls(input_shape):
             yield from _costs(part, shape, f"{path}/{part.name}")
         return
@@ -131,7 +153,8 @@ def feature_pyramid(model):
 
     The output of each stage, named by the logarithm of its stride: `"P2"` to `"P5"` (strides 4, 8, 16,
     32) for the ImageNet topology, `"P0"` to `"P2"` (1, 2, 4) for the CIFAR one. The last is taken after
-    `post_relu`, the others are the raw sums of their last unit.
+    `post_relu`, the others are the raw sums of their last unit. Post-activation units end in a ReLU: there
+    each level is what the last unit returns.
 
         backbone = ResidualAttention56(include_top=False, weights=None)
         pyramid = keras.Model(backbone.input, feature_pyramid(backbone))
@@ -143,20 +166,22 @@ def feature_pyramid(model):
         Dictionary of KerasTensors of the model's graph.
 
     Raises:
-        ValueError: if the model has no stages, or no `post_relu`, of its own.
+        ValueError: if the model has no stages of its own, or does not end in an activated one.
     """
     last_of_stage = {}
     names = [layer.name for layer in model.layers]
     for name in names:
-        stage = re.match(r"stage(\d+)_", name)
+        stage = re.match(r"(?:stage(\d+)_|group(\d+)_unit)", name)
         if stage:
-            last_of_stage[int(stage.group(1))] = name
-    if not last_of_stage or "post_relu" not in names:
+            last_of_stage[int(stage[1] or stage[2])] = name
+    last = last_of_stage.get(max(last_of_stage, default=None))
+    if last and "post_relu" in names:
+        last_of_stage[max(last_of_stage)] = "post_relu"
+    elif not last or not isinstance(model.get_layer(last), PostActivationUnit):
         raise ValueError(
             f"Expected a network of keras_resattn with its stages in its own graph; received: {model.name}. "
             "If the network is a layer of another model, pass that layer."
         )
-    last_of_stage[max(last_of_stage)] = "post_relu"
     first_level = 2 if "stem_pool" in names else 0
     return {
         f"P{first_level + stage - 1}": model.get_layer(name).output for stage, name in sorted(last_of_stage.items())

@@ -8,7 +8,7 @@ import keras
 from keras_resattn import checkpoints
 from keras_resattn.layers import AttentionResidual, CeilMaxPooling2D, SoftMask
 from keras_resattn.layers.composite import channel_axis, check_choice, check_count, spatial_axes
-from keras_resattn.layers.residual import UNITS
+from keras_resattn.layers.residual import UNITS, check_groups
 from keras_resattn.layers.soft_mask import LEARNING, MASK_ACTIVATIONS, MASKS, check_mask_depth
 from keras_resattn.models.arguments import check_counts, check_head, resolve_input
 from keras_resattn.models.parts import batch_norm, convolution, head, relu, snake_case, source_inputs
@@ -39,6 +39,7 @@ def ResidualAttentionNet(
     learning="residual",
     unit=None,
     widths=None,
+    filters=None,
 ):
     """Builds any Residual Attention Network; every ablation of the paper is an argument.
 
@@ -57,10 +58,10 @@ def ResidualAttentionNet(
         input_tensor: A KerasTensor to build on, or `None` for a new input.
         input_shape: Shape of one picture, `(height, width, channels)` under `channels_last`. Sizes of 32 and
             more or `None`, also with a top, as the head averages over all positions. Defaults to the
-            topology's size (224 or 32) and three channels. One channel with three-channel weights sums
-            the stem's kernel over RGB and warns.
-        pooling: What `include_top=False` ends in: `None` for the 4-D feature map (after the last batch
-            normalisation and ReLU), `"avg"` or `"max"` for global pooling.
+            variant's or topology's size (224 or 32) and three channels. One channel with three-channel
+            weights sums the stem's kernel over RGB and warns.
+        pooling: What `include_top=False` ends in: `None` for the 4-D feature map (after the last
+            ReLU), `"avg"` or `"max"` for global pooling.
         classes: Number of classes; defaults to the topology's (1000 or 10).
         classifier_activation: Activation of the classifier; `None` returns logits. With pretrained
             weights, `"softmax"` or `None`.
@@ -77,8 +78,11 @@ def ResidualAttentionNet(
         local_units: Units of the local mask: 3, or 1 for the reading with equal FLOPs.
         mask_activation: `"mixed"`, `"channel"` or `"spatial"` (Eq. 4 to 6, Table 1).
         learning: `"residual"` for (1 + M) T, `"naive"` for M T (Table 3's NAL).
-        unit: The residual unit, a key of `keras_resattn.layers.residual.UNITS`.
-        widths: Inner width of each stage's units, one integer for each.
+        unit: The residual unit: `"preactivation"` (bottleneck), `"resnext"` (post-activation, 32 groups) or
+            `"inception"`.
+        widths: Inner width of each stage's units, one integer for each; multiples of 32 for `"resnext"`.
+        filters: Channels that each stage returns, one integer for each. Defaults to the variant's, or to
+            the widths times 4, 2 (`"resnext"`) or 8 (`"inception"`).
 
     Returns:
         A functional `keras.Model`. Masks are nodes: `model.get_layer("stage1_attention1_mask").output`.
@@ -98,6 +102,7 @@ def ResidualAttentionNet(
         bottom_units=bottom_units,
         unit=unit,
         widths=widths,
+        filters=filters,
     )
     check_choice("mask", mask, MASKS)
     check_choice("mask_activation", mask_activation, MASK_ACTIVATIONS)
@@ -108,7 +113,7 @@ def ResidualAttentionNet(
     plan = TOPOLOGIES[row.topology]
     classes = plan.classes if classes is None else classes
     check_head(include_top, pooling, classes, classifier_activation)
-    inputs = resolve_input(input_tensor, input_shape, plan.default_size)
+    inputs = resolve_input(input_tensor, input_shape, row.default_size)
     if mask == "encoder_decoder":
         _check_mask_depths(row, inputs)
     paper_network = mask == "encoder_decoder" and mask_activation == "mixed" and learning == "residual"
@@ -124,8 +129,9 @@ def ResidualAttentionNet(
     x = _stem(inputs, row)
     for stage in range(1, len(row.modules) + 1):
         x = _stage(x, row, stage, mask_options, learning)
-    x = batch_norm("post_bn")(x)
-    x = relu("post_relu")(x)
+    if UNITS[row.unit].preactivation:
+        x = batch_norm("post_bn")(x)
+        x = relu("post_relu")(x)
     x = head(x, include_top, pooling, classes, classifier_activation)
 
     model = keras.Model(source_inputs(inputs), x, name=name or snake_case(row.name))
@@ -155,11 +161,15 @@ def _resolve_row(variant, **changes):
     check_choice("topology", changes.get("topology", row.topology), TOPOLOGIES)
     _check_changes(changes, stages=len(TOPOLOGIES[changes.get("topology", row.topology)].widths))
     changes = {field: tuple(value) if isinstance(value, list) else value for field, value in changes.items()}
-    return replace(row, **changes).resolved()
+    row = replace(row, **changes).resolved()
+    if row.unit == "resnext":
+        for width in row.widths:
+            check_groups(width)
+    return row
 
 
 def _check_changes(changes, stages):
-    for field, least in (("modules", 0), ("mask_depth", 0), ("widths", 1)):
+    for field, least in (("modules", 0), ("mask_depth", 0), ("widths", 1), ("filters", 1)):
         if field in changes:
             check_counts(field, changes[field], stages, least)
     for field, least in (("p", 0), ("t", 1), ("r", 1), ("bottom_units", 1)):
@@ -199,32 +209,34 @@ def _stem(x, row):
 def _stage(x, row, stage, mask_options, learning):
     """Entry unit, attention modules, exit units."""
     plan = TOPOLOGIES[row.topology]
-    width = row.widths[stage - 1]
-    make_unit = UNITS[row.unit]
-    x = make_unit(width, plan.strides[stage - 1], name=f"stage{stage}_unit1")(x)
+    x = _unit(row, stage, f"stage{stage}_unit1", plan.strides[stage - 1])(x)
     for module in range(1, row.modules[stage - 1] + 1):
         x = _attention_module(x, row, stage, f"stage{stage}_attention{module}", mask_options, learning)
     for i in range(plan.exit_units[stage - 1]):
-        x = make_unit(width, name=f"stage{stage}_unit{i + 2}")(x)
+        x = _unit(row, stage, f"stage{stage}_unit{i + 2}")(x)
     return x
+
+
+def _unit(row, stage, name, strides=1):
+    return UNITS[row.unit](row.widths[stage - 1], strides, filters=row.filters[stage - 1], name=name)
 
 
 def _attention_module(x, row, stage, name, mask_options, learning):
     """p units, then trunk (t units) beside soft mask, their merge, and p units again (Fig. 2)."""
-    width = row.widths[stage - 1]
 
     def units(x, part, count):
         for i in range(1, count + 1):
-            x = UNITS[row.unit](width, name=f"{name}_{part}{i}")(x)
+            x = _unit(row, stage, f"{name}_{part}{i}")(x)
         return x
 
     x = units(x, "pre", row.p)
     mask = SoftMask(
-        width,
+        row.widths[stage - 1],
         depth=row.mask_depth[stage - 1],
         units=row.r,
         bottom_units=row.bottom_units,
         unit=row.unit,
+        filters=row.filters[stage - 1],
         name=f"{name}_mask",
         **mask_options,
     )(x)
@@ -235,7 +247,7 @@ def _attention_module(x, row, stage, name, mask_options, learning):
 
 def _builder(variant):
     """The public function of one row: `ResidualAttentionNet`'s first eight arguments, and its name."""
-    row = VARIANTS[variant]
+    row = _published(variant)
     plan = TOPOLOGIES[row.topology]
     leading = list(inspect.signature(ResidualAttentionNet).parameters.values())[:8]
     own_defaults = {"classes": plan.classes, "name": snake_case(variant)}
@@ -250,14 +262,22 @@ def _builder(variant):
     build.__signature__ = signature
     build.__doc__ = _DOCSTRING.format(
         name=variant,
-        family="the ImageNet topology (Table 2)" if row.topology == "imagenet" else "the CIFAR topology (Sec. 4.1)",
+        family=_FAMILIES[row.topology] + _UNITS[row.unit],
         parameters=row.parameters / 1e6,
         gmacs=row.macs / 1e9,
-        size=plan.default_size,
+        size=row.default_size,
         classes=plan.classes,
     )
     return build
 
+
+_FAMILIES = {"imagenet": "the ImageNet topology (Table 2)", "cifar": "the CIFAR topology (Sec. 4.1)"}
+
+_UNITS = {
+    "preactivation": "",
+    "resnext": " with ResNeXt units (Table 7, 32x4d)",
+    "inception": " with Inception units (Table 7; widths are this package's)",
+}
 
 _DOCSTRING = """Instantiates {name}, of {family}.
 
@@ -294,6 +314,9 @@ ResidualAttention164 = _builder("ResidualAttention164")
 ResidualAttention200 = _builder("ResidualAttention200")
 ResidualAttention236 = _builder("ResidualAttention236")
 ResidualAttention452 = _builder("ResidualAttention452")
+AttentionNeXt56 = _builder("AttentionNeXt56")
+AttentionNeXt92 = _builder("AttentionNeXt92")
+AttentionInception56 = _builder("AttentionInception56")
 CifarResidualAttention56 = _builder("CifarResidualAttention56")
 CifarResidualAttention92 = _builder("CifarResidualAttention92")
 CifarResidualAttention128 = _builder("CifarResidualAttention128")

@@ -1,11 +1,13 @@
 """THE table: one row per network, and the two topologies that rows refer to.
 
 Counts are trainable parameters and multiply-adds at the row's default size and class count.
-They equal the authors' Caffe files (ImageNet 56 and 92) and the paper's sizes to rounding (CIFAR);
+They equal the authors' Caffe files (ImageNet 56 and 92, both units) and the paper's sizes to rounding (CIFAR);
 `tests/test_counts.py` holds every build against them.
 """
 
 from dataclasses import dataclass, replace
+
+from keras_resattn.layers.residual import UNITS
 
 
 @dataclass(frozen=True)
@@ -14,7 +16,7 @@ class Topology:
 
     Attributes:
         stem_width: Channels of the stem's convolution.
-        widths: Inner width of each stage's units; a stage returns four times that.
+        widths: Inner width of each stage's units.
         strides: Stride of each stage's entry unit.
         exit_units: Units after each stage's modules.
         mask_depth: Poolings in each stage's masks (paper: 3, 2, 1).
@@ -54,6 +56,10 @@ class Variant:
         r: Mask units between adjacent poolings.
         bottom_units: Mask units at the smallest map; `None` means 2 * r.
         unit: Key of `keras_resattn.layers.residual.UNITS`.
+        widths: Inner width of each stage's units; `None` means the topology's.
+        filters: Channels that each stage returns; `None` means the unit's `expansion` times its width.
+        mask_depth: Poolings in each stage's masks; `None` means the topology's.
+        default_size: Height and width of the input where none is given; `None` means the topology's.
         parameters: Trainable parameters, or `None` for a custom network.
         macs: Multiply-adds of convolutions and dense layers, or `None` for a custom network.
     """
@@ -67,17 +73,22 @@ class Variant:
     bottom_units: int | None = None
     unit: str = "preactivation"
     widths: tuple | None = None
+    filters: tuple | None = None
     mask_depth: tuple | None = None
+    default_size: int | None = None
     parameters: int | None = None
     macs: int | None = None
 
     def resolved(self):
-        """This row with its topology's widths and mask depths, and 2 * r, filled in."""
+        """This row with all that `None` stands for filled in."""
         topology = TOPOLOGIES[self.topology]
+        widths = self.widths or topology.widths
         return replace(
             self,
-            widths=self.widths or topology.widths,
+            widths=widths,
+            filters=self.filters or tuple(UNITS[self.unit].expansion * width for width in widths),
             mask_depth=self.mask_depth or topology.mask_depth,
+            default_size=self.default_size or topology.default_size,
             bottom_units=self.bottom_units or 2 * self.r,
         )
 
@@ -90,6 +101,18 @@ def _row(name, topology, modules, parameters, macs, **rules):
 # (2 * r = 6 would be 10.2 M).
 _DEEPEST = {"p": 2, "t": 4, "r": 3, "bottom_units": 3}
 
+# The authors' prototxt: 32 groups of 4, 8, 16 and 32 channels.
+_NEXT = {"unit": "resnext", "widths": (128, 256, 512, 1024)}
+
+# No file was released, and the paper says "simplified" only: these widths have Attention-56's parameters and, at
+# 224, its multiply-adds. The paper tests at 299.
+_INCEPTION = {
+    "unit": "inception",
+    "widths": (28, 56, 124, 240),
+    "filters": (256, 512, 1024, 2048),
+    "default_size": 299,
+}
+
 VARIANTS = {
     row.name: row
     for row in (
@@ -100,6 +123,9 @@ VARIANTS = {
         _row("ResidualAttention200", "imagenet", (4, 5, 6, 0), 90_950_824, 23_629_725_696),
         _row("ResidualAttention236", "imagenet", (5, 6, 7, 0), 103_778_984, 27_995_037_696),
         _row("ResidualAttention452", "imagenet", (5, 6, 7, 0), 162_579_880, 46_873_456_640, **_DEEPEST),
+        _row("AttentionNeXt56", "imagenet", (1, 1, 1, 0), 31_318_824, 6_419_106_816, **_NEXT),
+        _row("AttentionNeXt92", "imagenet", (1, 2, 3, 0), 52_102_952, 10_704_337_920, **_NEXT),
+        _row("AttentionInception56", "imagenet", (1, 1, 1, 0), 31_827_368, 11_619_876_512, **_INCEPTION),
         _row("CifarResidualAttention56", "cifar", (1, 1, 1), 1_030_362, 122_825_216),
         _row("CifarResidualAttention92", "cifar", (2, 2, 2), 1_841_242, 211_913_216),
         _row("CifarResidualAttention128", "cifar", (3, 3, 3), 2_652_122, 301_001_216),

@@ -1,4 +1,6 @@
-"""What recipes need of an optimizer and Keras does not have: coupled weight decay."""
+"""What recipes need of an optimizer and Keras does not have: coupled weight decay, learning rates by group."""
+
+import re
 
 import keras
 
@@ -14,12 +16,17 @@ class CoupledSGD(keras.optimizers.SGD):
     Args:
         learning_rate: A float or a `keras.optimizers.schedules.LearningRateSchedule`.
         l2: Strength of the penalty; the loss that it stands for is `l2 / 2 * sum(w ** 2)`.
+        multipliers: Factors on the learning rate of groups of variables: `{pattern: factor}`. The first pattern that
+            matches the beginning of a variable's path counts (`re.match`), and 1 where none does:
+            `{"attention|global_gate": 1.0, "": 0.1}` trains all else at a tenth of the rate. It is the gradient that
+            is multiplied, which for SGD, with or without momentum, is the same.
         **kwargs: The other arguments of `keras.optimizers.SGD`.
     """
 
-    def __init__(self, learning_rate=0.1, l2=0.0, **kwargs):
+    def __init__(self, learning_rate=0.1, l2=0.0, multipliers=None, **kwargs):
         super().__init__(learning_rate=learning_rate, **kwargs)
         self.l2 = l2
+        self.multipliers = dict(multipliers or {})
 
     def apply(self, grads, trainable_variables=None):
         variables = self._trainable_variables if trainable_variables is None else list(trainable_variables)
@@ -28,7 +35,14 @@ class CoupledSGD(keras.optimizers.SGD):
             gradient if gradient is None or len(variable.shape) < 2 else gradient + scale * variable
             for gradient, variable in zip(grads, variables, strict=True)
         ]
+        grads = [
+            gradient if gradient is None or (factor := self._multiplier(variable)) == 1 else factor * gradient
+            for gradient, variable in zip(grads, variables, strict=True)
+        ]
         super().apply(grads, trainable_variables)
 
+    def _multiplier(self, variable):
+        return next((factor for pattern, factor in self.multipliers.items() if re.match(pattern, variable.path)), 1.0)
+
     def get_config(self):
-        return {**super().get_config(), "l2": self.l2}
+        return {**super().get_config(), "l2": self.l2, "multipliers": self.multipliers}

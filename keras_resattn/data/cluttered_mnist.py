@@ -1,0 +1,164 @@
+"""Cluttered Translated MNIST: a digit somewhere on a larger canvas, over pieces of other digits."""
+
+import os
+
+import keras
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from keras_resattn.data.arrays import check_pictures, load_npz
+from keras_resattn.layers.composite import check_count
+
+CHUNK = 1024  # pictures composed at once; the result does not depend on it
+ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+
+
+def cluttered_mnist(digits, labels, count, distractors=8, seed=0, size=40, distractor_size=8):
+    """Composes pictures of one digit each, by the rules of the deepmind/mnist-cluttered generator.
+
+    On a black canvas: `distractors` windows, each cut at a uniform place out of a digit drawn with
+    replacement from `digits` and added at a uniform place; then the digit, added at a uniform place.
+    Sums are clipped to white. Digits are drawn by random permutation, shuffled anew for each pass.
+
+    The same seed gives the same digits at the same places for any number of distractors, and
+    the first pictures of a larger set are those of a smaller one. WARN's sets: 8 distractors; 200,000
+    pictures to train, 100,000 to validate and 100,000 to test, each from its own set of `mnist_splits`.
+
+    Args:
+        digits: uint8 array of shape `(n, h, h)` or `(n, h, h, 1)`; its largest value is white.
+        labels: Integer array of shape `(n,)`, 0 to 9.
+        count: Number of pictures.
+        distractors: Windows under each digit, from 0 up.
+        seed: Integer from 0 up.
+        size: Height and width of a picture, in pixels.
+        distractor_size: Height and width of a window, in pixels.
+
+    Returns:
+        `(x, y)`: uint8 of shape `(count, size, size, 1)`, the floor of 255 times the value in
+        `[0, 1]`, and int64 labels of shape `(count,)`.
+
+    Raises:
+        ValueError: for an array of another shape or type, or a number out of its range.
+
+    Source: Mnih et al., "Recurrent Models of Visual Attention" (2014), and its authors' generator.
+    """
+    digits, labels = _check_digits(digits, labels)
+    side = digits.shape[1]
+    check_count("count", count)
+    check_count("distractors", distractors, 0)
+    check_count("seed", seed, 0)
+    check_count("size", size, side)
+    check_count("distractor_size", distractor_size)
+    if distractor_size > side:
+        raise ValueError(f"Expected distractor_size of at most {side}; received: distractor_size={distractor_size}.")
+
+    order_rng, place_rng, clutter_rng = np.random.default_rng(seed).spawn(3)
+    order = np.concatenate([order_rng.permutation(len(digits)) for _ in range(-(-count // len(digits)))])[:count]
+    cut, paste = side - distractor_size + 1, size - distractor_size + 1
+    windows, white = _windows(digits, distractor_size), max(int(digits.max()), 1)
+    x = np.empty((count, size, size, 1), "uint8")
+    for start in range(0, count, CHUNK):
+        drawn = order[start : start + CHUNK]
+        canvas = np.zeros((len(drawn), size, size), "uint16")
+        places = clutter_rng.integers(0, (len(digits), cut, cut, paste, paste), (len(drawn), distractors, 5))
+        for source, top, left, *place in np.moveaxis(places, 0, -1):
+            _add(canvas, windows[source, top, left], place, white)
+        _add(canvas, digits[drawn], place_rng.integers(0, size - side + 1, (len(drawn), 2)).T, white)
+        x[start : start + CHUNK, ..., 0] = canvas * np.uint16(255) // np.uint16(white)
+    return x, labels[order]
+
+
+def mnist_splits(source="keras", validation=10_000):
+    """Returns MNIST in the three sets that cluttered pictures are composed from.
+
+    Args:
+        source: `"keras"` (`keras.datasets.mnist`), `"tfds"` (`tensorflow_datasets`, which keeps the training
+            digits in an order of its own), the path of an `.npz` file, or a mapping; the last two with
+            `x_train`, `y_train`, `x_test`, `y_test`.
+        validation: How many training digits, the last ones, are set aside: 10,000 of the 60,000 in WARN.
+
+    Returns:
+        `{"train": (x, y), "validation": (x, y), "test": (x, y)}`: uint8 digits of shape `(n, 28, 28)`
+        and int64 labels of shape `(n,)`.
+
+    Raises:
+        ImportError: for `"tfds"` where `tensorflow_datasets` is not installed.
+        FileNotFoundError: if there is no such file.
+        ValueError: for another source, a missing array, or one of another shape or type.
+    """
+    check_count("validation", validation)
+    arrays = _read_mnist(source)
+    missing = [name for name in ARRAYS if name not in arrays]
+    if missing:
+        raise ValueError(f"Expected {', '.join(ARRAYS)}; received: {', '.join(arrays)}.")
+    x, y = _check_digits(arrays["x_train"], arrays["y_train"])
+    if validation >= len(x):
+        raise ValueError(
+            f"Expected validation to be less than the {len(x)} training digits; received: validation={validation}."
+        )
+    return {
+        "train": (x[:-validation], y[:-validation]),
+        "validation": (x[-validation:], y[-validation:]),
+        "test": _check_digits(arrays["x_test"], arrays["y_test"]),
+    }
+
+
+def _read_mnist(source):
+    if source == "keras":
+        (x_train, y_train), (x_test, y_test) = keras.datasets.mnist.load_data()
+        return dict(zip(ARRAYS, (x_train, y_train, x_test, y_test), strict=True))
+    if source == "tfds":
+        return _read_tfds()
+    if isinstance(source, (str, os.PathLike)):
+        return load_npz(source)
+    if not hasattr(source, "keys"):
+        raise ValueError(
+            "Expected source to be 'keras', 'tfds', the path of an .npz file or a mapping of arrays; "
+            f"received: an object of type {type(source).__name__}."
+        )
+    return source
+
+
+def _read_tfds():
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise ImportError(
+            "Expected tensorflow_datasets to be installed for source='tfds'; "
+            "received: an ImportError. Install it with: pip install 'keras-resattn[data]'."
+        ) from error
+    arrays = {}
+    for split in ("train", "test"):
+        examples = tfds.data_source("mnist", split=split)  # needs no TensorFlow, unlike tfds.load
+        examples = [examples[i] for i in range(len(examples))]
+        arrays[f"x_{split}"] = np.stack([example["image"] for example in examples])
+        arrays[f"y_{split}"] = np.array([example["label"] for example in examples])
+    return arrays
+
+
+def _check_digits(digits, labels):
+    """Checks digits and labels, and returns them as `(n, h, h)` uint8 and `(n,)` int64."""
+    digits = np.asarray(digits)
+    shape = digits.shape[:3] if digits.ndim == 4 and digits.shape[3] == 1 else digits.shape
+    if digits.dtype != "uint8" or len(shape) != 3 or shape[1] != shape[2] or 0 in shape:
+        raise ValueError(
+            "Expected digits as a uint8 array of shape (n, h, h) or (n, h, h, 1); "
+            f"received: shape {digits.shape}, {digits.dtype}."
+        )
+    digits = digits.reshape(shape)
+    return digits, check_pictures(digits[..., None], labels, classes=10)
+
+
+def _windows(pictures, size):
+    """A view of all square windows, `(n, h - size + 1, w - size + 1, size, size)`."""
+    return sliding_window_view(pictures, (size, size), axis=(1, 2), writeable=True)
+
+
+def _add(canvas, patches, place, white):
+    """Adds to each picture of `canvas` its patch, at rows and columns `place`, clipped to `white`.
+
+    Nothing is negative, so that clipping every sum, or the last alone, comes to the same.
+    """
+    top, left = place
+    windows, each = _windows(canvas, patches.shape[-1]), np.arange(len(canvas))
+    windows[each, top, left] = np.minimum(windows[each, top, left] + patches, white)

@@ -1,0 +1,71 @@
+"""Attention on a map, from what stands at each position and one vector for the picture (Jetley et al., ICLR 2018)."""
+
+import keras
+from keras import ops
+
+from keras_resattn.layers.composite import CompositeLayer, spatial_axes
+
+
+@keras.saving.register_keras_serializable(package="keras_resattn")
+class GlobalAttentionMap(CompositeLayer):
+    """A weight for each position: the softmax over positions of a 1x1 convolution of `[local; global]`.
+
+    The global vector stands beside the features of every position. Since the convolution is linear, the
+    vector adds the same number to the score of each position, and the softmax takes it away again: the map does
+    not depend on it, and its gradient is zero. The softmax runs in float32.
+
+    Args:
+        data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
+
+    Input shape: `[(n, h, w, c), (n, d)]`. Output shape: `(n, h, w, 1)`; each picture's weights are
+    positive and sum to one. The convolution is named `score`.
+
+    Source: the WRN-att2 of Rodriguez et al., "Attend and Rectify" (ECCV 2018), as their code has it.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self._conv("score", 1, 1)
+
+    def sublayer_calls(self, input_shape):
+        local, vector = input_shape
+        shape = list(local)
+        shape[self.channel_axis] += vector[-1]
+        yield self.score, tuple(shape)
+
+    def call(self, inputs):
+        local, vector = inputs
+        positions = spatial_axes(self.data_format)
+        ones = ops.ones_like(ops.take(local, [0], axis=self.channel_axis))
+        tiled = ones * ops.expand_dims(vector, positions)
+        scores = ops.cast(self.score(ops.concatenate([local, tiled], axis=self.channel_axis)), "float32")
+        exponentials = ops.exp(scores - ops.max(scores, axis=positions, keepdims=True))
+        weights = exponentials / ops.sum(exponentials, axis=positions, keepdims=True)
+        return ops.cast(weights, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        shape = list(input_shape[0])
+        shape[self.channel_axis] = 1
+        return tuple(shape)
+
+
+@keras.saving.register_keras_serializable(package="keras_resattn")
+class AttendedSum(CompositeLayer):
+    """The sum of a map's features over all positions, each times its weight; it runs in float32.
+
+    Args:
+        data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
+
+    Input shape: `[(n, h, w, c), (n, h, w, 1)]`, features and weights. Output shape: `(n, c)`.
+    """
+
+    def sublayer_calls(self, input_shape):
+        return ()
+
+    def call(self, inputs):
+        features, weights = (ops.cast(x, "float32") for x in inputs)
+        return ops.cast(ops.sum(features * weights, axis=spatial_axes(self.data_format)), self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        features, _ = input_shape
+        return (features[0], features[self.channel_axis])

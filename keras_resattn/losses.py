@@ -1,0 +1,27 @@
+"""The loss of gated attention networks."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_resattn")
+class NegativeLogLikelihood(keras.losses.Loss):
+    """The negative of the network's output at the label: the loss that the authors of WARN train with.
+
+    For networks with `aggregation="log_prob"` and `classifier_activation=None`: as the gates sum to one, it is the
+    gate-weighted mean of the cross-entropies of all modules and of the base. (The cross-entropy of
+    the softmaxed output differs: their weighted geometric mean has to be normalised again.)
+
+    Args:
+        reduction: As in `keras.losses.Loss`.
+        name: Name of the loss.
+
+    Shapes: labels `(n,)` or `(n, 1)`, integers; predictions `(n, classes)`, log-probabilities.
+    """
+
+    def __init__(self, reduction="sum_over_batch_size", name="negative_log_likelihood", **kwargs):
+        super().__init__(reduction=reduction, name=name, **kwargs)
+
+    def call(self, y_true, y_pred):
+        labels = ops.cast(ops.reshape(y_true, (-1, 1)), "int32")
+        return -ops.take_along_axis(y_pred, labels, axis=-1)[:, 0]

@@ -1,0 +1,156 @@
+"""What the papers compare with: pre-activation ResNets for CIFAR, and a Wide ResNet with Jetley et al.'s attention."""
+
+import functools
+
+import keras
+
+from keras_resattn.layers.composite import channel_axis
+from keras_resattn.layers.global_attention import AttendedSum, GlobalAttentionMap
+from keras_resattn.layers.residual import PreActivationUnit
+from keras_resattn.models.parts import assemble, batch_norm, builder, classifier, convolution, relu
+from keras_resattn.models.wide_resnet import SIZE, STEM_WIDTH, WIDTHS, check_wide, groups
+
+
+def preactivation_body(inputs, depth):
+    """Stem, three stages of (depth - 2) / 9 bottleneck units each, batch normalisation and ReLU."""
+    x = convolution("stem_conv", STEM_WIDTH, 3, padding="same")(inputs)
+    for stage, width in enumerate(WIDTHS, start=1):
+        for i in range(1, (depth - 2) // 9 + 1):
+            strides = 2 if i == 1 and stage > 1 else 1
+            x = PreActivationUnit(width, strides, name=f"stage{stage}_unit{i}")(x)
+    x = batch_norm("post_bn")(x)
+    return relu("post_relu")(x)
+
+
+_RESNET = """Instantiates ResNet-{depth} for CIFAR, of pre-activation bottleneck units.
+
+    {parameters} M trainable parameters and {gmacs} G multiply-adds at 32 x 32 and 10 classes.
+
+    Reference:
+        He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016 (https://arxiv.org/abs/1603.05027)."""
+
+ResNet164 = builder(
+    "ResNet164",
+    functools.partial(preactivation_body, depth=164),
+    SIZE,
+    classes=10,
+    name="resnet164",
+    docstring=_RESNET.format(depth=164, parameters="1.70", gmacs="0.25"),
+)
+ResNet1001 = builder(
+    "ResNet1001",
+    functools.partial(preactivation_body, depth=1001),
+    SIZE,
+    classes=10,
+    name="resnet1001",
+    docstring=_RESNET.format(depth=1001, parameters="10.33", gmacs="1.49"),
+)
+
+
+def WideResNetAtt2(
+    include_top=True,
+    weights="default",
+    input_tensor=None,
+    input_shape=None,
+    pooling=None,
+    classes=10,
+    classifier_activation="softmax",
+    name=None,
+    *,
+    depth=40,
+    width=10,
+    dropout=0.0,
+):
+    """Instantiates WRN-att2, the Wide ResNet with two attention points that "Attend and Rectify" compares with.
+
+    After the third group two more 3x3 convolutions; from there a global vector. The second group's map and the
+    convolved third one are summed over positions, each with weights that come of the map and the global vector
+    (`attention2_map`, `attention3_map`). Both sums, side by side, are classified.
+
+    **The global branch is dead.** The weights are a softmax over positions of a linear score, in which the global
+    vector is the same number everywhere: it cancels, has no effect on the output and gets no gradient. So it is
+    in the authors' code, and so it is counted in the paper's 64 M parameters; here it is kept for the comparison.
+    Of Jetley et al.'s compatibility functions, only the dot product depends on the global vector.
+
+    References:
+        Jetley et al., "Learn to Pay Attention", ICLR 2018 (https://arxiv.org/abs/1804.02391).
+        Rodriguez et al., "Attend and Rectify", ECCV 2018 (https://arxiv.org/abs/1807.07320).
+
+    Args:
+        include_top: Whether to end in a classifier, or in the two sums after batch normalisation and ReLU, a
+            vector of 96 * `width` features.
+        weights: `"default"` for the best published tag (a `ValueError` where there is none), `None` for random
+            initialisation, a tag or alias, the path of a `.weights.h5` file, or `"hf://owner/repo[@revision]"`.
+        input_tensor: A KerasTensor to build on, or `None` for a new input.
+        input_shape: Shape of one picture, `(32, 32, 3)` by default under `channels_last`. Any size from 32 up, or
+            `None` for height and width: the global branch ends in a maximum over all positions, which at
+            32 x 32 is the authors' 4x4 pooling.
+        pooling: `None`: the attended sums are this network's pooling.
+        classes: Number of classes.
+        classifier_activation: Activation of the classifier; `None` returns logits.
+        name: Name of the model; `"wide_resnet_att2_40_10"` by default, with its depth and width.
+        depth: Number of layers of the Wide ResNet, 6n + 4.
+        width: The Wide ResNet's k: how many times wider than a ResNet.
+        dropout: Share of the channels dropped inside each unit in training. The attention's own rates are fixed.
+
+    Returns:
+        A functional `keras.Model`.
+
+    Raises:
+        ValueError: for an argument that does not fit, and for weights that are missing or do not fit.
+    """
+    check_wide(depth, width, dropout)
+    if pooling is not None:
+        raise ValueError(
+            "Expected pooling=None, as this network's attention pools its maps; "
+            f"received: pooling={pooling!r}. Pass include_top=False alone for the vector before the classifier."
+        )
+    return assemble(
+        f"WideResNetAtt2-{depth}-{width}",
+        lambda inputs: _attended(*groups(inputs, depth, width, dropout)[1:]),
+        SIZE,
+        include_top=include_top,
+        weights=weights,
+        input_tensor=input_tensor,
+        input_shape=input_shape,
+        pooling=pooling,
+        classes=classes,
+        classifier_activation=classifier_activation,
+        name=name or f"wide_resnet_att2_{depth}_{width}",
+        top=_top,
+    )
+
+
+def _attended(second, third):
+    """What the classifier sees, out of the raw outputs of the second and the third group."""
+    channels = third.shape[channel_axis(keras.config.image_data_format())]
+    for i in (1, 2):
+        third = convolution(f"group3_conv{i}", channels, 3, padding="same")(third)
+    vector = _global_vector(third, channels)
+    sums = []
+    for group, x in ((2, second), (3, third)):
+        x = batch_norm(f"attention{group}_bn")(x)
+        x = relu(f"attention{group}_relu")(x)
+        x = keras.layers.SpatialDropout2D(0.5, name=f"attention{group}_dropout")(x)
+        weights = GlobalAttentionMap(name=f"attention{group}_map")([x, vector])
+        sums.append(AttendedSum(name=f"attention{group}_sum")([x, weights]))
+    x = keras.layers.Concatenate(name="context")(sums)
+    x = batch_norm("context_bn")(x)
+    return relu("context_relu")(x)
+
+
+def _global_vector(x, channels):
+    """The branch that stands beside the local features, and cancels."""
+    x = batch_norm("global_bn1")(x)
+    x = relu("global_relu1")(x)
+    x = keras.layers.MaxPooling2D(2, name="global_pool1")(x)
+    x = batch_norm("global_bn2")(x)
+    x = relu("global_relu2")(x)
+    x = keras.layers.SpatialDropout2D(0.4, name="global_dropout1")(x)
+    x = keras.layers.GlobalMaxPooling2D(name="global_pool2")(x)
+    x = keras.layers.Dropout(0.5, name="global_dropout2")(x)
+    return keras.layers.Dense(channels, use_bias=False, kernel_initializer="he_normal", name="global_dense")(x)
+
+
+def _top(x, include_top, pooling, classes, classifier_activation):
+    return classifier(x, classes, classifier_activation) if include_top else x

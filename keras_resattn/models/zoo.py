@@ -1,0 +1,105 @@
+"""All networks by their ids, which published weights and the command line go by, with what they cost."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from keras_resattn.layers.composite import check_choice
+from keras_resattn.models import residual_attention
+from keras_resattn.models.baselines import ResNet164, ResNet1001, WideResNetAtt2
+from keras_resattn.models.variants import TOPOLOGIES, VARIANTS
+from keras_resattn.models.warn import WARN, WARN50x2
+from keras_resattn.models.wide_resnet import WideResNet, WideResNet50x2
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network.
+
+    Attributes:
+        builder: The function that builds it.
+        arguments: What makes it this network: the builder's keyword arguments beside the first eight.
+        parameters: Trainable parameters, at the default number of classes.
+        macs: Multiply-adds of convolutions and dense layers, at the default size.
+        size: Height and width of the input where none is given, in pixels.
+        classes: Default number of classes.
+    """
+
+    builder: Callable
+    arguments: dict
+    parameters: int
+    macs: int
+    size: int = 32
+    classes: int = 10
+
+
+#: Builders that take a depth and a width: `"WideResNet-28-10"` is `WideResNet(depth=28, width=10)`.
+FAMILIES = {"WideResNet": WideResNet, "WideResNetAtt2": WideResNetAtt2, "WARN": WARN}
+
+
+def _parse(network):
+    """The builder and the arguments of an id of a family, or `None`."""
+    parts = re.fullmatch(rf"({'|'.join(FAMILIES)})-(\d+)-(\d+)", str(network))
+    return parts and (FAMILIES[parts[1]], {"depth": int(parts[2]), "width": int(parts[3])})
+
+
+def _variant(row):
+    topology = TOPOLOGIES[row.topology]
+    size, classes = row.resolved().default_size, topology.classes
+    return Network(getattr(residual_attention, row.name), {}, row.parameters, row.macs, size, classes)
+
+
+NETWORKS = {
+    **{name: _variant(row) for name, row in VARIANTS.items()},
+    "WideResNet-16-8": Network(*_parse("WideResNet-16-8"), 10_961_370, 1_548_145_664),
+    "WideResNet-28-4": Network(*_parse("WideResNet-28-4"), 5_849_050, 845_597_184),
+    "WideResNet-28-10": Network(*_parse("WideResNet-28-10"), 36_479_194, 5_243_328_768),
+    "WideResNet-40-4": Network(*_parse("WideResNet-40-4"), 8_949_210, 1_298_582_016),
+    "WideResNet-40-10": Network(*_parse("WideResNet-40-10"), 55_841_754, 8_074_483_968),
+    "WideResNet50x2": Network(WideResNet50x2, {}, 68_883_240, 11_398_021_120, 224, 1000),
+    "ResNet164": Network(ResNet164, {}, 1_703_258, 247_646_720),
+    "ResNet1001": Network(ResNet1001, {}, 10_327_706, 1_490_995_712),
+    "WideResNetAtt2-40-10": Network(*_parse("WideResNetAtt2-40-10"), 63_634_714, 8_547_083_648),
+    "WARN-16-8": Network(*_parse("WARN-16-8"), 11_350_530, 1_647_238_144),
+    "WARN-28-10": Network(*_parse("WARN-28-10"), 36_965_634, 5_367_194_368),
+    "WARN-40-10": Network(*_parse("WARN-40-10"), 56_328_194, 8_198_349_568),
+    "WARN50x2": Network(WARN50x2, {}, 133_532_464, 62_076_592_128, 224, 1000),
+}
+
+
+def identify(model_name):
+    """Returns the id of the network whose default model name is `model_name`: `"WARN-16-8"` for `"warn_16_8"`.
+
+    Raises:
+        ValueError: if there is none.
+    """
+
+    def letters(name):
+        return re.sub("[^a-z0-9]", "", name.lower())
+
+    for network in NETWORKS:
+        if letters(network) == letters(model_name):
+            return network
+    raise ValueError(f"Expected the default name of one of {', '.join(NETWORKS)}; received: {model_name!r}.")
+
+
+def build(network, **kwargs):
+    """Builds a network by its id.
+
+    Args:
+        network: A key of `NETWORKS`, or the id of any other depth and width of one of the `FAMILIES`.
+        **kwargs: The arguments that all builders share: `include_top`, `weights` and so on.
+
+    Returns:
+        A functional `keras.Model`.
+
+    Raises:
+        ValueError: if there is no such network, or an argument does not fit.
+    """
+    family = _parse(network)
+    if family is not None:
+        builder, arguments = family
+    else:
+        check_choice("network", network, NETWORKS)
+        builder, arguments = NETWORKS[network].builder, NETWORKS[network].arguments
+    return builder(**arguments, **kwargs)
