@@ -1,67 +1,124 @@
 """Seeing the masks: as arrays, and as pictures."""
 
 import re
+from dataclasses import dataclass, field
 
 import keras
 import numpy as np
 
-from keras_resattn.layers import AttentionResidual, SoftMask
+from keras_resattn.layers import AttentionHead, AttentionResidual, GatedSum, GlobalGate, HeadGate, Rectify, SoftMask
 from keras_resattn.layers.composite import check_count
 from keras_resattn.models.graph import replay
 
-MERGE, MASK = "_merge", "_mask"
+MERGE, MASK, GATES, LOGITS, GLOBAL_GATE = "_merge", "_mask", "_gates", "_logits", "global_gate"
 
 
 def attention_maps(model, images, batch_size=32):
-    """Returns what every soft mask of a model says of some images.
+    """Returns what every mask of a model says of some images: soft masks, and the masks of gated attention.
 
     Works with any backend, and with models that hold a network as one of their layers.
 
     Args:
-        model: A functional or sequential model with `AttentionResidual` layers in it, at any depth.
+        model: A functional or sequential model with `AttentionResidual` or `AttentionHead` layers in it, at any depth.
         images: Array of shape `(n, h, w, c)`, preprocessed as for `model.predict`.
         batch_size: Images in a step.
 
     Returns:
-        Dictionary from the masks' names (`"stage1_attention1_mask"`) to float32 arrays of shape `(n, h, w, c)`
-        (`(n, c, h, w)` under `channels_first`), in the order of the graph. With mixed attention,
-        values lie between 0 and 1.
+        Dictionary from the masks' names (`"stage1_attention1_mask"`, `"attention1_mask"`) to float32 arrays of shape
+        `(n, h, w, c)` (`(n, c, h, w)` under `channels_first`), in the order of the graph. A soft mask has the
+        channels of its trunk, with values between 0 and 1 for mixed attention. A mask of gated attention has
+        a channel for each head, which sums to one over all positions.
 
     Raises:
         ValueError: if the model has no attention, or is neither functional nor sequential.
     """
-    modules, _ = _trunks_and_masks(model, images, batch_size)
-    return {name: mask for name, (_, mask) in modules.items()}
+    found = _find(model)
+    masks = {name: tensors[-1] for name, tensors in found.modules.items()}
+    return found.predict(masks, images, batch_size)
 
 
-def _trunks_and_masks(model, images, batch_size=32):
-    """`{mask name: (trunk, mask)}` for each attention module, as arrays, and their data format."""
-    merges, masks = {}, []
+def attention_gates(model, images, batch_size=32):
+    """Returns how much each head, each module and the base count for some images, in gated attention.
 
-    def visit(layer, args, outputs):
-        if isinstance(layer, SoftMask):
-            masks.append(layer)
-        if isinstance(layer, AttentionResidual):
-            trunk, mask = args[0]
-            merges[layer.name.removesuffix(MERGE) + MASK] = [trunk, mask]
+    Args:
+        model: A functional or sequential model with a `GlobalGate` in it, as `attend_and_rectify` and `WARN` return.
+        images: Array of shape `(n, h, w, c)`, preprocessed as for `model.predict`.
+        batch_size: Images in a step.
 
+    Returns:
+        Dictionary of float32 arrays: `"attention1_gates"` and so on, of shape `(n, heads)`, and `"global_gate"`, of
+        shape `(n, modules + 1)`, whose last column is the base's.
+
+    Raises:
+        ValueError: if the model has no gated attention, or is neither functional nor sequential.
+    """
+    found = _find(model)
+    if not found.gates:
+        raise ValueError(f"Expected a model with gated attention; {model.name} has no gates.")
+    return found.predict(found.gates, images, batch_size)
+
+
+@dataclass
+class _Attention:
+    """The attention of a model, as tensors of a graph on `inputs`.
+
+    `modules` holds `[trunk, mask]` for each soft mask and `[mask]` for each module of gated attention, by mask name;
+    `gates` the heads' gates and the global gate, by layer name; `shares` the share in the global gate, by module.
+    """
+
+    inputs: keras.KerasTensor
+    modules: dict = field(default_factory=dict)
+    gates: dict = field(default_factory=dict)
+    shares: dict = field(default_factory=dict)
+    data_format: str | None = None
+
+    def predict(self, tensors, images, batch_size=32):
+        """The values of a structure of tensors for some images, in float32."""
+        arrays = keras.Model(self.inputs, tensors).predict(np.asarray(images), batch_size=batch_size, verbose=0)
+        return keras.tree.map_structure(lambda array: np.asarray(array, "float32"), arrays)
+
+
+def _find(model):
     if len(model.inputs) != 1:
         raise ValueError(f"Expected a model with one input; {model.name} has {len(model.inputs)}.")
-    inputs = keras.Input(batch_shape=model.inputs[0].shape, dtype=model.inputs[0].dtype)
-    replay(model, inputs, visit)
-    if not merges:
-        raise ValueError(f"Expected a model with AttentionResidual layers; {model.name} has none.")
-    arrays = keras.Model(inputs, merges).predict(np.asarray(images), batch_size=batch_size, verbose=0)
-    modules = {name: tuple(np.asarray(a, "float32") for a in pair) for name, pair in arrays.items()}
-    return modules, masks[0].data_format if masks else keras.config.image_data_format()
+    found = _Attention(keras.Input(batch_shape=model.inputs[0].shape, dtype=model.inputs[0].dtype))
+    sums = {}
+
+    def visit(layer, args, outputs):
+        if isinstance(layer, (SoftMask, AttentionHead)):
+            found.data_format = layer.data_format
+        if isinstance(layer, AttentionResidual):
+            found.modules[layer.name.removesuffix(MERGE) + MASK] = list(args[0])
+        if isinstance(layer, AttentionHead):
+            found.modules[layer.name] = [outputs]
+        if isinstance(layer, (HeadGate, GlobalGate)):
+            found.gates[layer.name] = outputs
+        if isinstance(layer, GatedSum):
+            sums[id(outputs)] = layer.name.removesuffix(LOGITS)
+        if isinstance(layer, Rectify):
+            gates, *modules, _ = args[0]
+            found.shares |= {sums[id(module)]: gates[:, i] for i, module in enumerate(modules)}
+
+    replay(model, found.inputs, visit)
+    if not found.modules:
+        raise ValueError(f"Expected a model with AttentionResidual or AttentionHead layers; {model.name} has none.")
+    found.data_format = found.data_format or keras.config.image_data_format()
+    for names, suffix in ((found.modules, MASK), (found.gates, GATES)):  # gated attention: as the global gate has them
+        for name in [module + suffix for module in found.shares if module + suffix in names]:
+            names[name] = names.pop(name)
+    if GLOBAL_GATE in found.gates:
+        found.gates[GLOBAL_GATE] = found.gates.pop(GLOBAL_GATE)
+    return found
 
 
 def plot_attention(model, images, pictures=None, titles=None, masks=None, channels=2, cmap="inferno", alpha=0.6):
-    """Draws where a network looked: each picture, and for each stage the masks laid over it.
+    """Draws where a network looked: each picture, and for each stage or module the masks laid over it.
 
-    A mask has hundreds of channels. Shown are their mean, and the channels in which this picture's trunk
-    carries most energy (the mean square of T over positions), as these are what the mask acts on. Each
-    overlay is scaled to its own range, printed above it: a mask is read by where it is high.
+    A soft mask has hundreds of channels. Shown are their mean, and the channels in which this picture's trunk
+    carries most energy (the mean square of T over positions), as these are what the mask acts on. Of gated
+    attention, shown are the heads' masks summed by their gates, and the heads with the largest gates; the number
+    beside a module is its share in the global gate. Each overlay is scaled to its own range, printed above it: a mask
+    is read by where it is high.
 
     Args:
         model: As in `attention_maps`.
@@ -69,8 +126,8 @@ def plot_attention(model, images, pictures=None, titles=None, masks=None, channe
         pictures: The same as they should be seen: 0 to 255, channels last. Defaults to `images`,
             scaled to their range.
         titles: A line above each picture, or `None`.
-        masks: Names of the masks to show. Defaults to the last one of each stage.
-        channels: Channels of most energy to show beside the mean.
+        masks: Names of the masks to show. Defaults to the last one of each stage, and to all of gated attention.
+        channels: Channels of most energy, or heads of largest gate, to show beside the mean.
         cmap: Matplotlib colour map of the overlays.
         alpha: Opacity of the overlays, 0 to 1.
 
@@ -92,44 +149,58 @@ def plot_attention(model, images, pictures=None, titles=None, masks=None, channe
             f"Expected as many pictures and titles as images, and at least one; received lengths: {lengths}."
         )
     check_count("channels", channels, least=0)
-    modules, data_format = _trunks_and_masks(model, images)
-    masks = _last_of_each_stage(modules) if masks is None else list(masks)
-    unknown = [name for name in masks if name not in modules]
+    found = _find(model)
+    masks = _last_of_each_stage(found.modules) if masks is None else list(masks)
+    unknown = [name for name in masks if name not in found.modules]
     if unknown:
-        raise ValueError(f"Expected masks to be among {', '.join(modules)}; received: {', '.join(map(repr, unknown))}.")
+        known = ", ".join(found.modules)
+        raise ValueError(f"Expected masks to be among {known}; received: {', '.join(map(repr, unknown))}.")
+    shown = {name: found.modules[name] for name in masks}
+    arrays = found.predict({"modules": shown, "gates": found.gates, "shares": found.shares}, images)
 
-    shown = _displayable(images, data_format) if pictures is None else np.asarray(pictures)
+    pictures = _displayable(images, found.data_format) if pictures is None else np.asarray(pictures)
     columns = 1 + len(masks) * (1 + channels)
     size = (1.5 * columns, 1.75 * len(images) + 0.3)
     figure, axes = plt.subplots(len(images), columns, figsize=size, layout="constrained", squeeze=False)
     plt.close(figure)  # so that a notebook shows it once, as the value of the cell
-    for row, picture in enumerate(shown):
+    for row, picture in enumerate(pictures):
         _show(axes[row, 0], picture, titles[row] if titles is not None else "")
         column = 1
         for name in masks:
-            trunk, mask = (array[row] for array in modules[name])
-            for label, overlay in _overlays(trunk, mask, channels, data_format):
+            module = [array[row] for array in arrays["modules"][name]]
+            if found.data_format == "channels_first":
+                module = [np.moveaxis(array, 0, -1) for array in module]
+            if len(module) == 2:
+                overlays = _channels(*module, channels)
+            else:
+                prefix = name.removesuffix(MASK)
+                gates, shares = arrays["gates"].get(prefix + GATES), arrays["shares"].get(prefix)
+                overlays = _heads(*module, *(a if a is None else a[row] for a in (gates, shares)), channels)
+            for label, overlay in overlays:
                 heading = f"{_readable(name)}\n{label}" if row == 0 else label
-                _show(
-                    axes[row, column],
-                    picture,
-                    f"{heading}\n{overlay.min():.2f} to {overlay.max():.2f}",
-                    overlay,
-                    cmap,
-                    alpha,
-                )
+                limits = f"{_number(overlay.min())} to {_number(overlay.max())}"
+                _show(axes[row, column], picture, f"{heading}\n{limits}", overlay, cmap, alpha)
                 column += 1
+            column = 1 + (masks.index(name) + 1) * (1 + channels)  # a module may have fewer heads than that
+    for axis in axes.flat:
+        axis.set_axis_off()
     return figure
 
 
-def _overlays(trunk, mask, channels, data_format):
-    """`(label, map)` for the mean over channels and for those of most trunk energy."""
-    if data_format == "channels_first":
-        trunk, mask = (np.moveaxis(array, 0, -1) for array in (trunk, mask))
+def _channels(trunk, mask, count):
+    """`(label, map)` for a soft mask's mean over channels, and for the channels of most trunk energy."""
     yield "mean", mask.mean(-1)
     energy = np.square(trunk).mean((0, 1))
-    for channel in np.argsort(-energy, kind="stable")[:channels]:
+    for channel in np.argsort(-energy, kind="stable")[:count]:
         yield f"channel {channel}", mask[..., channel]
+
+
+def _heads(mask, gates, share, count):
+    """`(label, map)` for a module's masks summed by their gates, and for the heads with the largest gates."""
+    gates = np.full(mask.shape[-1], 1 / mask.shape[-1]) if gates is None else gates
+    yield "all heads" if share is None else f"all heads, gate {share:.2f}", mask @ gates
+    for head in np.argsort(-gates, kind="stable")[:count]:
+        yield f"head {head + 1}, gate {gates[head]:.2f}", mask[..., head]
 
 
 def _show(axis, picture, title, overlay=None, cmap=None, alpha=None):
@@ -159,10 +230,16 @@ def _last_of_each_stage(names):
     last = {}
     for name in names:
         stage = re.match(r"stage(\d+)_", name)
-        last[stage.group(1) if stage else name] = name
+        last[stage[1] if stage else name] = name
     return list(last.values())
 
 
 def _readable(name):
-    parts = re.fullmatch(r"stage(\d+)_attention(\d+)_mask", name)
-    return f"stage {parts.group(1)}, module {parts.group(2)}" if parts else name
+    parts = re.fullmatch(r"(?:stage(\d+)_)?attention(\d+)_mask", name)
+    if not parts:
+        return name
+    return f"stage {parts[1]}, module {parts[2]}" if parts[1] else f"attention {parts[2]}"
+
+
+def _number(value):
+    return f"{value:.2f}" if value == 0 or abs(value) >= 0.005 else f"{value:.0e}"
