@@ -4,9 +4,13 @@ import re
 import runpy
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
+
+import keras_resattn
+from keras_resattn.tables import read_rows
 
 ROOT = Path(__file__).parents[1]
 
@@ -46,6 +50,51 @@ def test_see_the_masks(run, tmp_path):
 
 def test_transfer_learning(run, data):
     assert re.search(r"test accuracy \d+\.\d\d%", run("03_transfer_learning.py", data, "--epochs", 2))
+
+
+@pytest.fixture
+def digits(tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (60, 28, 28), dtype="uint8"), np.arange(60) % 10
+    np.savez(tmp_path / "mnist.npz", x_train=x, y_train=y, x_test=x[:20], y_test=y[:20])
+    return tmp_path / "mnist.npz"
+
+
+def test_cluttered_mnist(run, digits, tmp_path, monkeypatch):
+    splits = keras_resattn.data.mnist_splits
+    monkeypatch.setattr("keras_resattn.data.mnist_splits", lambda source: splits(source, validation=20))
+    results = tmp_path / "results.csv"
+    sizes = ("--pictures", 100, "--test-pictures", 10, "--epochs", 1)
+    run("04_cluttered_mnist.py", digits, results, "--networks", "baseline", "depth1_width1", *sizes)
+    rows = read_rows(results)
+    assert [row["network"] for row in rows] == ["baseline", "depth1_width1"]
+    assert all(0 <= float(row["test_error_64"]) <= 100 for row in rows)
+    again = run("04_cluttered_mnist.py", digits, results, "--networks", "baseline", *sizes)
+    assert "baseline" not in again, "rows that are there are not run again"
+    run("04_cluttered_mnist.py", digits, results, "--plot", tmp_path / "plot.png")
+    with Image.open(tmp_path / "plot.png") as image:
+        assert image.width > 1000
+
+
+def test_attend_and_rectify(run, data, tmp_path):
+    inputs = x = keras.Input((32, 32, 3))
+    for i in (1, 2, 3):
+        x = keras.layers.Conv2D(4, 3, 2, "same", activation="relu", name=f"conv{i}")(x)
+    keras.Model(inputs, x).save(tmp_path / "base.keras")
+    results = tmp_path / "results.csv"
+    arguments = (results, "--data", data, "--base", tmp_path / "base.keras", "--epochs", 2, "--batch-size", 8)
+    run("05_attend_and_rectify.py", *arguments, "--cache", tmp_path / "cache", "--plot", tmp_path / "birds.png")
+    run("05_attend_and_rectify.py", *arguments, "--cache", tmp_path / "cache", "--holdout", 2)
+    run("05_attend_and_rectify.py", *arguments, "--fine-tune", "--widths", 2)
+    rows = [(row["network"], row["base"], row["measured_on"], row["pictures"]) for row in read_rows(results)]
+    assert rows == [
+        ("plain", "frozen", "test", "24"),
+        ("attention", "frozen", "test", "24"),
+        ("plain", "frozen", "validation", "18"),
+        ("attention", "frozen", "validation", "18"),
+        ("attention", "fine-tuned", "test", "24"),
+    ]
+    assert (tmp_path / "birds.png").exists()
 
 
 def test_the_first_program_of_the_readme(tmp_path, monkeypatch, capsys):

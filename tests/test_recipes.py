@@ -10,9 +10,11 @@ import pytest
 import keras_resattn
 from keras_resattn import compile_and_fit
 from keras_resattn.data import TrainingBatches, arrays
+from keras_resattn.losses import NegativeLogLikelihood
 from keras_resattn.recipes import RECIPES, Recipe, fit, get_recipe
 from keras_resattn.recipes.optimizer import CoupledSGD
 
+CrossEntropy = keras.losses.SparseCategoricalCrossentropy
 RECIPE = get_recipe("cifar_one_cycle").replace(epochs=3, batch_size=8, warmup_epochs=1, learning_rate=0.05)
 RNG = np.random.default_rng(0)
 X, Y = RNG.integers(0, 256, (20, 32, 32, 3), dtype="uint8"), RNG.integers(0, 3, 20)
@@ -221,6 +223,14 @@ def test_softmax_and_logits_train_alike():
         np.testing.assert_allclose(a, b, atol=1e-4)
 
 
+@pytest.mark.parametrize(("activation", "loss"), [(None, NegativeLogLikelihood), ("softmax", CrossEntropy)])
+def test_gated_log_probabilities_train_by_their_authors_loss(activation, loss):
+    model = keras_resattn.WARN(weights=None, depth=10, width=1, classes=3, classifier_activation=activation)
+    report = compile_and_fit(model, RECIPE.replace(epochs=1, warmup_epochs=0), (X, Y), verbose=0)
+    assert type(model.loss) is loss
+    assert np.isfinite(report.metrics["loss"])
+
+
 def test_divergence_stops_with_the_last_good_checkpoint(tmp_path):
     recipe = RECIPE.replace(learning_rate=1e30, momentum=0.0)
     with pytest.raises(FloatingPointError, match="not a finite number"):
@@ -266,3 +276,53 @@ def test_a_residual_attention_network_trains():
     assert np.isfinite(report.metrics["loss"])
     changed = [not np.array_equal(a, b) for a, b in zip(before, weights_of(model), strict=True)]
     assert all(changed)
+
+
+def steps(learning_rate, multipliers=None):
+    """What three steps of momentum and L2 add to three variables: no gradient but those that are given."""
+    variables = [keras.Variable([[1.0, -2.0]], name=name) for name in ("attention1_kernel", "group1_kernel", "gate")]
+    optimizer = CoupledSGD(learning_rate, l2=0.5, momentum=0.9, nesterov=True, multipliers=multipliers)
+    optimizer.build(variables)
+    for step in (1, 2, 3):
+        optimizer.apply([keras.ops.convert_to_tensor(np.array([[0.3, step]], "float32"))] * 3)
+    return {v.name: keras.ops.convert_to_numpy(v) - np.array([[1.0, -2.0]], "float32") for v in variables}
+
+
+def test_multipliers_are_learning_rates_of_groups():
+    grouped = steps(0.1, {"attention": 1.0, "group": 0.2, "": 0.0})
+    for name, rate in {"attention1_kernel": 0.1, "group1_kernel": 0.02, "gate": 0.0}.items():
+        np.testing.assert_allclose(grouped[name], steps(rate)[name], rtol=1e-5)
+        assert np.abs(grouped[name]).max() == 0 if rate == 0 else np.abs(grouped[name]).min() > 0.01
+
+
+def test_the_first_multiplier_that_matches_the_beginning_of_a_path_counts():
+    plain = steps(0.1)
+    grouped = steps(0.1, {"group1": 0.5, "group|attention1": 0.25, "attention": 3.0, "ate": 7.0})
+    expected = {"attention1_kernel": steps(0.025), "group1_kernel": steps(0.05), "gate": plain}
+    for name, same in expected.items():
+        np.testing.assert_allclose(grouped[name], same[name], rtol=1e-5)
+    for name, step in steps(0.1, {}).items():
+        np.testing.assert_array_equal(step, plain[name])
+
+
+def test_multipliers_go_by_the_paths_of_a_networks_layers():
+    inputs = keras.Input((4, 4, 3))
+    x = keras.layers.Dense(2, name="group1")(inputs)
+    x = keras_resattn.layers.AttentionHead(2, "sigmoid", name="attention1_mask")(x)
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+    model.compile(CoupledSGD(0.1, multipliers={"attention|global_gate": 1.0, "": 0.0}), "mse")
+    before = {variable.path: keras.ops.convert_to_numpy(variable) for variable in model.trainable_variables}
+    model.train_on_batch(RNG.normal(size=(2, 4, 4, 3)), np.ones((2, 2)))
+    moved = [
+        v.path for v in model.trainable_variables if not np.array_equal(keras.ops.convert_to_numpy(v), before[v.path])
+    ]
+    assert list(before) == ["group1/kernel", "group1/bias", "attention1_mask/conv/kernel"]
+    assert moved == ["attention1_mask/conv/kernel"]
+
+
+def test_multipliers_come_back_from_the_configuration():
+    multipliers = {"b": 0.1, "a": 2.0, "": 0.5}
+    configuration = json.loads(json.dumps(keras.saving.serialize_keras_object(CoupledSGD(multipliers=multipliers))))
+    restored = keras.saving.deserialize_keras_object(configuration)
+    assert list(restored.multipliers.items()) == list(multipliers.items()), "in their order"
+    assert CoupledSGD().get_config()["multipliers"] == {}

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_resattn
-from keras_resattn import attention_maps, plot_attention
+from keras_resattn import attend_and_rectify, attention_gates, attention_maps, plot_attention
 
 IMAGES = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
 MASKS = [f"stage{s}_attention{m}_mask" for s in (1, 2, 3) for m in (1, 2)]
@@ -102,3 +102,71 @@ def test_pictures_are_shown_as_they_are_given(network):
 def test_bad_arguments_are_refused(network, arguments, message):
     with pytest.raises(ValueError, match=message):
         plot_attention(network, **{"images": IMAGES, **arguments})
+
+
+# --- Gated attention -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gated():
+    """A small network with three modules of three heads, tapped from deep to shallow."""
+    inputs = x = keras.Input((16, 16, 3))
+    for i in (1, 2, 3):
+        x = keras.layers.Conv2D(4 * i, 3, 2, "same", activation="relu", name=f"conv{i}")(x)
+    base = keras.Model(inputs, keras.layers.Dense(5)(keras.layers.GlobalAveragePooling2D()(x)))
+    return attend_and_rectify(base, ["conv3", "conv1", "conv2"], attention_width=3)
+
+
+PICTURES = IMAGES[:, ::2, ::2]
+
+
+def test_masks_of_gated_attention_by_name(gated):
+    maps = attention_maps(gated, PICTURES)
+    assert {name: mask.shape for name, mask in maps.items()} == {
+        "attention1_mask": (2, 2, 2, 3),
+        "attention2_mask": (2, 8, 8, 3),
+        "attention3_mask": (2, 4, 4, 3),
+    }
+    assert list(maps) == ["attention1_mask", "attention2_mask", "attention3_mask"]
+    for mask in maps.values():
+        np.testing.assert_allclose(mask.sum((1, 2)), np.ones((2, 3)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["flat", "nested"])
+def test_gates_by_name(gated, nested):
+    model = keras.Sequential([keras.Input((16, 16, 3)), gated]) if nested else gated
+    gates = attention_gates(model, PICTURES)
+    assert {name: gate.shape for name, gate in gates.items()} == {
+        "attention1_gates": (2, 3),
+        "attention2_gates": (2, 3),
+        "attention3_gates": (2, 3),
+        "global_gate": (2, 4),
+    }
+    for name, gate in gates.items():
+        node = keras.Model(gated.input, gated.get_layer(name).output)
+        np.testing.assert_allclose(gate, node.predict(PICTURES, verbose=0), atol=1e-6)
+
+
+def test_a_figure_of_gated_attention_shows_heads_by_their_gates(gated):
+    figure = plot_attention(gated, PICTURES, channels=2)
+    gates = attention_gates(gated, PICTURES)
+    titles = [axis.get_title() for axis in figure.axes]
+    assert len(titles) == 2 * (1 + 3 * 3)
+    for module in (1, 2, 3):
+        best = gates[f"attention{module}_gates"][1].argmax()
+        share, gate = gates["global_gate"][1, module - 1], gates[f"attention{module}_gates"][1, best]
+        column = 10 + 1 + 3 * (module - 1)  # of the second picture
+        assert titles[column].startswith(f"all heads, gate {share:.2f}\n")
+        assert titles[column + 1].startswith(f"head {best + 1}, gate {gate:.2f}\n")
+    assert titles[1].startswith("attention 1\n")
+
+
+def test_a_module_with_fewer_heads_than_columns_leaves_them_empty(gated):
+    figure = plot_attention(gated, PICTURES[:1], masks=["attention2_mask", "attention3_mask"], channels=5)
+    drawn = [bool(axis.images) for axis in figure.axes]
+    assert drawn == [True, *([True] * 4 + [False] * 2) * 2]
+
+
+def test_gates_of_a_model_without_them(network):
+    with pytest.raises(ValueError, match="Expected a model with gated attention"):
+        attention_gates(network, IMAGES)

@@ -142,15 +142,17 @@ class OutputHead(CompositeLayer):
 
     def call(self, inputs):
         attended = self._attended(*inputs)
-        kernel = ops.reshape(self.output_conv.kernel, (9, -1, self.heads, self.classes))
-        outputs = ops.einsum("nokc,ockm->nkm", attended, kernel)
+        kernel = ops.cast(self.output_conv.kernel, attended.dtype)
+        outputs = ops.einsum("nokc,ockm->nkm", attended, ops.reshape(kernel, (9, -1, self.heads, self.classes)))
         if not self.scores:
             return outputs
-        kernel = ops.reshape(self.score_conv.kernel, (9, -1, self.heads))
-        return outputs, ops.einsum("nokc,ock->nk", attended, kernel)
+        kernel = ops.cast(self.score_conv.kernel, attended.dtype)
+        return outputs, ops.einsum("nokc,ock->nk", attended, ops.reshape(kernel, (9, -1, self.heads)))
 
     def _attended(self, x, masks):
         """Sums of x over positions, weighted by each mask: (n, 9, K, c), for each place of a 3x3 kernel."""
+        if self.compute_dtype == "float16":  # sigmoid masks may add up to more than float16 holds
+            x, masks = ops.cast(x, "float32"), ops.cast(masks, "float32")
         height, width = spatial_axes(self.data_format)
         pads = [(0, 0)] * 4
         pads[height] = pads[width] = (1, 1)

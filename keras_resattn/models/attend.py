@@ -48,7 +48,7 @@ def attend_and_rectify(
             a softmax, from a `Dense`, `Activation` or `Softmax` layer. Which of the two was found is in
             `result.get_layer("rectify").base`, and in the log.
         taps: Names of layers of the model with 4-D feature maps; or `"auto"` for the last feature map of each
-            resolution, the deepest `attention_depth` of them.
+            resolution (of those with most channels), the deepest `attention_depth` of them.
         classes: Number of classes; the model's own, so that it need not be given.
         attention_depth: Number of taps with `taps="auto"`; defaults to 3.
         attention_width: Heads of each module, K.
@@ -153,7 +153,7 @@ def _base_output(model, classes):
 def _features(model, tensors):
     """What the global gate reads: the input of the classifier where that is a vector, else the last map's mean."""
     for layer in reversed(_operations(model)):
-        if isinstance(layer, keras.layers.Dense):
+        if isinstance(layer, keras.layers.Dense) and len(tensors[layer.name][0].shape) == 2:
             _, node, _ = tensors[layer.name][0]._keras_history
             (features,) = layer._inbound_nodes[node].input_tensors
             return features
@@ -179,17 +179,22 @@ def _is_4d(outputs):
 
 
 def _last_of_each_resolution(model, tensors, depth):
-    """Names of the last feature map of each resolution, the deepest `depth`, from shallow to deep."""
+    """Names of the last feature map of each resolution, the deepest `depth`, from shallow to deep.
+
+    Of a resolution's maps, those with most channels count: the last of all may lie inside a bottleneck.
+    """
     check_count("attention_depth", depth)
-    last = {}
+    last, channels = {}, {}
     for layer in _operations(model):
         padding = isinstance(layer, (keras.layers.InputLayer, keras.layers.ZeroPadding2D, keras.layers.Cropping2D))
         if layer.name not in tensors or padding or not _is_map(tensors[layer.name]):
             continue
         shape = tensors[layer.name][0].shape
         size = tuple(shape[axis] for axis in spatial_axes(keras.config.image_data_format()))
-        last.pop(size, None)
-        last[size] = layer.name
+        width = shape[channel_axis(keras.config.image_data_format())]
+        if width >= channels.get(size, 0):
+            last.pop(size, None)
+            last[size], channels[size] = layer.name, width
     if None in next(iter(last), ()):
         raise ValueError(
             f"Expected a model with a fixed input size for taps='auto'; {model.name} has an open one. Name the taps."

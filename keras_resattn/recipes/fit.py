@@ -18,6 +18,8 @@ import numpy as np
 
 from keras_resattn.data import TrainingBatches, channel_statistics, check_pictures, load_npz, network_input
 from keras_resattn.files import atomic_write
+from keras_resattn.layers import Rectify
+from keras_resattn.losses import NegativeLogLikelihood
 from keras_resattn.recipes.recipe import get_recipe
 
 CHECKPOINT = "checkpoint.weights.h5"
@@ -59,7 +61,8 @@ def compile_and_fit(model, recipe, data, *, validation_data=None, run_dir=None, 
     goes on after its last finished epoch, with the data in the order that it would have had.
 
     Args:
-        model: A classifier over `(n, h, w, c)` pictures that returns softmax probabilities or logits.
+        model: A classifier over `(n, h, w, c)` pictures that returns softmax probabilities or logits. With gated
+            attention, `classifier_activation=None` trains by the authors' loss.
         recipe: A `Recipe`, or the name of one of `RECIPES`.
         data: `(x, y)`, or the path of an `.npz` file with `x_train` and `y_train`. Pictures 0 to 255,
             integer labels.
@@ -91,7 +94,7 @@ def compile_and_fit(model, recipe, data, *, validation_data=None, run_dir=None, 
     steps = len(x) // recipe.batch_size
     model.compile(
         optimizer=recipe.optimizer(steps),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=_returns_logits(model)),
+        loss=_loss(model),
         metrics=["accuracy"],
     )
     run = _Run(
@@ -240,8 +243,12 @@ def _check_fits(model, x, recipe):
         raise ValueError(f"Expected at least a batch of {recipe.batch_size} pictures; received: {len(x)}.")
 
 
-def _returns_logits(model):
-    return getattr(model.layers[-1], "activation", None) is keras.activations.linear
+def _loss(model):
+    """The cross-entropy of probabilities or logits; that of gated log-probabilities is their authors'."""
+    returns_logits = getattr(model.layers[-1], "activation", None) is keras.activations.linear
+    if returns_logits and any(isinstance(layer, Rectify) for layer in model.layers):
+        return NegativeLogLikelihood()
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=returns_logits)
 
 
 def _without_optimizer(model):

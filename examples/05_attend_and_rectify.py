@@ -1,0 +1,233 @@
+"""Gated attention on a network that you already have: a plain classifier against the same with attention at three taps.
+
+    python examples/05_attend_and_rectify.py results/birds.csv --data birds.npz --base efficientnet_lite0.keras \\
+        --mean 127 --std 128 --taps add_1 add_5 re_lu_32 --cache runs/birds
+    python examples/05_attend_and_rectify.py results/birds.csv --data caltech_birds2011 --cache runs/birds
+
+`--data` is an .npz file with x_train, y_train, x_test and y_test (uint8 pictures), or the name of a data set of
+tensorflow_datasets. `--base` is a pretrained model without its top, saved by Keras, or the name of a function of
+`keras.applications` (EfficientNetB0 by default, which downloads its ImageNet weights). The base stays frozen: what it
+makes of each picture is computed once and kept in `--cache`, and only what stands on it is trained. With `--fine-tune`
+the base is trained too, at a tenth of the learning rate.
+
+Hyperparameters are chosen on training pictures that are set aside (`--holdout`, of each class); the test pictures
+are measured once, after the last epoch. Each network, width, rate and seed is a row of the CSV file.
+"""
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+import keras
+import numpy as np
+
+from keras_resattn import attend_and_rectify, plot_attention
+from keras_resattn.data import load_npz
+from keras_resattn.losses import NegativeLogLikelihood
+from keras_resattn.recipes.optimizer import CoupledSGD
+from keras_resattn.tables import append_row, read_rows
+
+MODULES = "attention|global_gate"
+
+
+def main():
+    args = parse()
+    data = read_data(args.data, args.limit)
+    base = read_base(args.base, data["x_train"].shape[1:])
+    inputs = {split: preprocess(data[f"x_{split}"], args) for split in ("train", "test")}
+    classes = int(data["y_train"].max()) + 1
+    train, measured = split_off(data["y_train"], args.holdout)
+    held_out = args.holdout > 0
+    features = None if args.fine_tune else extract(base, inputs, args)
+    for seed in args.seeds:
+        for width in args.widths:
+            for rate in args.learning_rates:
+                key = {
+                    "network": "attention" if width else "plain",
+                    "attention_width": width,
+                    "base": "fine-tuned" if args.fine_tune else "frozen",
+                    "learning_rate": rate,
+                    "l2": args.l2,
+                    "epochs": args.epochs,
+                    "measured_on": "validation" if held_out else "test",
+                    "seed": seed,
+                }
+                if any(all(row[k] == str(v) for k, v in key.items()) for row in read_rows(args.results)):
+                    continue
+                keras.utils.set_random_seed(seed)
+                whole, above = build(base, classes, width, args)
+                if args.fine_tune:
+                    above, given = whole, {split: [x] for split, x in inputs.items()}
+                else:
+                    given = features if width else {split: arrays[-1:] for split, arrays in features.items()}
+                split, rows = ("train", measured) if held_out else ("test", slice(None))
+                started = time.monotonic()
+                fit(above, [x[train] for x in given["train"]], data["y_train"][train], rate, seed, args)
+                row = {
+                    **key,
+                    "pictures": len(train),
+                    "parameters": sum(int(np.prod(v.shape)) for v in above.trainable_variables),
+                    "accuracy": accuracy(above, [x[rows] for x in given[split]], data[f"y_{split}"][rows]),
+                    "seconds": round(time.monotonic() - started),
+                    "versions": f"{keras.backend.backend()}; keras {keras.version()}",
+                }
+                append_row(args.results, row)
+                print(row, flush=True)
+                if args.plot and width:
+                    pictures = slice(0, 6)
+                    figure = plot_attention(whole, inputs["test"][pictures], data["x_test"][pictures])
+                    figure.savefig(args.plot, dpi=120)
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("results", type=Path, help="CSV file that rows are added to")
+    parser.add_argument("--data", default="caltech_birds2011", help=".npz file or TFDS name (default: %(default)s)")
+    parser.add_argument("--base", default="EfficientNetB0", help=".keras file or keras.applications function")
+    parser.add_argument("--mean", type=float, default=0.0, help="subtracted from pixels of 0 to 255 (default: 0)")
+    parser.add_argument("--std", type=float, default=1.0, help="what they are then divided by (default: 1)")
+    parser.add_argument("--taps", nargs="+", help="layers to look at; by default the last map of three resolutions")
+    parser.add_argument("--widths", nargs="+", type=int, default=[0, 4], help="heads; 0 is plain (default: 0 4)")
+    parser.add_argument("--learning-rates", nargs="+", type=float, default=[0.1])
+    parser.add_argument("--l2", type=float, default=1e-4, help="weight decay (default: %(default)s)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--holdout", type=int, default=0, help="training pictures of each class to measure on instead")
+    parser.add_argument("--fine-tune", action="store_true", help="train the base too, at a tenth of the rate")
+    parser.add_argument("--cache", type=Path, help="folder for the base's feature maps")
+    parser.add_argument("--limit", type=int, help="use only the first so many pictures of each split")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw where the attention looked on six pictures")
+    return parser.parse_args()
+
+
+def read_data(name, limit):
+    if Path(name).suffix == ".npz":
+        arrays = load_npz(name)
+    else:
+        import tensorflow_datasets as tfds
+
+        arrays = {}
+        for split in ("train", "test"):
+            examples = list(tfds.data_source(name, split=split))
+            squares = [square(example["image"], 224) for example in examples]
+            arrays[f"x_{split}"] = np.stack(squares)
+            arrays[f"y_{split}"] = np.array([example["label"] for example in examples])
+    return {key: array[:limit] for key, array in arrays.items()}
+
+
+def square(image, size):
+    """The largest central square of a picture, resized."""
+    from PIL import Image
+
+    picture = Image.fromarray(image)
+    side = min(picture.size)
+    left, upper = (picture.width - side) // 2, (picture.height - side) // 2
+    return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, (left, upper, left + side, upper + side)))
+
+
+def read_base(name, shape):
+    if Path(name).suffix == ".keras":
+        return keras.models.load_model(name, compile=False)
+    return getattr(keras.applications, name)(include_top=False, input_shape=shape)
+
+
+def preprocess(x, args):
+    return (x.astype("float32") - np.float32(args.mean)) / np.float32(args.std)
+
+
+def split_off(labels, holdout):
+    """Indices of the pictures to train on, and of the last `holdout` of each class, to measure on."""
+    rank = np.zeros(len(labels), int)
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        rank[own] = np.arange(len(own))[::-1]
+    return np.flatnonzero(rank >= holdout), np.flatnonzero(rank < holdout)
+
+
+def build(base, classes, width, args):
+    """The network on the base, and the part of it that stands on the feature maps."""
+    x = keras.layers.GlobalAveragePooling2D(name="pooled")(base.output)
+    logits = keras.layers.Dense(classes, name="classifier")(x)
+    plain = keras.Model(base.input, logits, name="plain")
+    if width == 0:
+        return plain, keras.Model(base.output, logits)
+    model = attend_and_rectify(
+        plain, args.taps or "auto", attention_width=width, classifier_activation=None, name="attended"
+    )
+    return model, keras.Model(tapped(model), model.output)
+
+
+def tapped(model):
+    """The feature maps that the modules of a network look at."""
+    masks = [layer.name for layer in model.layers if layer.name.endswith("_mask")]
+    return [model.get_layer(name).input for name in masks]
+
+
+def extract(base, inputs, args):
+    """`{split: [maps of each tap]}`, in half precision, from the cache if they are there."""
+    model = keras.Model(base.input, tapped(build(base, 2, 1, args)[0]))
+    features = {}
+    for split, x in inputs.items():
+        paths = [args.cache / f"{split}-{i}.npy" for i in range(len(model.outputs))] if args.cache else []
+        if not paths or not all(path.exists() for path in paths):
+            print(f"computing the feature maps of {len(x)} {split} pictures ...", flush=True)
+            parts = [model.predict(x[i : i + 256], batch_size=32, verbose=0) for i in range(0, len(x), 256)]
+            features[split] = [np.concatenate(maps).astype("float16") for maps in zip(*parts, strict=True)]
+            for path, maps in zip(paths, features[split], strict=bool(paths)):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                np.save(path, maps)
+        else:
+            features[split] = [np.load(path) for path in paths]
+    return features
+
+
+def fit(model, x, y, rate, seed, args):
+    attends = any(layer.name == "rectify" for layer in model.layers)
+    steps = len(y) // args.batch_size * args.epochs
+    schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
+    multipliers = {MODULES: 1.0, "classifier": 1.0, "": 0.1} if args.fine_tune else None
+    model.compile(
+        CoupledSGD(schedule, l2=args.l2, momentum=0.9, nesterov=True, multipliers=multipliers),
+        NegativeLogLikelihood() if attends else keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    batches = Batches(x, y, args.batch_size, seed, flip=args.fine_tune)
+    model.fit(batches, epochs=args.epochs, shuffle=False, verbose=2)
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches in an order that the seed and the epoch say; the remainder of a pass is left out."""
+
+    def __init__(self, x, y, batch_size, seed, flip):
+        super().__init__()
+        self.x, self.y, self.batch_size, self.flip = x, y, batch_size, flip
+        self.rng = np.random.default_rng(seed)
+        self.on_epoch_end()
+
+    def __len__(self):
+        return len(self.y) // self.batch_size
+
+    def __getitem__(self, index):
+        rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        x = [array[rows].astype("float32") for array in self.x]
+        if self.flip:
+            x = [np.where(self.mirrored[rows][:, None, None, None], array[:, :, ::-1], array) for array in x]
+        return tuple(x) if len(x) > 1 else x[0], self.y[rows]
+
+    def on_epoch_end(self):
+        self.order = self.rng.permutation(len(self.y))
+        self.mirrored = self.rng.random(len(self.y)) < 0.5
+
+
+def accuracy(model, x, y):
+    x = [array.astype("float32") for array in x]
+    outputs = model.predict(x if len(x) > 1 else x[0], batch_size=64, verbose=0)
+    return round(float(np.mean(outputs.argmax(-1) == y)), 4)
+
+
+if __name__ == "__main__":
+    main()
