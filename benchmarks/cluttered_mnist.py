@@ -8,7 +8,6 @@ with status 1 if the pictures differ, or if 10,000 take longer than the goal.
 """
 
 import argparse
-import csv
 import datetime
 import importlib.metadata
 import platform
@@ -20,11 +19,11 @@ from pathlib import Path
 import numpy as np
 
 from keras_resattn.data import cluttered_mnist
+from keras_resattn.tables import append_row
 
 GOAL = 5.0  # seconds for 10,000 pictures with 8 distractors
 SIDE, SIZE, WINDOW = 28, 40, 8
 RESULTS = Path(__file__).parent / "results" / "cluttered_mnist.csv"
-COLUMNS = ("date", "distractors", "vectorised_per_s", "loop_per_s", "ratio", "versions")
 
 
 def composed_one_by_one(digits, labels, count, distractors):
@@ -53,17 +52,6 @@ def pictures_per_second(function, *arguments):
     return len(x) / (time.perf_counter() - start), x
 
 
-def append(row):
-    """Appends a row to the results, with a header if the file is new."""
-    RESULTS.parent.mkdir(exist_ok=True)
-    is_new = not RESULTS.exists()
-    with open(RESULTS, "a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        if is_new:
-            writer.writeheader()
-        writer.writerow(row)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pictures", type=int, default=10_000, help="composed vectorised (default: %(default)s)")
@@ -90,7 +78,7 @@ def main():
         "ratio": f"{vectorised / loop:.1f}",
         "versions": f"python {platform.python_version()}; numpy {importlib.metadata.version('numpy')}",
     }
-    append(row)
+    append_row(RESULTS, row)
     print(f"vectorised {vectorised:,.0f} pictures/s, loop {loop:,.0f} pictures/s, ratio {vectorised / loop:.1f}")
 
     common = min(len(fast), len(slow))

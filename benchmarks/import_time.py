@@ -7,7 +7,6 @@ results/import_time.csv. Ends with status 1 if a heavy module is loaded that Ker
 """
 
 import argparse
-import csv
 import datetime
 import importlib.metadata
 import importlib.util
@@ -19,11 +18,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+from keras_resattn.tables import append_row
+
 BACKENDS = ("tensorflow", "jax", "torch")
 HEAVY = ("PIL", "huggingface_hub", "keras_cv", "keras_hub", "matplotlib", "rich", "tensorflow_datasets")
 GOAL = 0.2  # seconds added
 RESULTS = Path(__file__).parent / "results" / "import_time.csv"
-COLUMNS = ("date", "backend", "keras_s", "keras_resattn_s", "added_s", "ratio", "versions")
 
 PROBE = """
 import json, sys, time
@@ -80,17 +80,6 @@ def versions(backend):
     return "; ".join(found)
 
 
-def append(rows):
-    """Appends rows to the results, with a header if the file is new."""
-    RESULTS.parent.mkdir(exist_ok=True)
-    is_new = not RESULTS.exists()
-    with open(RESULTS, "a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        if is_new:
-            writer.writeheader()
-        writer.writerows(rows)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, help="default: all that are installed")
@@ -106,7 +95,8 @@ def main():
         verdict = "" if float(row["added_s"]) < GOAL else f"   over the goal of {GOAL} s"
         times = f"{row['keras_s']:>7} s{row['keras_resattn_s']:>14} s{row['added_s']:>7} s{row['ratio']:>8}"
         print(f"{backend:<12}{times}{verdict}", flush=True)
-    append(rows)
+    for row in rows:
+        append_row(RESULTS, row)
     for backend, modules in loaded.items():
         if modules:
             print(f"{backend}: loaded beyond what Keras loads: {', '.join(modules)}", file=sys.stderr)

@@ -65,6 +65,8 @@ def main():
         print(json.dumps(measure(arguments)))
         return 0
 
+    from import_time import versions
+
     from keras_resattn.recipes.fit import environment
     from keras_resattn.tables import append_row
 
@@ -92,21 +94,6 @@ def main():
             }
             append_row(RESULTS, row)
     return 0
-
-
-def versions(backend):
-    """The versions that the numbers depend on, as `name version` joined by semicolons."""
-    import importlib.metadata
-
-    found = []
-    for name in ("keras", backend):
-        for distribution in (name, f"{name}-cpu"):
-            try:
-                found.append(f"{name} {importlib.metadata.version(distribution)}")
-                break
-            except importlib.metadata.PackageNotFoundError:
-                continue
-    return "; ".join(found)
 
 
 if __name__ == "__main__":
