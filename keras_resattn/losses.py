@@ -16,12 +16,15 @@ class NegativeLogLikelihood(keras.losses.Loss):
         reduction: As in `keras.losses.Loss`.
         name: Name of the loss.
 
-    Shapes: labels `(n,)` or `(n, 1)`, integers; predictions `(n, classes)`, log-probabilities.
+    Shapes: labels `(n,)` or `(n, 1)`, integers, or shares of each class, `(n, classes)`; predictions `(n, classes)`,
+    log-probabilities.
     """
 
     def __init__(self, reduction="sum_over_batch_size", name="negative_log_likelihood", **kwargs):
         super().__init__(reduction=reduction, name=name, **kwargs)
 
     def call(self, y_true, y_pred):
+        if len(y_true.shape) == 2 and y_true.shape[-1] == y_pred.shape[-1] != 1:
+            return -ops.sum(ops.cast(y_true, y_pred.dtype) * y_pred, axis=-1)
         labels = ops.cast(ops.reshape(y_true, (-1, 1)), "int32")
         return -ops.take_along_axis(y_pred, labels, axis=-1)[:, 0]

@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
+import numpy as np
 import pytest
 from helpers import random_array
 
@@ -19,6 +20,20 @@ def keras_settings():
     yield
     keras.config.set_image_data_format(data_format)
     keras.config.set_dtype_policy(policy)
+
+
+@pytest.fixture(autouse=True)
+def kernels_drawn_by_numpy(monkeypatch):
+    """JAX compiles the drawing of random numbers anew for each shape: most of the time would go into it.
+
+    NumPy's generator is seeded by `keras.utils.set_random_seed`, as Keras' own are.
+    """
+
+    def draw(initializer, shape, dtype=None):
+        kernel = np.random.normal(size=shape) / np.sqrt(np.prod(shape[:-1]))
+        return keras.ops.convert_to_tensor(kernel, dtype or "float32")
+
+    monkeypatch.setattr(keras.initializers.VarianceScaling, "__call__", draw)
 
 
 @pytest.fixture(params=["channels_last", "channels_first"])

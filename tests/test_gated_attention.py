@@ -30,17 +30,6 @@ from keras_resattn.losses import NegativeLogLikelihood
 CLASSES = 5
 
 
-@pytest.fixture(autouse=True)
-def drawn_by_numpy(monkeypatch):
-    """JAX compiles the drawing of random numbers anew for each shape: most of the time would go into it."""
-    rng = np.random.default_rng(0)
-
-    def draw(initializer, shape, dtype=None):
-        return keras.ops.convert_to_tensor(rng.normal(size=shape) / np.sqrt(np.prod(shape[:-1])), dtype or "float32")
-
-    monkeypatch.setattr(keras.initializers.VarianceScaling, "__call__", draw)
-
-
 def predict(model, x):
     """As `forward`, but compiled as a whole: on JAX, layer by layer, most of the time would go into compiling."""
     return model.predict(x, verbose=0)

@@ -9,7 +9,7 @@ import pytest
 
 import keras_resattn
 from keras_resattn import compile_and_fit
-from keras_resattn.data import TrainingBatches, arrays
+from keras_resattn.data import TrainingBatches, network_input
 from keras_resattn.losses import NegativeLogLikelihood
 from keras_resattn.recipes import RECIPES, Recipe, fit, get_recipe
 from keras_resattn.recipes.optimizer import CoupledSGD
@@ -51,6 +51,24 @@ def test_a_recipe_survives_json(recipe):
         ({"l2": -1}, "l2"),
         ({"pad": -1}, "pad"),
         ({"seed": -1}, "seed"),
+        ({"iterations": 10}, "epochs"),
+        ({"epochs": None}, "epochs"),
+        ({"epochs": None, "iterations": 0}, "iterations"),
+        ({"schedule": "linear"}, "schedule"),
+        ({"schedule": "steps"}, "warmup_epochs"),
+        ({"schedule": "steps", "warmup_epochs": 0, "milestones": (0.6, 0.4)}, "milestones"),
+        ({"schedule": "steps", "warmup_epochs": 0, "milestones": (60, 120)}, "milestones"),
+        ({"milestones": (0.5,)}, "milestones"),
+        ({"decay": 0}, "decay"),
+        ({"pad_mode": "mirror"}, "pad_mode"),
+        ({"normalization": "pixel"}, "normalization"),
+        ({"cutout": 2.5}, "cutout"),
+        ({"mixup": -0.1}, "mixup"),
+        ({"cutmix": -1}, "cutmix"),
+        ({"label_smoothing": 1}, "label_smoothing"),
+        ({"ema": 1}, "ema"),
+        ({"nesterov": "yes"}, "nesterov"),
+        ({"multipliers": {"": -1}}, "multipliers"),
     ],
 )
 def test_fields_out_of_range_are_refused(change, message):
@@ -75,6 +93,26 @@ def test_the_schedule_is_one_cycle_counted_in_steps():
     np.testing.assert_allclose(float(keras.ops.convert_to_numpy(without_warmup(0))), 0.05, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("name", "steps_per_epoch", "rates"),
+    [
+        ("resattn_cifar", 1000, {0: 0.1, 63_999: 0.1, 64_000: 0.01, 95_999: 0.01, 96_000: 0.001, 159_999: 0.001}),
+        ("warn_cifar", 390, {0: 0.1, 23_399: 0.1, 23_400: 0.02, 46_800: 0.004, 62_399: 0.004, 62_400: 0.0008}),
+        ("cluttered_mnist", 2000, {0: 0.1, 119_999: 0.1, 120_000: 0.01, 199_999: 0.01}),
+    ],
+)
+def test_the_papers_schedules_fall_at_their_iterations(name, steps_per_epoch, rates):
+    schedule = get_recipe(name).learning_rate_schedule(steps_per_epoch)
+    for step, rate in rates.items():
+        np.testing.assert_allclose(float(keras.ops.convert_to_numpy(schedule(step))), rate, rtol=1e-6)
+
+
+def test_iterations_are_rounded_up_to_epochs():
+    paper = get_recipe("resattn_cifar")
+    assert paper.length(50_000 // 64) == 205
+    assert paper.length(1000) == 160
+
+
 def test_decay_is_coupled_and_spares_vectors():
     """v = m v + (g + l2 w); w -= lr v: PyTorch's and Caffe's weight decay, twice, by hand."""
     kernel, bias = keras.Variable([[1.0, -2.0]]), keras.Variable([3.0])
@@ -92,26 +130,13 @@ def test_decay_is_coupled_and_spares_vectors():
     assert CoupledSGD.from_config(optimizer.get_config()).l2 == 0.5
 
 
-def test_crops_are_drawn_per_picture_from_the_zero_padded_one():
-    x = RNG.integers(1, 256, (64, 8, 8, 3), dtype="uint8")
-    cropped = arrays.random_crop(x, 2, np.random.default_rng(0))
-    padded = np.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)))
-    places = set()
-    for one, source in zip(cropped, padded, strict=True):
-        fits = [(i, j) for i in range(5) for j in range(5) if np.array_equal(one, source[i : i + 8, j : j + 8])]
-        assert len(fits) == 1
-        places.update(fits)
-    assert len(places) > 12, "64 draws from 25 places"
-    assert arrays.random_crop(x, 0, None) is x
-
-
-def test_half_of_the_pictures_are_mirrored():
-    x = RNG.integers(0, 256, (400, 4, 4, 3), dtype="uint8")
-    flipped = arrays.random_flip(x, np.random.default_rng(0))
-    mirrored = [np.array_equal(a, b[:, ::-1]) for a, b in zip(flipped, x, strict=True)]
-    kept = [np.array_equal(a, b) for a, b in zip(flipped, x, strict=True)]
-    assert all(m != k for m, k in zip(mirrored, kept, strict=True))
-    assert 160 < sum(mirrored) < 240
+def test_vectors_decay_where_asked_for():
+    bias = keras.Variable([3.0])
+    optimizer = CoupledSGD(0.1, l2=0.5, decay_vectors=True)
+    optimizer.build([bias])
+    optimizer.apply([keras.ops.convert_to_tensor(np.array([0.2], "float32"))])
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(bias), [3.0 - 0.1 * (0.2 + 0.5 * 3.0)], rtol=1e-6)
+    assert CoupledSGD.from_config(optimizer.get_config()).decay_vectors
 
 
 def test_an_epoch_shows_each_picture_once_and_epochs_differ():
@@ -225,9 +250,75 @@ def test_softmax_and_logits_train_alike():
 
 @pytest.mark.parametrize(("activation", "loss"), [(None, NegativeLogLikelihood), ("softmax", CrossEntropy)])
 def test_gated_log_probabilities_train_by_their_authors_loss(activation, loss):
-    model = keras_resattn.WARN(weights=None, depth=10, width=1, classes=3, classifier_activation=activation)
+    model = keras_resattn.attend_and_rectify(tiny(), attention_depth=1, classifier_activation=activation)
     report = compile_and_fit(model, RECIPE.replace(epochs=1, warmup_epochs=0), (X, Y), verbose=0)
     assert type(model.loss) is loss
+    assert np.isfinite(report.metrics["loss"])
+
+
+MODERN = RECIPE.replace(cutout=8, mixup=0.2, cutmix=1.0, label_smoothing=0.1, ema=0.5, pad_mode="reflect")
+
+
+def test_the_average_of_the_weights_is_validated_and_left(tmp_path):
+    """w_ema = 0.5 w_ema + 0.5 w after each step; with a rate of zero in the end, one weight tells."""
+    model = tiny()
+    report = compile_and_fit(
+        model, RECIPE.replace(ema=0.5), (X, Y), validation_data=(X, Y), run_dir=tmp_path, verbose=0
+    )
+    inputs = network_input(X, report.mean, report.std)
+    loss, accuracy = model.evaluate(inputs, Y, verbose=0)
+    np.testing.assert_allclose(
+        [report.metrics["val_loss"], report.metrics["val_accuracy"]], [loss, accuracy], rtol=1e-4
+    )
+    raw = tiny()
+    raw.compile(RECIPE.replace(ema=0.5).optimizer(2))
+    raw.optimizer.build(raw.trainable_variables)
+    raw.load_weights(tmp_path / "checkpoint.weights.h5")
+    assert not np.array_equal(weights_of(raw)[0], weights_of(model)[0]), "the checkpoint goes on from the raw weights"
+    raw.optimizer.finalize_variable_values(raw.trainable_variables)
+    for a, b in zip(weights_of(raw), weights_of(model), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("stopped_after", [1, 3])
+def test_a_modern_run_that_was_stopped_ends_with_the_weights_of_the_unbroken_one(tmp_path, monkeypatch, stopped_after):
+    unbroken = tiny()
+    compile_and_fit(unbroken, MODERN, (X, Y), run_dir=tmp_path / "unbroken", verbose=0)
+    on_epoch_end = fit._Run.on_epoch_end
+
+    def stop(run, epoch, logs=None):
+        on_epoch_end(run, epoch, logs)
+        if epoch + 1 == stopped_after:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit._Run, "on_epoch_end", stop)
+        with pytest.raises(KeyboardInterrupt):
+            compile_and_fit(tiny(), MODERN, (X, Y), run_dir=tmp_path / "stopped", verbose=0)
+    resumed = tiny()
+    compile_and_fit(resumed, MODERN, (X, Y), run_dir=tmp_path / "stopped", verbose=0)
+    for a, b in zip(weights_of(unbroken), weights_of(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("activation", [None, "softmax"])
+def test_smoothed_labels_give_the_cross_entropy_of_shares(activation):
+    recipe = RECIPE.replace(epochs=1, warmup_epochs=0, label_smoothing=0.3, learning_rate=1e-9, batch_size=20)
+    model = tiny(activation)
+    report = compile_and_fit(model, recipe.replace(pad=0, flip=False), (X, Y), validation_data=(X, Y), verbose=0)
+    outputs = model(network_input(X, report.mean, report.std), training=True)
+    p = keras.ops.convert_to_numpy(outputs if activation else keras.ops.softmax(outputs))
+    shares = 0.7 * np.eye(3)[Y] + 0.1
+    np.testing.assert_allclose(report.metrics["loss"], -np.mean(np.sum(shares * np.log(p), 1)), rtol=1e-4)
+    inference = model.predict(network_input(X, report.mean, report.std), verbose=0)
+    p = inference if activation else keras.ops.convert_to_numpy(keras.ops.softmax(inference))
+    np.testing.assert_allclose(report.metrics["val_loss"], -np.mean(np.log(p[np.arange(20), Y])), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_named_recipe_trains(name):
+    recipe = get_recipe(name).replace(epochs=1, iterations=None, batch_size=10, warmup_epochs=0)
+    report = compile_and_fit(tiny(), recipe, (X, Y), verbose=0)
     assert np.isfinite(report.metrics["loss"])
 
 

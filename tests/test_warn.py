@@ -13,7 +13,6 @@ import pytest
 from helpers import assert_close, random_array, randomise, undrawn, weights_by_path
 from keras import layers
 from test_gated_attention import (
-    drawn_by_numpy,
     gates_reference,
     log_softmax,
     module_reference,
@@ -31,8 +30,6 @@ from keras_resattn.layers import AttentionHead, GlobalGate
 from keras_resattn.losses import NegativeLogLikelihood
 from keras_resattn.models import zoo
 from keras_resattn.models.graph import tensors_of_layers
-
-__all__ = ["drawn_by_numpy"]  # a fixture of every test here
 
 COUNTS = json.loads((Path(__file__).parent / "spec" / "counts_warn.json").read_text())
 

@@ -49,16 +49,6 @@ def narrow(build, **arguments):
     return build(**{"weights": None, "depth": 10, "width": 1, "classes": 5, **arguments})
 
 
-@pytest.fixture(autouse=True)
-def start_from_zeros(monkeypatch):
-    """Kernels are not drawn, as every test that looks at them gives them values: on JAX that would take the longest."""
-
-    def zeros(initializer, shape, dtype=None):
-        return keras.ops.convert_to_tensor(np.zeros(shape, dtype or "float32"))
-
-    monkeypatch.setattr(keras.initializers.VarianceScaling, "__call__", zeros)
-
-
 # --- The table, and its counts -------------------------------------------------------------------
 
 

@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 
+from keras_resattn.data.augmentation import cutmix, cutout, mixup, random_crop, random_flip
+
 
 def load_npz(path):
     """Reads `x_train`, `y_train`, `x_test`, `y_test` from an `.npz` file, those that it holds.
@@ -48,29 +50,6 @@ def check_pictures(x, y, classes):
     return y.astype("int64")
 
 
-def random_crop(x, pad, rng):
-    """Pads each picture with zeros and crops it back to its size, at a place drawn for each.
-
-    Args:
-        x: Array of shape `(n, h, w, c)`.
-        pad: Pixels of padding on each side; 0 returns `x`.
-        rng: A `numpy.random.Generator`.
-    """
-    if pad == 0:
-        return x
-    n, height, width, _ = x.shape
-    padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    rows = rng.integers(0, 2 * pad + 1, (n, 1)) + np.arange(height)
-    columns = rng.integers(0, 2 * pad + 1, (n, 1)) + np.arange(width)
-    return padded[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
-
-
-def random_flip(x, rng):
-    """Mirrors each picture left to right with probability one half."""
-    flipped = rng.random(len(x)) < 0.5
-    return np.where(flipped[:, None, None, None], x[:, :, ::-1], x)
-
-
 def channel_statistics(x):
     """Returns mean and standard deviation of each channel over all pictures, as lists of floats.
 
@@ -81,16 +60,43 @@ def channel_statistics(x):
     return pixels.mean(0, dtype="float64").tolist(), pixels.std(0, dtype="float64").tolist()
 
 
-def network_input(x, mean, std):
-    """Returns pictures as a network takes them: normalised, float32, in Keras' image data format.
+def statistics(x, normalization):
+    """Returns what pictures are normalised with, as (nested) lists of floats: `(mean, std)`.
+
+    Args:
+        x: Training pictures, `(n, h, w, c)`, 0 to 255.
+        normalization: `"channel"`, as `channel_statistics`; `"pixel_mean"`, the mean picture and 1; `"unit"`, 0 and
+            255.
+    """
+    channels = x.shape[-1]
+    if normalization == "channel":
+        return channel_statistics(x)
+    if normalization == "pixel_mean":
+        return x.mean(0, dtype="float64").tolist(), [1.0] * channels
+    return [0.0] * channels, [255.0] * channels
+
+
+def normalize(x, mean, std):
+    """Returns `(x - mean) / std` in float32.
 
     Args:
         x: Pictures, `(n, h, w, c)`, 0 to 255. Never changed.
-        mean: Mean of each channel.
+        mean: Mean of each channel, or of each pixel, `(h, w, c)`.
         std: Standard deviation of each channel; a constant channel's 0 counts as 1.
     """
     std = np.where(np.asarray(std) == 0, 1, std)
-    x = (np.asarray(x, "float32") - np.asarray(mean, "float32")) / std.astype("float32")
+    return (np.asarray(x, "float32") - np.asarray(mean, "float32")) / std.astype("float32")
+
+
+def network_input(x, mean, std):
+    """Returns pictures as a network takes them: normalised, float32, in Keras' image data format.
+
+    Args and shapes as in `normalize`.
+    """
+    return _in_data_format(normalize(x, mean, std))
+
+
+def _in_data_format(x):
     return np.moveaxis(x, -1, 1) if keras.config.image_data_format() == "channels_first" else x
 
 
@@ -102,23 +108,25 @@ class TrainingBatches(keras.utils.PyDataset):
 
     Args:
         x: Pictures, `(n, h, w, c)`, 0 to 255. Never changed.
-        y: Integer labels, `(n,)`.
-        recipe: A `Recipe`: epochs, batch size, padding, flip and seed.
-        preprocess: Called on each augmented batch of pictures.
+        y: Integer labels, `(n,)`. Where the recipe mixes labels, batches hold shares, `(batch, classes)`.
+        recipe: A `Recipe`: length, batch size, augmentation and seed.
+        normalize: Called on each batch of cropped and flipped pictures; returns float32 of the same shape.
+        classes: Number of classes, for recipes that mix labels.
         first_epoch: The epoch to begin with.
     """
 
-    def __init__(self, x, y, recipe, preprocess, first_epoch=0, **kwargs):
+    def __init__(self, x, y, recipe, normalize, classes=None, first_epoch=0, **kwargs):
         super().__init__(**kwargs)
         self.x, self.y = x, y
         self.recipe = recipe
-        self.preprocess = preprocess
+        self.normalize = normalize
+        self.classes = classes
         self.first_epoch = first_epoch
         self.steps_per_epoch = len(x) // recipe.batch_size
         self._order = None
 
     def __len__(self):
-        return (self.recipe.epochs - self.first_epoch) * self.steps_per_epoch
+        return (self.recipe.length(self.steps_per_epoch) - self.first_epoch) * self.steps_per_epoch
 
     def __getitem__(self, index):
         seed, size = self.recipe.seed, self.recipe.batch_size
@@ -127,8 +135,23 @@ class TrainingBatches(keras.utils.PyDataset):
         if self._order is None or self._order[0] != epoch:
             self._order = epoch, np.random.default_rng((seed, epoch)).permutation(len(self.x))
         rows = self._order[1][step * size : (step + 1) * size]
-        rng = np.random.default_rng((seed, epoch, step))
-        x = random_crop(self.x[rows], self.recipe.pad, rng)
-        if self.recipe.flip:
+        return self._augmented(self.x[rows], self.y[rows], np.random.default_rng((seed, epoch, step)))
+
+    def _augmented(self, x, y, rng):
+        recipe = self.recipe
+        x = random_crop(x, recipe.pad, rng, recipe.pad_mode)
+        if recipe.flip:
             x = random_flip(x, rng)
-        return self.preprocess(x), self.y[rows]
+        x = cutout(self.normalize(x), recipe.cutout, rng)
+        if recipe.mixes_labels:
+            y = smoothed(y, self.classes, recipe.label_smoothing)
+            mixes = [mix for mix, alpha in ((mixup, recipe.mixup), (cutmix, recipe.cutmix)) if alpha]
+            if mixes:
+                mix = mixes[rng.integers(len(mixes))]
+                x, y = mix(x, y, recipe.mixup if mix is mixup else recipe.cutmix, rng)
+        return _in_data_format(x), y
+
+
+def smoothed(y, classes, share=0.0):
+    """Integer labels as shares, `(n, classes)` float32: `1 - share` for the label, and `share` spread over all."""
+    return (1 - share) * np.eye(classes, dtype="float32")[y] + np.float32(share / classes)

@@ -16,7 +16,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_resattn.data import TrainingBatches, channel_statistics, check_pictures, load_npz, network_input
+from keras_resattn.data import TrainingBatches, check_pictures, load_npz, network_input
+from keras_resattn.data.arrays import normalize, smoothed, statistics
 from keras_resattn.files import atomic_write
 from keras_resattn.layers import Rectify
 from keras_resattn.losses import NegativeLogLikelihood
@@ -34,8 +35,8 @@ class Report:
         network: Name of the model.
         recipe: The recipe's fields.
         metrics: The log's last row: loss and accuracy on training data and, if given, validation data.
-        mean: Channel means of the training pictures (0 to 255) that inputs were normalised with.
-        std: Their standard deviations.
+        mean: What was subtracted from pictures (0 to 255): of each channel, or the mean picture.
+        std: What they were then divided by, for each channel.
         training_pictures: Number of training pictures.
         seconds: Wall time of all epochs, resumed parts included.
         environment: Backend, versions, processor, processor count and git revision of the last session.
@@ -56,9 +57,10 @@ class Report:
 def compile_and_fit(model, recipe, data, *, validation_data=None, run_dir=None, resume=True, verbose=1):
     """Trains `model` by `recipe`.
 
-    Pictures are normalised by the training set's channel mean and standard deviation, which the
-    report holds. Each epoch's end writes a row of the log and a checkpoint; a run that was killed
-    goes on after its last finished epoch, with the data in the order that it would have had.
+    Pictures are normalised as the recipe says, by the training set's statistics, which the report holds. With
+    `ema`, validation and the final weights are those of the moving average; batch normalisation's statistics are
+    moving averages already. Each epoch's end writes a row of the log and a checkpoint; a run that was killed goes
+    on after its last finished epoch, with the data in the order that it would have had.
 
     Args:
         model: A classifier over `(n, h, w, c)` pictures that returns softmax probabilities or logits. With gated
@@ -84,36 +86,35 @@ def compile_and_fit(model, recipe, data, *, validation_data=None, run_dir=None, 
     classes = model.output_shape[-1]
     x, y = _training_arrays(data, classes)
     _check_fits(model, x, recipe)
-    mean, std = channel_statistics(x)
-    preprocess = functools.partial(network_input, mean=mean, std=std)
+    mean, std = statistics(x, recipe.normalization)
     if validation_data is not None:
         x_val, y_val = validation_data
         y_val = check_pictures(x_val, y_val, classes)
-        validation_data = (preprocess(x_val), y_val)
+        y_val = smoothed(y_val, classes) if recipe.mixes_labels else y_val
+        validation_data = (network_input(x_val, mean, std), y_val)
 
     steps = len(x) // recipe.batch_size
-    model.compile(
-        optimizer=recipe.optimizer(steps),
-        loss=_loss(model),
-        metrics=["accuracy"],
-    )
+    epochs = recipe.length(steps)
+    model.compile(optimizer=recipe.optimizer(steps), loss=_loss(model, recipe.mixes_labels), metrics=["accuracy"])
     run = _Run(
         run_dir, {"network": model.name, "recipe": dataclasses.asdict(recipe), "data": _fingerprint(x, y)}, resume
     )
     first_epoch = run.restore(model, steps)
-    batches = TrainingBatches(x, y, recipe, preprocess, first_epoch)
-    if first_epoch < recipe.epochs:
+    if first_epoch < epochs:
+        averages = [keras.callbacks.SwapEMAWeights()] if recipe.ema is not None else []
         model.fit(
-            batches,
+            TrainingBatches(x, y, recipe, functools.partial(normalize, mean=mean, std=std), classes, first_epoch),
             steps_per_epoch=steps,
-            epochs=recipe.epochs,
+            epochs=epochs,
             initial_epoch=first_epoch,
             validation_data=validation_data,
-            callbacks=[keras.callbacks.TerminateOnNaN(), run],
+            callbacks=[keras.callbacks.TerminateOnNaN(), *averages, run],
             shuffle=False,
             verbose=verbose,
         )
         run.raise_if_diverged()
+    else:  # what `fit` ends with, where weights are averaged
+        model.optimizer.finalize_variable_values(model.trainable_variables)
     report = Report(
         network=model.name,
         recipe=dataclasses.asdict(recipe),
@@ -145,7 +146,7 @@ class _Run(keras.callbacks.Callback):
                 raise ValueError(
                     f"Expected an empty run_dir with resume=False; {self.folder} holds a run. Pass another folder."
                 )
-            if json.loads(described.read_text()) != identity:
+            if json.loads(described.read_text()) != json.loads(json.dumps(identity)):
                 raise ValueError(
                     f"Expected {described} to hold this network, recipe and data; it holds another run. "
                     "Pass another run_dir."
@@ -243,11 +244,13 @@ def _check_fits(model, x, recipe):
         raise ValueError(f"Expected at least a batch of {recipe.batch_size} pictures; received: {len(x)}.")
 
 
-def _loss(model):
+def _loss(model, mixes_labels):
     """The cross-entropy of probabilities or logits; that of gated log-probabilities is their authors'."""
     returns_logits = getattr(model.layers[-1], "activation", None) is keras.activations.linear
     if returns_logits and any(isinstance(layer, Rectify) for layer in model.layers):
         return NegativeLogLikelihood()
+    if mixes_labels:
+        return keras.losses.CategoricalCrossentropy(from_logits=returns_logits)
     return keras.losses.SparseCategoricalCrossentropy(from_logits=returns_logits)
 
 

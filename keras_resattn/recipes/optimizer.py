@@ -10,12 +10,13 @@ class CoupledSGD(keras.optimizers.SGD):
     """SGD with the papers' L2 penalty: `l2 * w` joins each kernel's gradient before momentum.
 
     `weight_decay` of Keras' optimizers is decoupled (it shrinks weights beside the momentum step);
-    Caffe, PyTorch's SGD and the papers mean this one. Only kernels decay: variables of rank 2 and
-    more. Batch normalisation and biases do not.
+    Caffe, PyTorch's SGD and the papers mean this one. Only kernels decay, variables of rank 2 and more;
+    batch normalisation and biases do with `decay_vectors`, as in PyTorch.
 
     Args:
         learning_rate: A float or a `keras.optimizers.schedules.LearningRateSchedule`.
         l2: Strength of the penalty; the loss that it stands for is `l2 / 2 * sum(w ** 2)`.
+        decay_vectors: Whether variables of rank 1 decay too.
         multipliers: Factors on the learning rate of groups of variables: `{pattern: factor}`. The first pattern that
             matches the beginning of a variable's path counts (`re.match`), and 1 where none does:
             `{"attention|global_gate": 1.0, "": 0.1}` trains all else at a tenth of the rate. It is the gradient that
@@ -23,16 +24,17 @@ class CoupledSGD(keras.optimizers.SGD):
         **kwargs: The other arguments of `keras.optimizers.SGD`.
     """
 
-    def __init__(self, learning_rate=0.1, l2=0.0, multipliers=None, **kwargs):
+    def __init__(self, learning_rate=0.1, l2=0.0, decay_vectors=False, multipliers=None, **kwargs):
         super().__init__(learning_rate=learning_rate, **kwargs)
         self.l2 = l2
+        self.decay_vectors = decay_vectors
         self.multipliers = dict(multipliers or {})
 
     def apply(self, grads, trainable_variables=None):
         variables = self._trainable_variables if trainable_variables is None else list(trainable_variables)
         scale = self.l2 * (self.loss_scale_factor or 1.0)
         grads = [
-            gradient if gradient is None or len(variable.shape) < 2 else gradient + scale * variable
+            gradient + scale * variable if gradient is not None and self._decays(variable) else gradient
             for gradient, variable in zip(grads, variables, strict=True)
         ]
         grads = [
@@ -41,8 +43,16 @@ class CoupledSGD(keras.optimizers.SGD):
         ]
         super().apply(grads, trainable_variables)
 
+    def _decays(self, variable):
+        return self.l2 > 0 and (self.decay_vectors or len(variable.shape) > 1)
+
     def _multiplier(self, variable):
         return next((factor for pattern, factor in self.multipliers.items() if re.match(pattern, variable.path)), 1.0)
 
     def get_config(self):
-        return {**super().get_config(), "l2": self.l2, "multipliers": self.multipliers}
+        return {
+            **super().get_config(),
+            "l2": self.l2,
+            "decay_vectors": self.decay_vectors,
+            "multipliers": self.multipliers,
+        }
