@@ -6,7 +6,8 @@
 
 `mnist.npz` holds x_train, y_train, x_test and y_test (60,000 and 10,000 digits); `keras` and `tfds` in its place
 take the digits from there. Each network trains on pictures with 8 distractors and is tested, once and after the last
-epoch, on pictures with 4 to 64. A network and seed is a row of the CSV file; rows that are there are not run again.
+epoch, on pictures with 4 to 64. A network and seed is a row of the CSV file; rows that are there, with the same sizes
+and rate, are not run again.
 """
 
 import argparse
@@ -52,7 +53,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("digits", help=".npz file, 'keras' or 'tfds'")
     parser.add_argument("results", type=Path, help="CSV file that rows are added to")
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS), help="default: all")
+    parser.add_argument(
+        "--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS), metavar="NAME", help=", ".join(NETWORKS)
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="default: 0")
     parser.add_argument(
         "--pictures", type=int, default=40_000, help="to train on (paper: 200,000; default: %(default)s)"
@@ -66,6 +69,8 @@ def main():
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the results instead")
     args = parser.parse_args()
     if args.plot:
+        if not read_rows(args.results):
+            parser.error(f"there are no results in {args.results} to plot")
         return plot(read_rows(args.results), args.plot)
 
     splits = mnist_splits(args.digits)
@@ -78,16 +83,25 @@ def main():
     }
     for seed in args.seeds:
         for network in args.networks:
-            done = {(row["network"], row["seed"]) for row in read_rows(args.results)}
-            if (network, str(seed)) not in done:
-                row = run(network, seed, args, train, validation, tests)
-                append_row(args.results, row)
-                print(row, flush=True)
+            key = {
+                "network": network,
+                "seed": seed,
+                "pictures": args.pictures,
+                "epochs": args.epochs,
+                "learning_rate": args.learning_rate,
+            }
+            if any(all(row[k] == str(v) for k, v in key.items()) for row in read_rows(args.results)):
+                print(f"{network}, seed {seed}: in {args.results} already")
+                continue
+            row = run(key, args, train, validation, tests)
+            append_row(args.results, row)
+            print(row, flush=True)
 
 
-def run(network, seed, args, train, validation, tests):
+def run(key, args, train, validation, tests):
     """Trains one network and returns its row."""
     started = time.monotonic()
+    network, seed = key["network"], key["seed"]
     keras.utils.set_random_seed(seed)
     arguments = NETWORKS[network]
     model = ClutteredMnistCNN(**arguments, classifier_activation=None)
@@ -110,12 +124,8 @@ def run(network, seed, args, train, validation, tests):
         args.weights.mkdir(parents=True, exist_ok=True)
         model.save_weights(args.weights / f"{network}-{seed}.weights.h5", overwrite=True)
     return {
-        "network": network,
-        "seed": seed,
+        **key,
         "parameters": sum(int(np.prod(variable.shape)) for variable in model.trainable_variables),
-        "pictures": len(train[0]),
-        "epochs": args.epochs,
-        "learning_rate": args.learning_rate,
         "train_error": percent(fitted.history["accuracy"][-1]),
         "validation_error": percent(fitted.history["val_accuracy"][-1]),
         **{f"test_error_{n}": percent(accuracy(model, *pictures)) for n, pictures in tests.items()},

@@ -15,6 +15,8 @@ are measured once, after the last epoch. Each network, width, rate and seed is a
 """
 
 import argparse
+import hashlib
+import itertools
 import os
 import time
 from pathlib import Path
@@ -38,48 +40,43 @@ def main():
     data = read_data(args.data, args.limit)
     base = read_base(args.base, data["x_train"].shape[1:])
     inputs = {split: preprocess(data[f"x_{split}"], args) for split in ("train", "test")}
-    classes = int(data["y_train"].max()) + 1
-    train, measured = split_off(data["y_train"], args.holdout)
-    held_out = args.holdout > 0
+    train, held_out = split_off(data["y_train"], args.holdout)
+    if len(train) < args.batch_size:
+        raise SystemExit(f"Expected at least a batch of {args.batch_size} training pictures; there are {len(train)}.")
     features = None if args.fine_tune else extract(base, inputs, args)
-    for seed in args.seeds:
-        for width in args.widths:
-            for rate in args.learning_rates:
-                key = {
-                    "network": "attention" if width else "plain",
-                    "attention_width": width,
-                    "base": "fine-tuned" if args.fine_tune else "frozen",
-                    "learning_rate": rate,
-                    "l2": args.l2,
-                    "epochs": args.epochs,
-                    "measured_on": "validation" if held_out else "test",
-                    "seed": seed,
-                }
-                if any(all(row[k] == str(v) for k, v in key.items()) for row in read_rows(args.results)):
-                    continue
-                keras.utils.set_random_seed(seed)
-                whole, above = build(base, classes, width, args)
-                if args.fine_tune:
-                    above, given = whole, {split: [x] for split, x in inputs.items()}
-                else:
-                    given = features if width else {split: arrays[-1:] for split, arrays in features.items()}
-                split, rows = ("train", measured) if held_out else ("test", slice(None))
-                started = time.monotonic()
-                fit(above, [x[train] for x in given["train"]], data["y_train"][train], rate, seed, args)
-                row = {
-                    **key,
-                    "pictures": len(train),
-                    "parameters": sum(int(np.prod(v.shape)) for v in above.trainable_variables),
-                    "accuracy": accuracy(above, [x[rows] for x in given[split]], data[f"y_{split}"][rows]),
-                    "seconds": round(time.monotonic() - started),
-                    "versions": f"{keras.backend.backend()}; keras {keras.version()}",
-                }
-                append_row(args.results, row)
-                print(row, flush=True)
-                if args.plot and width:
-                    pictures = slice(0, 6)
-                    figure = plot_attention(whole, inputs["test"][pictures], data["x_test"][pictures])
-                    figure.savefig(args.plot, dpi=120)
+    for seed, width, rate in itertools.product(args.seeds, args.widths, args.learning_rates):
+        key = {
+            **setting(args),
+            "network": "attention" if width else "plain",
+            "attention_width": width,
+            "learning_rate": rate,
+            "measured_on": "validation" if args.holdout else "test",
+            "seed": seed,
+            "pictures": len(train),
+        }
+        if any(all(row.get(k) == str(v) for k, v in key.items()) for row in read_rows(args.results)):
+            print(f"{key['network']}, width {width}, rate {rate}, seed {seed}: in {args.results} already")
+            continue
+        started = time.monotonic()
+        keras.utils.set_random_seed(seed)
+        whole, above = build(base, int(data["y_train"].max()) + 1, width, args)
+        if args.fine_tune:
+            above, given = whole, {split: [x] for split, x in inputs.items()}
+        else:
+            given = features if width else {split: maps[-1:] for split, maps in features.items()}
+        fit(above, [x[train] for x in given["train"]], data["y_train"][train], rate, seed, args)
+        split, rows = ("train", held_out) if args.holdout else ("test", slice(None))
+        row = {
+            **key,
+            "parameters": sum(int(np.prod(variable.shape)) for variable in above.trainable_variables),
+            "accuracy": accuracy(above, [x[rows] for x in given[split]], data[f"y_{split}"][rows]),
+            "seconds": round(time.monotonic() - started),
+            "versions": f"{keras.backend.backend()}; keras {keras.version()}",
+        }
+        append_row(args.results, row)
+        print(row, flush=True)
+        if args.plot and width:
+            plot_attention(whole, inputs["test"][:6], data["x_test"][:6]).savefig(args.plot, dpi=120)
 
 
 def parse():
@@ -91,11 +88,11 @@ def parse():
     parser.add_argument("--std", type=float, default=1.0, help="what they are then divided by (default: 1)")
     parser.add_argument("--taps", nargs="+", help="layers to look at; by default the last map of three resolutions")
     parser.add_argument("--widths", nargs="+", type=int, default=[0, 4], help="heads; 0 is plain (default: 0 4)")
-    parser.add_argument("--learning-rates", nargs="+", type=float, default=[0.1])
+    parser.add_argument("--learning-rates", nargs="+", type=float, default=[0.1], help="default: 0.1")
     parser.add_argument("--l2", type=float, default=1e-4, help="weight decay (default: %(default)s)")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="default: 0")
+    parser.add_argument("--epochs", type=int, default=15, help="default: %(default)s")
+    parser.add_argument("--batch-size", type=int, default=64, help="default: %(default)s")
     parser.add_argument("--holdout", type=int, default=0, help="training pictures of each class to measure on instead")
     parser.add_argument("--fine-tune", action="store_true", help="train the base too, at a tenth of the rate")
     parser.add_argument("--cache", type=Path, help="folder for the base's feature maps")
@@ -104,12 +101,29 @@ def parse():
     return parser.parse_args()
 
 
+def setting(args):
+    """What all networks of a call share, as columns of their rows."""
+    return {
+        "data": Path(args.data).name,
+        "base": Path(args.base).name,
+        "trained": "all" if args.fine_tune else "above the base",
+        "taps": " ".join(args.taps or ["auto"]),
+        "mean": args.mean,
+        "std": args.std,
+        "epochs": args.epochs,
+        "batch_size": args.batch_size,
+        "l2": args.l2,
+    }
+
+
 def read_data(name, limit):
     if Path(name).suffix == ".npz":
         arrays = load_npz(name)
     else:
-        import tensorflow_datasets as tfds
-
+        try:
+            import tensorflow_datasets as tfds
+        except ImportError as error:
+            raise SystemExit(f"{name} is read by tensorflow_datasets: pip install 'keras-resattn[data]'.") from error
         arrays = {}
         for split in ("train", "test"):
             examples = list(tfds.data_source(name, split=split))
@@ -132,6 +146,8 @@ def square(image, size):
 def read_base(name, shape):
     if Path(name).suffix == ".keras":
         return keras.models.load_model(name, compile=False)
+    if not hasattr(keras.applications, name):
+        raise SystemExit(f"Expected --base to be a .keras file or a function of keras.applications; received: {name}.")
     return getattr(keras.applications, name)(include_top=False, input_shape=shape)
 
 
@@ -172,7 +188,8 @@ def extract(base, inputs, args):
     model = keras.Model(base.input, tapped(build(base, 2, 1, args)[0]))
     features = {}
     for split, x in inputs.items():
-        paths = [args.cache / f"{split}-{i}.npy" for i in range(len(model.outputs))] if args.cache else []
+        folder = args.cache and args.cache / fingerprint(x, model)
+        paths = [folder / f"{split}-{i}.npy" for i in range(len(model.outputs))] if folder else []
         if not paths or not all(path.exists() for path in paths):
             print(f"computing the feature maps of {len(x)} {split} pictures ...", flush=True)
             parts = [model.predict(x[i : i + 256], batch_size=32, verbose=0) for i in range(0, len(x), 256)]
@@ -183,6 +200,15 @@ def extract(base, inputs, args):
         else:
             features[split] = [np.load(path) for path in paths]
     return features
+
+
+def fingerprint(x, model):
+    """Of pictures as a model sees them, and of the model: its layers and weights."""
+    digest = hashlib.sha256(np.ascontiguousarray(x))
+    digest.update(" ".join(output._keras_history[0].name for output in model.outputs).encode())
+    for weight in model.get_weights():
+        digest.update(np.ascontiguousarray(weight))
+    return digest.hexdigest()[:16]
 
 
 def fit(model, x, y, rate, seed, args):

@@ -1,4 +1,4 @@
-"""Residual Attention Networks for Keras 3, on TensorFlow, JAX and PyTorch."""
+"""Residual Attention Networks and gated attention for Keras 3, on TensorFlow, JAX and PyTorch."""
 
 from keras_resattn import layers, losses
 from keras_resattn.models.attend import attend_and_rectify

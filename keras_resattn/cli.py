@@ -11,6 +11,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+import keras_resattn
 from keras_resattn import checkpoints, evaluation
 from keras_resattn.data import load_npz, network_input
 from keras_resattn.files import atomic_write
@@ -36,6 +37,8 @@ def main(argv=None):
 
 def _parser():
     parser = argparse.ArgumentParser(prog="keras-resattn", description=__doc__)
+    version = f"keras-resattn {keras_resattn.__version__}, Keras {keras.version()}"
+    parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(required=True, metavar="command")
 
     def command(name, run, help):
@@ -113,11 +116,13 @@ def _list(arguments):
         table.add_row(name, *costs, f"{network.size} x {network.size}", own or "-")
     Console().print(table)
     print("ImageNet weights of Residual Attention Networks were never released by anyone.")
-    print("The ImageNet rows start from random ones.")
+    print("The ImageNet rows start from random ones. WARN's GMACs are the paper's way of counting; it computes fewer.")
 
 
 def _info(arguments):
     table = Table(show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     if arguments.name in NETWORKS:
         network = NETWORKS[arguments.name]
         fields = {
@@ -185,7 +190,9 @@ def _tag(name):
     if len(found) == 1:
         return found[0]
     known = ", ".join(tag.id for tag in checkpoints.tags()) or "none yet"
-    raise ValueError(f"Expected a network/tag ({known}); received: {name}.")
+    raise ValueError(
+        f"Expected a network, as `keras-resattn list` has them, or network/tag ({known}); received: {name}."
+    )
 
 
 def _read_pictures(paths, tag):

@@ -18,6 +18,8 @@ def read_rows(path):
 def append_row(path, row):
     """Adds a row, `{column: value}`, to a CSV file, whole or not at all. Missing columns stay empty.
 
+    The file's folder is made if there is none.
+
     Raises:
         ValueError: if the file has not the row's columns.
         OSError: if it cannot be written.
@@ -26,6 +28,7 @@ def append_row(path, row):
     if rows and set(row) - set(rows[0]):
         raise ValueError(f"Expected columns {', '.join(rows[0])} in {path}; received: {', '.join(row)}.")
     columns = list(rows[0]) if rows else list(row)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(Path(path)) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=columns)
         writer.writeheader()

@@ -11,6 +11,7 @@ from keras_resattn.layers.composite import check_count
 from keras_resattn.models.graph import replay
 
 MERGE, MASK, GATES, LOGITS, GLOBAL_GATE = "_merge", "_mask", "_gates", "_logits", "global_gate"
+BASE = "base"
 
 
 def attention_maps(model, images, batch_size=32):
@@ -53,7 +54,7 @@ def attention_gates(model, images, batch_size=32):
         ValueError: if the model has no gated attention, or is neither functional nor sequential.
     """
     found = _find(model)
-    if not found.gates:
+    if GLOBAL_GATE not in found.gates:
         raise ValueError(f"Expected a model with gated attention; {model.name} has no gates.")
     return found.predict(found.gates, images, batch_size)
 
@@ -63,17 +64,25 @@ class _Attention:
     """The attention of a model, as tensors of a graph on `inputs`.
 
     `modules` holds `[trunk, mask]` for each soft mask and `[mask]` for each module of gated attention, by mask name;
-    `gates` the heads' gates and the global gate, by layer name; `shares` the share in the global gate, by module.
+    `gates` the heads' gates and the global gate, by layer name; `shares` the parts of the modules, and of the
+    `"base"`, in the global gate; `taps` the names of the layers that gated modules look at, by mask name.
     """
 
     inputs: keras.KerasTensor
     modules: dict = field(default_factory=dict)
     gates: dict = field(default_factory=dict)
     shares: dict = field(default_factory=dict)
+    taps: dict = field(default_factory=dict)
     data_format: str | None = None
 
     def predict(self, tensors, images, batch_size=32):
         """The values of a structure of tensors for some images, in float32."""
+        images = np.asarray(images)
+        if images.ndim != len(self.inputs.shape):
+            raise ValueError(
+                f"Expected images of shape {self.inputs.shape}; received: shape {images.shape}. "
+                "One picture x is a batch of one as x[None]."
+            )
         arrays = keras.Model(self.inputs, tensors).predict(np.asarray(images), batch_size=batch_size, verbose=0)
         return keras.tree.map_structure(lambda array: np.asarray(array, "float32"), arrays)
 
@@ -91,6 +100,7 @@ def _find(model):
             found.modules[layer.name.removesuffix(MERGE) + MASK] = list(args[0])
         if isinstance(layer, AttentionHead):
             found.modules[layer.name] = [outputs]
+            found.taps[layer.name] = args[0]._keras_history[0].name
         if isinstance(layer, (HeadGate, GlobalGate)):
             found.gates[layer.name] = outputs
         if isinstance(layer, GatedSum):
@@ -98,6 +108,7 @@ def _find(model):
         if isinstance(layer, Rectify):
             gates, *modules, _ = args[0]
             found.shares |= {sums[id(module)]: gates[:, i] for i, module in enumerate(modules)}
+            found.shares[BASE] = gates[:, -1]
 
     replay(model, found.inputs, visit)
     if not found.modules:
@@ -116,9 +127,9 @@ def plot_attention(model, images, pictures=None, titles=None, masks=None, channe
 
     A soft mask has hundreds of channels. Shown are their mean, and the channels in which this picture's trunk
     carries most energy (the mean square of T over positions), as these are what the mask acts on. Of gated
-    attention, shown are the heads' masks summed by their gates, and the heads with the largest gates; the number
-    beside a module is its share in the global gate. Each overlay is scaled to its own range, printed above it: a mask
-    is read by where it is high.
+    attention, shown are the heads' masks summed by their gates, and the heads with the largest gates; a module's
+    share, and the base's, are their parts in the global gate. Each overlay is scaled to its own range, printed above
+    it: a mask is read by where it is high.
 
     Args:
         model: As in `attention_maps`.
@@ -150,6 +161,7 @@ def plot_attention(model, images, pictures=None, titles=None, masks=None, channe
         )
     check_count("channels", channels, least=0)
     found = _find(model)
+    masks = [masks] if isinstance(masks, str) else masks
     masks = _last_of_each_stage(found.modules) if masks is None else list(masks)
     unknown = [name for name in masks if name not in found.modules]
     if unknown:
@@ -164,7 +176,10 @@ def plot_attention(model, images, pictures=None, titles=None, masks=None, channe
     figure, axes = plt.subplots(len(images), columns, figsize=size, layout="constrained", squeeze=False)
     plt.close(figure)  # so that a notebook shows it once, as the value of the cell
     for row, picture in enumerate(pictures):
-        _show(axes[row, 0], picture, titles[row] if titles is not None else "")
+        title = [titles[row]] if titles is not None else []
+        if BASE in found.shares:
+            title.append(f"base's share {arrays['shares'][BASE][row]:.2f}")
+        _show(axes[row, 0], picture, "\n".join(title))
         column = 1
         for name in masks:
             module = [array[row] for array in arrays["modules"][name]]
@@ -177,7 +192,8 @@ def plot_attention(model, images, pictures=None, titles=None, masks=None, channe
                 gates, shares = arrays["gates"].get(prefix + GATES), arrays["shares"].get(prefix)
                 overlays = _heads(*module, *(a if a is None else a[row] for a in (gates, shares)), channels)
             for label, overlay in overlays:
-                heading = f"{_readable(name)}\n{label}" if row == 0 else label
+                of = f"\n{found.taps[name]}" if name in found.taps else ""
+                heading = f"{_readable(name)}{of}\n{label}" if row == 0 else label
                 limits = f"{_number(overlay.min())} to {_number(overlay.max())}"
                 _show(axes[row, column], picture, f"{heading}\n{limits}", overlay, cmap, alpha)
                 column += 1
@@ -197,10 +213,11 @@ def _channels(trunk, mask, count):
 
 def _heads(mask, gates, share, count):
     """`(label, map)` for a module's masks summed by their gates, and for the heads with the largest gates."""
-    gates = np.full(mask.shape[-1], 1 / mask.shape[-1]) if gates is None else gates
-    yield "all heads" if share is None else f"all heads, gate {share:.2f}", mask @ gates
-    for head in np.argsort(-gates, kind="stable")[:count]:
-        yield f"head {head + 1}, gate {gates[head]:.2f}", mask[..., head]
+    heads = mask.shape[-1]
+    weights = np.full(heads, 1 / heads) if gates is None else gates
+    yield "all heads" if share is None else f"module's share {share:.2f}", mask @ weights
+    for head in np.argsort(-weights, kind="stable")[:count]:
+        yield f"head {head + 1}" if gates is None else f"head {head + 1}, gate {gates[head]:.2f}", mask[..., head]
 
 
 def _show(axis, picture, title, overlay=None, cmap=None, alpha=None):
@@ -242,4 +259,4 @@ def _readable(name):
 
 
 def _number(value):
-    return f"{value:.2f}" if value == 0 or abs(value) >= 0.005 else f"{value:.0e}"
+    return f"{value:.3g}"

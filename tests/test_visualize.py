@@ -156,15 +156,27 @@ def test_a_figure_of_gated_attention_shows_heads_by_their_gates(gated):
         best = gates[f"attention{module}_gates"][1].argmax()
         share, gate = gates["global_gate"][1, module - 1], gates[f"attention{module}_gates"][1, best]
         column = 10 + 1 + 3 * (module - 1)  # of the second picture
-        assert titles[column].startswith(f"all heads, gate {share:.2f}\n")
+        assert titles[column].startswith(f"module's share {share:.2f}\n")
         assert titles[column + 1].startswith(f"head {best + 1}, gate {gate:.2f}\n")
-    assert titles[1].startswith("attention 1\n")
+    assert titles[1].startswith("attention 1\nconv3\n"), "with the layer that it looks at"
+    assert titles[10] == f"base's share {gates['global_gate'][1, 3]:.2f}"
 
 
 def test_a_module_with_fewer_heads_than_columns_leaves_them_empty(gated):
     figure = plot_attention(gated, PICTURES[:1], masks=["attention2_mask", "attention3_mask"], channels=5)
     drawn = [bool(axis.images) for axis in figure.axes]
     assert drawn == [True, *([True] * 4 + [False] * 2) * 2]
+
+
+def test_a_mask_by_its_name_alone(gated):
+    assert len(plot_attention(gated, PICTURES[:1], masks="attention2_mask", channels=0).axes) == 2
+
+
+def test_a_picture_that_is_no_batch(gated):
+    with pytest.raises(
+        ValueError, match=r"received: shape \(16, 16, 3\)\. One picture x is a batch of one as x\[None\]"
+    ):
+        attention_maps(gated, PICTURES[0])
 
 
 def test_gates_of_a_model_without_them(network):

@@ -501,6 +501,14 @@ def test_automatic_taps_of_keras_applications(network, taps, features):
     assert received(model, "global_gate") == [features]
 
 
+def test_log_probabilities_of_a_linear_combination_are_normalised(base):
+    """Otherwise their authors' loss falls without end, as the weights of the combination do."""
+    model = attend_and_rectify(base, ["conv2", "conv3"], gate="linear", classifier_activation=None)
+    model.get_layer("global_gate").combination.assign([-3.0, 5.0, 0.5])
+    probabilities = np.exp(predict(model, random_array(2, *base.input_shape[1:])))
+    assert_close(probabilities.sum(-1), np.ones(2))
+
+
 def predict_both(model, base, x):
     """What a rectified model and its base return, compiled together."""
     return predict(keras.Model(model.input, [model.output, *base.outputs]), x)
@@ -722,7 +730,7 @@ def test_a_subclassed_model(refuses):
         def call(self, x):
             return x
 
-    refuses(attend_and_rectify, r"functional or built sequential .*; received: Subclassed.*rebuilt as", Subclassed())
+    refuses(attend_and_rectify, r"functional or built sequential .*; received: Subclassed.*keras.Model\(inputs, outputs\)", Subclassed())
 
 
 @pytest.mark.parametrize("model", [None, "MobileNetV2", layers.Dense(5)], ids=lambda x: type(x).__name__)
@@ -731,7 +739,7 @@ def test_what_is_no_model(refuses, model):
 
 
 def test_a_sequential_model_that_is_not_built(refuses):
-    message = "functional or built sequential keras.Model; received: Sequential"
+    message = "functional or built sequential keras.Model; received: Sequential. .*put keras.Input"
     refuses(attend_and_rectify, message, keras.Sequential([layers.Conv2D(4, 3), layers.Dense(3)]))
 
 
@@ -745,23 +753,30 @@ def test_several_inputs_or_outputs(refuses):
     refuses(attend_and_rectify, "one input and one output; .* has 2 and 1. Make one", two_inputs, ["conv3"])
 
 
+def test_a_model_of_one_class(refuses):
+    inputs, features = small_cnn()
+    model = keras.Model(inputs, layers.Dense(1)(features), name="binary")
+    refuses(attend_and_rectify, r"for two classes or more; binary returns \(None, 1\)", model)
+
+
 def test_a_model_without_a_top(refuses):
     inputs, _ = small_cnn()
     x = layers.Conv2D(4, 3)(inputs)
-    message = r"shape \(n, classes\); body returns \(None, 14, 14, 4\). Put a classifier on it first"
+    message = r"shape \(n, classes\), for two classes or more; body returns \(None, 14, 14, 4\). Put a classifier on it first"
     refuses(attend_and_rectify, message, keras.Model(inputs, x, name="body"))
 
 
 @pytest.mark.parametrize(
     ("end", "name"),
     [
-        (lambda x: layers.Dense(5, "sigmoid", name="end")(x), "end, a Dense with sigmoid"),
+        (lambda x: layers.Dense(5, "sigmoid", name="end")(x), "end, a Dense with sigmoid. End it in .*Dense"),
         (lambda x: layers.Activation("relu", name="end")(x), "end, a Activation with relu"),
+        (lambda x: keras.ops.softmax(layers.Dense(5)(x)), ".*keras.layers.Softmax.* in place of the bare operation"),
         (lambda x: x, "features, a GlobalAveragePooling2D"),
         (lambda x: layers.Dropout(0.5, name="end")(layers.Dense(5)(x)), "end, a Dropout"),
         (
             lambda x: keras.Sequential([keras.Input((8,)), layers.Dense(5, "softmax")], name="end")(x),
-            "end, a Sequential.*take its own graph",
+            "end, a Sequential.*Take that model's own graph",
         ),
     ],
 )

@@ -155,7 +155,8 @@ def _nothing_found(weights, network):
         lines.append(f"Nothing is published for {network}; pass weights=None to start from random ones.")
         others = ", ".join(tag.id for tag in tags())
         lines.append(f"Published: {others or 'nothing yet'}.")
-    if "imagenet" in str(weights).lower():
+    imagenet = re.match(r"ResidualAttention|AttentionNeXt|AttentionInception", network or "")
+    if "imagenet" in str(weights).lower() or imagenet:
         lines.append(
             "ImageNet weights of Residual Attention Networks were never released by anyone; this package has none, of "
             "these or of the other networks."

@@ -110,6 +110,8 @@ def _read_mnist(source):
     if source == "tfds":
         return _read_tfds()
     if isinstance(source, (str, os.PathLike)):
+        if not os.path.exists(source):
+            raise FileNotFoundError(f"Expected 'keras', 'tfds' or the path of an .npz file; there is no file {source}.")
         return load_npz(source)
     if not hasattr(source, "keys"):
         raise ValueError(

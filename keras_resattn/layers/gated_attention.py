@@ -300,6 +300,8 @@ class Rectify(keras.layers.Layer):
             is the authors' loss. `"prob"`, as Eq. 8: the logarithm of the sum of the softmaxes, each times its gate.
             That sum is a distribution already, and the softmax of its logarithm returns it unchanged.
         base: What the base's output is: `"logits"`, or probabilities after a `"softmax"`.
+        normalize: Whether to return the log-softmax of the result, for gates that do not sum to one: of such, the
+            negative entry at the label has no lower bound.
 
     Input shapes: `(n, m + 1)`, and m + 1 times `(n, N)`. Output shape: `(n, N)`.
 
@@ -307,12 +309,13 @@ class Rectify(keras.layers.Layer):
         ValueError: for an unknown `aggregation` or `base`.
     """
 
-    def __init__(self, aggregation="log_prob", base="logits", **kwargs):
+    def __init__(self, aggregation="log_prob", base="logits", normalize=False, **kwargs):
         super().__init__(**kwargs)
         check_choice("aggregation", aggregation, AGGREGATIONS)
         check_choice("base", base, BASES)
         self.aggregation = aggregation
         self.base = base
+        self.normalize = normalize
 
     def call(self, inputs):
         gates, *modules, base = inputs
@@ -321,14 +324,21 @@ class Rectify(keras.layers.Layer):
         logs.append(ops.log_softmax(base, axis=-1) if self.base == "logits" else ops.log(ops.maximum(base, tiny)))
         logs, gates = ops.stack(logs, axis=1), gates[..., None]
         if self.aggregation == "log_prob":
-            return ops.sum(gates * logs, axis=1)
-        return ops.log(ops.maximum(ops.sum(gates * ops.exp(logs), axis=1), tiny))
+            rectified = ops.sum(gates * logs, axis=1)
+        else:
+            rectified = ops.log(ops.maximum(ops.sum(gates * ops.exp(logs), axis=1), tiny))
+        return ops.log_softmax(rectified, axis=-1) if self.normalize else rectified
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape[-1])
 
     def get_config(self):
-        return {**super().get_config(), "aggregation": self.aggregation, "base": self.base}
+        return {
+            **super().get_config(),
+            "aggregation": self.aggregation,
+            "base": self.base,
+            "normalize": self.normalize,
+        }
 
 
 @keras.saving.register_keras_serializable(package="keras_resattn")

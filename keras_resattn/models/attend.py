@@ -40,8 +40,9 @@ def attend_and_rectify(
         base = keras.applications.EfficientNetB0(classes=120, weights=None)
         model = attend_and_rectify(base, ["block4a_expand_activation", "block6a_expand_activation", "top_activation"])
 
-    Train with `keras_resattn.losses.NegativeLogLikelihood` on `classifier_activation=None`, as the authors do, or
-    with any cross-entropy.
+    With the default `classifier_activation="softmax"`, train with a cross-entropy of probabilities. With `None`, as
+    the authors do, with `keras_resattn.losses.NegativeLogLikelihood`; for probabilities, put a
+    `keras.layers.Softmax()` on the trained result. Each call makes new modules, with weights of their own.
 
     Args:
         model: A functional (or built sequential) model with one input and one output of shape `(n, classes)`: logits or
@@ -59,8 +60,8 @@ def attend_and_rectify(
         aggregation: `"log_prob"` or `"prob"`, see `Rectify`.
         regularization: Strength of the overlap regulariser, shared among modules: each adds
             `regularization / attention_depth` times its own.
-        gradient_scale: Factor on the gradient that flows from modules and global gate into the model. 0 trains them
-            without changing what is below them.
+        gradient_scale: Factor on the gradient that flows from modules and global gate into the model. With 0 the model
+            still trains by its own output; to freeze it, set `model.trainable = False`.
         classifier_activation: `"softmax"` for probabilities, `None` for what `Rectify` returns.
         name: Name of the result; defaults to the model's and `_rectified`.
 
@@ -116,9 +117,14 @@ def attend_and_rectify(
 def _base_output(model, classes):
     """The tensor that the modules rectify, and whether it holds logits or a softmax."""
     if not isinstance(model, (keras.Function, keras.Sequential)) or not getattr(model, "outputs", None):
+        if isinstance(model, keras.Sequential):
+            remedy = "It has no input yet: put keras.Input(shape) first, or call it once"
+        elif isinstance(model, keras.Model):
+            remedy = "Build it as keras.Model(inputs, outputs); a subclassed model has no graph to read"
+        else:
+            remedy = "Pass the model itself, as keras.applications.MobileNetV2() returns one"
         raise ValueError(
-            f"Expected a functional or built sequential keras.Model; received: {type(model).__name__}. A subclassed "
-            "model can be put on when it is rebuilt as keras.Model(inputs, outputs)."
+            f"Expected a functional or built sequential keras.Model; received: {type(model).__name__}. {remedy}."
         )
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ValueError(
@@ -126,9 +132,10 @@ def _base_output(model, classes):
             f"{len(model.outputs)}. Make one that has: keras.Model(model.input, model.get_layer(...).output)."
         )
     (output,) = model.outputs
-    if len(output.shape) != 2 or output.shape[-1] is None:
+    if len(output.shape) != 2 or output.shape[-1] in (None, 1):
         raise ValueError(
-            f"Expected a model with class scores of shape (n, classes); {model.name} returns {tuple(output.shape)}. "
+            "Expected a model with class scores of shape (n, classes), for two classes or more; "
+            f"{model.name} returns {tuple(output.shape)}. "
             "Put a classifier on it first: keras.layers.Dense(classes)(keras.layers.GlobalAveragePooling2D()(x))."
         )
     if classes not in (None, output.shape[-1]):
@@ -142,11 +149,16 @@ def _base_output(model, classes):
         return (layer._inbound_nodes[node].input_tensors[0], "logits") if separate else (output, "softmax")
     if isinstance(layer, keras.layers.Dense | keras.layers.Activation) and activation is keras.activations.linear:
         return output, "logits"
+    if isinstance(layer, keras.Model):
+        remedy = "Take that model's own graph: keras.Model(inner.input, classifier(inner.output))"
+    elif not isinstance(layer, keras.Layer):
+        remedy = "Use a layer, such as keras.layers.Softmax(), in place of the bare operation"
+    else:
+        remedy = "End it in keras.layers.Dense(classes), with no activation or a softmax"
+    with_activation = f" with {activation.__name__}" if activation is not None else ""
     raise ValueError(
         f"Expected a model that ends in a Dense, Activation or Softmax layer with logits or a softmax; {model.name} "
-        f"ends in {layer.name}, a {type(layer).__name__}"
-        + (f" with {activation.__name__}" if activation is not None else "")
-        + ". If that layer is a model, take its own graph: keras.Model(inner.input, classifier(inner.output))."
+        f"ends in {layer.name}, a {type(layer).__name__}{with_activation}. {remedy}."
     )
 
 
@@ -202,7 +214,7 @@ def _last_of_each_resolution(model, tensors, depth):
     if len(last) < depth:
         raise ValueError(
             f"Expected feature maps of at least {depth} resolutions for taps='auto'; {model.name} has {len(last)}"
-            f"{_nested(model)}. Pass a smaller attention_depth, or name the taps."
+            f"{_nested(model) or '. Pass a smaller attention_depth, or name the taps'}."
         )
     return list(last.values())[-depth:]
 

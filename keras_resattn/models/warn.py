@@ -264,7 +264,7 @@ def rectified(
             scores = [outputs, HeadGate(name=f"{name}_gates", **float32)(gate_scores)]
         modules.append(GatedSum(head_gate, name=f"{name}_logits", **float32)(scores))
     gates = GlobalGate(len(taps) + 1, gate, name="global_gate", **float32)(scaled(features, "global_gate"))
-    x = Rectify(aggregation, base, name="rectify", **float32)([gates, *modules, logits])
+    x = Rectify(aggregation, base, normalize=gate == "linear", name="rectify", **float32)([gates, *modules, logits])
     return keras.layers.Activation(classifier_activation or "linear", name=predictions, **float32)(x)
 
 
