@@ -30,6 +30,6 @@ def append_row(path, row):
     columns = list(rows[0]) if rows else list(row)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(Path(path)) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=columns)
+        writer = csv.DictWriter(file, fieldnames=columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows([*rows, row])

@@ -100,7 +100,7 @@ def _find(model):
             found.modules[layer.name.removesuffix(MERGE) + MASK] = list(args[0])
         if isinstance(layer, AttentionHead):
             found.modules[layer.name] = [outputs]
-            found.taps[layer.name] = args[0]._keras_history[0].name
+            found.taps[layer.name] = _tapped(args[0], layer.name.removesuffix(MASK))
         if isinstance(layer, (HeadGate, GlobalGate)):
             found.gates[layer.name] = outputs
         if isinstance(layer, GatedSum):
@@ -120,6 +120,14 @@ def _find(model):
     if GLOBAL_GATE in found.gates:
         found.gates[GLOBAL_GATE] = found.gates.pop(GLOBAL_GATE)
     return found
+
+
+def _tapped(tensor, module):
+    """The name of the layer whose map a module looks at, before layers of the module's own."""
+    layer, node, _ = tensor._keras_history
+    if layer.name.startswith(f"{module}_"):
+        return _tapped(layer._inbound_nodes[node].input_tensors[0], module)
+    return layer.name
 
 
 def plot_attention(model, images, pictures=None, titles=None, masks=None, channels=2, cmap="inferno", alpha=0.6):
@@ -259,4 +267,4 @@ def _readable(name):
 
 
 def _number(value):
-    return f"{value:.3g}"
+    return "<0.001" if 0 < value < 0.001 else f"{value:.3g}"
