@@ -1,14 +1,17 @@
 """The command line, with the bundled weights: what it prints, writes and refuses."""
 
+import json
 import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from keras_resattn import checkpoints
+import keras_resattn
+from keras_resattn import checkpoints, cli
 from keras_resattn.cli import main
 from keras_resattn.models.zoo import NETWORKS
+from keras_resattn.recipes import get_recipe
 
 NAME = "CifarResidualAttention56/cifar10_v1"
 
@@ -149,3 +152,64 @@ def test_a_mistake_gets_one_line_and_exit_code_2(tmp_path, picture, capsys, faul
     assert "Traceback" not in captured.err
     assert captured.out == ""
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+# --- train ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (12, 32, 32, 3), dtype="uint8"), np.arange(12) % 3
+    np.savez(tmp_path / "pictures.npz", x_train=x, y_train=y)
+    return tmp_path / "pictures.npz"
+
+
+def test_train_writes_a_run_and_goes_on_with_it(pictures, tmp_path, capsys):
+    command = ["train", "WideResNet-10-1", "--recipe", "warn_cifar", "--data", str(pictures), "--holdout", "4"]
+    command += ["--run-dir", str(tmp_path / "run"), "--set", "epochs=2", "batch_size=4", "normalization=unit"]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"last epoch: epoch 2, .*val_accuracy", out)
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert (report["training_pictures"], report["recipe"]["normalization"]) == (8, "unit")
+    log = (tmp_path / "run" / "log.csv").read_text()
+    assert main(command) == 0
+    assert (tmp_path / "run" / "log.csv").read_text() == log, "a finished run is not run again"
+
+
+def test_a_recipe_may_come_from_a_file(tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text(get_recipe("warn_cifar").replace(epochs=5, seed=3).to_json())
+    recipe = cli._recipe(str(path), ["mixup=0.2", "milestones=[0.5]"])
+    assert (recipe.epochs, recipe.seed, recipe.mixup, recipe.milestones) == (5, 3, 0.2, (0.5,))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["--set", "epoch=3"], "--set FIELD=VALUE with a field of a recipe"),
+        (["--set", "epochs"], "--set FIELD=VALUE"),
+        (["--set", "epochs=none"], "epochs=.none."),
+        (["--recipe", "mine"], "Expected a Recipe or one of"),
+        (["--recipe", "mine.json"], "mine.json"),
+        (["--holdout", "12"], "--holdout from 0 to below 12"),
+    ],
+)
+def test_bad_training_arguments_leave_no_run(pictures, tmp_path, capsys, changes, message):
+    command = ["train", "WideResNet-10-1", "--data", str(pictures), "--run-dir", str(tmp_path / "run")]
+    assert main([*command, *changes]) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_network_is_not_trained(pictures, tmp_path, capsys):
+    assert main(["train", "WARN", "--data", str(pictures), "--run-dir", str(tmp_path / "run")]) == 2
+    assert "network='WARN'" in capsys.readouterr().err
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(["--version"])
+    assert exit.value.code == 0
+    assert keras_resattn.__version__ in capsys.readouterr().out

@@ -51,7 +51,7 @@ def test_a_recipe_survives_json(recipe):
         ({"l2": -1}, "l2"),
         ({"pad": -1}, "pad"),
         ({"seed": -1}, "seed"),
-        ({"iterations": 10}, "epochs"),
+        ({"epochs": 3, "iterations": 10}, "epochs"),
         ({"epochs": None}, "epochs"),
         ({"epochs": None, "iterations": 0}, "iterations"),
         ({"schedule": "linear"}, "schedule"),
@@ -105,6 +105,13 @@ def test_the_papers_schedules_fall_at_their_iterations(name, steps_per_epoch, ra
     schedule = get_recipe(name).learning_rate_schedule(steps_per_epoch)
     for step, rate in rates.items():
         np.testing.assert_allclose(float(keras.ops.convert_to_numpy(schedule(step))), rate, rtol=1e-6)
+
+
+def test_a_new_length_takes_the_place_of_the_old_one():
+    short = get_recipe("resattn_cifar").replace(epochs=3)
+    assert (short.epochs, short.iterations) == (3, None)
+    counted = RECIPE.replace(iterations=50)
+    assert (counted.epochs, counted.iterations, counted.length(20)) == (None, 50, 3)
 
 
 def test_iterations_are_rounded_up_to_epochs():

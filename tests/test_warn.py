@@ -730,7 +730,11 @@ def test_a_subclassed_model(refuses):
         def call(self, x):
             return x
 
-    refuses(attend_and_rectify, r"functional or built sequential .*; received: Subclassed.*keras.Model\(inputs, outputs\)", Subclassed())
+    refuses(
+        attend_and_rectify,
+        r"functional or built sequential .*; received: Subclassed.*keras.Model\(inputs, outputs\)",
+        Subclassed(),
+    )
 
 
 @pytest.mark.parametrize("model", [None, "MobileNetV2", layers.Dense(5)], ids=lambda x: type(x).__name__)
@@ -762,7 +766,9 @@ def test_a_model_of_one_class(refuses):
 def test_a_model_without_a_top(refuses):
     inputs, _ = small_cnn()
     x = layers.Conv2D(4, 3)(inputs)
-    message = r"shape \(n, classes\), for two classes or more; body returns \(None, 14, 14, 4\). Put a classifier on it first"
+    message = (
+        r"shape \(n, classes\), for two classes or more; body returns \(None, 14, 14, 4\). Put a classifier on it first"
+    )
     refuses(attend_and_rectify, message, keras.Model(inputs, x, name="body"))
 
 

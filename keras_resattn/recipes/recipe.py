@@ -120,7 +120,10 @@ class Recipe:
             )
 
     def replace(self, **changes):
-        """Returns this recipe with some fields changed."""
+        """Returns this recipe with some fields changed. New `epochs` replace `iterations`, and the other way round."""
+        for new, old in (("epochs", "iterations"), ("iterations", "epochs")):
+            if changes.get(new) is not None:
+                changes.setdefault(old, None)
         return dataclasses.replace(self, **changes)
 
     def to_json(self):
