@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from helpers import forward, random_array, randomise, undrawn
 
+import keras_resattn
 from keras_resattn import count_macs, feature_pyramid
 from keras_resattn.layers import InceptionUnit, PostActivationUnit, PreActivationUnit, SoftMask, WideUnit
 from keras_resattn.models.variants import TOPOLOGIES
@@ -246,3 +247,20 @@ def test_pyramid_of_a_model_without_stages(narrow_network):
         ):
             feature_pyramid(model)
     assert list(feature_pyramid(inside.layers[-1])) == ["P0", "P1", "P2"]
+
+
+@pytest.mark.parametrize(
+    ("build", "levels"),
+    [
+        (lambda: keras_resattn.WideResNet(weights=None, depth=10, width=1), {"P0": 32, "P1": 16, "P2": 8}),
+        (lambda: keras_resattn.WARN(weights=None, depth=10, width=1), {"P0": 32, "P1": 16, "P2": 8}),
+        (
+            lambda: keras_resattn.WideResNet50x2(weights=None, input_shape=(64, 64, 3)),
+            {"P2": 16, "P3": 8, "P4": 4, "P5": 2},
+        ),
+    ],
+    ids=["WideResNet", "WARN", "WideResNet50x2"],
+)
+def test_pyramids_of_networks_of_groups(build, levels):
+    pyramid = undrawn(lambda: feature_pyramid(build()))
+    assert {level: tensor.shape[1] for level, tensor in pyramid.items()} == levels

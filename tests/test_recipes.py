@@ -69,6 +69,12 @@ def test_a_recipe_survives_json(recipe):
         ({"ema": 1}, "ema"),
         ({"nesterov": "yes"}, "nesterov"),
         ({"multipliers": {"": -1}}, "multipliers"),
+        ({"multipliers": 0.1}, "multipliers"),
+        ({"l2": "much"}, "l2"),
+        ({"mixup": None}, "mixup"),
+        ({"ema": "0.9"}, "ema"),
+        ({"learning_rate": [0.1]}, "learning_rate"),
+        ({"milestones": 0.5}, "milestones"),
     ],
 )
 def test_fields_out_of_range_are_refused(change, message):

@@ -105,6 +105,11 @@ def release(run_dir, destination, *, tag, aliases, classes, data, data_name, com
     run_dir = Path(run_dir)
     report = json.loads((run_dir / "report.json").read_text())
     network = zoo.identify(report["network"])
+    if report["recipe"].get("normalization") == "pixel_mean":
+        raise ValueError(
+            "Expected a run whose pictures are normalised by channel, as released weights serve any size; "
+            f"{run_dir} has normalization='pixel_mean'."
+        )
     folder = Path(destination) / f"{report['network']}-{tag}"
     if folder.exists():
         raise ValueError(f"Expected a new tag, as released ones are immutable; {folder} exists.")

@@ -19,6 +19,14 @@ def check_count(argument, value, least=1):
         raise ValueError(f"Expected {argument} to be an integer of at least {least}; received: {argument}={value!r}.")
 
 
+def check_number(argument, value, below=None):
+    """Raises `ValueError` if `value` is not a number of at least 0 and, where given, below `below`."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not 0 <= value < (float("inf") if below is None else below):
+        limits = "of at least 0" if below is None else f"from 0 up to, but not including, {below}"
+        raise ValueError(f"Expected {argument} to be a number {limits}; received: {argument}={value!r}.")
+
+
 def standardize_data_format(data_format):
     """Returns `data_format`, or Keras' default for `None`.
 

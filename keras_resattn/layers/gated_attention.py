@@ -9,21 +9,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_resattn.layers.composite import CompositeLayer, check_choice, check_count, spatial_axes
+from keras_resattn.layers.composite import CompositeLayer, check_choice, check_count, check_number, spatial_axes
 
 GATED_MASK_ACTIVATIONS = ("softmax", "sigmoid")
 HEAD_GATES = ("softmax", "mean")
 GATES = ("softmax", "sigmoid", "linear", "mean", "base")
 AGGREGATIONS = ("log_prob", "prob")
 BASES = ("logits", "softmax")
-
-
-def check_fraction(argument, value, most=None):
-    """Raises `ValueError` if `value` is not a number from 0 to `most`, or of at least 0 where `most` is `None`."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not 0 <= value <= (float("inf") if most is None else most):
-        limits = "of at least 0" if most is None else f"from 0 to {most}"
-        raise ValueError(f"Expected {argument} to be a number {limits}; received: {argument}={value!r}.")
 
 
 @keras.saving.register_keras_serializable(package="keras_resattn")
@@ -52,7 +44,7 @@ class AttentionHead(CompositeLayer):
         super().__init__(**kwargs)
         check_count("heads", heads)
         check_choice("activation", activation, GATED_MASK_ACTIVATIONS)
-        check_fraction("regularization", regularization)
+        check_number("regularization", regularization)
         self.heads = heads
         self.activation = activation
         self.regularization = regularization
@@ -356,7 +348,7 @@ class GradientScale(keras.layers.Layer):
 
     def __init__(self, scale, **kwargs):
         super().__init__(**kwargs)
-        check_fraction("scale", scale)
+        check_number("scale", scale)
         self.scale = scale
 
     def call(self, x):

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_resattn.layers.composite import CompositeLayer, check_count, spatial_axes
+from keras_resattn.layers.composite import CompositeLayer, check_count, check_number, spatial_axes
 
 CARDINALITY = 32  # groups of a ResNeXt unit
 
@@ -300,10 +300,7 @@ class WideUnit(ResidualUnit):
     def __init__(self, filters, strides=1, dropout=0.0, preactivated=False, **kwargs):
         check_count("filters", filters)
         super().__init__(filters, strides, **kwargs)
-        if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
-            raise ValueError(
-                f"Expected dropout to be a number from 0 up to, but not including, 1; received: dropout={dropout!r}."
-            )
+        check_number("dropout", dropout, below=1)
         self.dropout_rate = float(dropout)
         self.preactivated = preactivated
         if not preactivated:

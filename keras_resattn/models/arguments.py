@@ -18,14 +18,6 @@ def check_counts(argument, values, length, least=1):
         check_count(f"each entry of {argument}", value, least)
 
 
-def check_rate(argument, value):
-    """Raises `ValueError` if `value` is not a number from 0 up to, but not including, 1."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-        raise ValueError(
-            f"Expected {argument} to be a number from 0 up to, but not including, 1; received: {argument}={value!r}."
-        )
-
-
 def check_depth(depth, step, rest):
     """Raises `ValueError` if `depth` is not `step * n + rest` for a positive integer n."""
     if isinstance(depth, bool) or not isinstance(depth, int) or depth <= rest or (depth - rest) % step:

@@ -5,13 +5,12 @@ from dataclasses import replace
 
 import keras
 
-from keras_resattn import checkpoints
 from keras_resattn.layers import AttentionResidual, CeilMaxPooling2D, SoftMask
-from keras_resattn.layers.composite import channel_axis, check_choice, check_count, spatial_axes
+from keras_resattn.layers.composite import check_choice, check_count, spatial_axes
 from keras_resattn.layers.residual import UNITS, check_groups
 from keras_resattn.layers.soft_mask import LEARNING, MASK_ACTIVATIONS, MASKS, check_mask_depth
-from keras_resattn.models.arguments import check_counts, check_head, resolve_input
-from keras_resattn.models.parts import batch_norm, convolution, head, relu, snake_case, source_inputs
+from keras_resattn.models.arguments import check_counts
+from keras_resattn.models.parts import ARGUMENTS, assemble, batch_norm, convolution, relu, snake_case
 from keras_resattn.models.variants import TOPOLOGIES, VARIANTS, Variant
 
 
@@ -111,33 +110,29 @@ def ResidualAttentionNet(
     mask_options = {"mask": mask, "local_units": local_units, "activation": mask_activation}
 
     plan = TOPOLOGIES[row.topology]
-    classes = plan.classes if classes is None else classes
-    check_head(include_top, pooling, classes, classifier_activation)
-    inputs = resolve_input(input_tensor, input_shape, row.default_size)
-    if mask == "encoder_decoder":
-        _check_mask_depths(row, inputs)
     paper_network = mask == "encoder_decoder" and mask_activation == "mixed" and learning == "residual"
-    source = checkpoints.resolve(
-        weights,
-        network=row.name if paper_network and row == _published(row.name) else None,
+
+    def body(inputs):
+        if mask == "encoder_decoder":
+            _check_mask_depths(row, inputs)
+        x = _stem(inputs, row)
+        for stage in range(1, len(row.modules) + 1):
+            x = _stage(x, row, stage, mask_options, learning)
+        return relu("post_relu")(batch_norm("post_bn")(x)) if UNITS[row.unit].preactivation else x
+
+    return assemble(
+        row.name if paper_network and row == _published(row.name) else None,
+        body,
+        row.default_size,
         include_top=include_top,
-        classes=classes,
+        weights=weights,
+        input_tensor=input_tensor,
+        input_shape=input_shape,
+        pooling=pooling,
+        classes=plan.classes if classes is None else classes,
         classifier_activation=classifier_activation,
-        channels=inputs.shape[channel_axis(keras.config.image_data_format())],
+        name=name or snake_case(row.name),
     )
-
-    x = _stem(inputs, row)
-    for stage in range(1, len(row.modules) + 1):
-        x = _stage(x, row, stage, mask_options, learning)
-    if UNITS[row.unit].preactivation:
-        x = batch_norm("post_bn")(x)
-        x = relu("post_relu")(x)
-    x = head(x, include_top, pooling, classes, classifier_activation)
-
-    model = keras.Model(source_inputs(inputs), x, name=name or snake_case(row.name))
-    if source is not None:
-        checkpoints.load(model, source, below=inputs)
-    return model
 
 
 def _resolve_row(variant, **changes):
@@ -260,7 +255,7 @@ def _builder(variant):
 
     build.__name__ = build.__qualname__ = variant
     build.__signature__ = signature
-    build.__doc__ = _DOCSTRING.format(
+    description = _DOCSTRING.format(
         name=variant,
         family=_FAMILIES[row.topology] + _UNITS[row.unit],
         parameters=row.parameters / 1e6,
@@ -268,6 +263,7 @@ def _builder(variant):
         size=row.default_size,
         classes=plan.classes,
     )
+    build.__doc__ = inspect.cleandoc(description) + ARGUMENTS.format(size=row.default_size)
     return build
 
 
@@ -286,26 +282,7 @@ _DOCSTRING = """Instantiates {name}, of {family}.
 
     Reference:
         Wang et al., "Residual Attention Network for Image Classification", CVPR 2017
-        (https://arxiv.org/abs/1704.06904).
-
-    Args:
-        include_top: Whether to end in global average pooling and a classifier.
-        weights: `"default"` for the best published tag (a `ValueError` where there is none), `None` for random
-            initialisation, a tag or alias, the path of a `.weights.h5` file, or `"hf://owner/repo[@revision]"`.
-        input_tensor: A KerasTensor to build on, or `None` for a new input.
-        input_shape: Shape of one picture, `({size}, {size}, 3)` by default under `channels_last`. Any size from 32
-            up, or `None` for height and width, with and without top.
-        pooling: What `include_top=False` ends in: `None` (the 4-D feature map), `"avg"` or `"max"`.
-        classes: Number of classes.
-        classifier_activation: Activation of the classifier; `None` returns logits.
-        name: Name of the model.
-
-    Returns:
-        A functional `keras.Model`.
-
-    Raises:
-        ValueError: for an argument that does not fit, and for weights that are missing or do not fit.
-    """
+        (https://arxiv.org/abs/1704.06904)."""
 
 ResidualAttention56 = _builder("ResidualAttention56")
 ResidualAttention92 = _builder("ResidualAttention92")

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_resattn.layers.composite import check_choice, check_count
+from keras_resattn.layers.composite import check_choice, check_count, check_number
 from keras_resattn.layers.gated_attention import (
     AGGREGATIONS,
     GATED_MASK_ACTIVATIONS,
@@ -15,7 +15,6 @@ from keras_resattn.layers.gated_attention import (
     HeadGate,
     OutputHead,
     Rectify,
-    check_fraction,
 )
 from keras_resattn.models.parts import assemble, classifier, full_precision, head
 from keras_resattn.models.wide_resnet import body as wide_body
@@ -288,8 +287,8 @@ def check_attention(
     check_choice("head_gate", head_gate, HEAD_GATES)
     check_choice("gate", gate, GATES)
     check_choice("aggregation", aggregation, AGGREGATIONS)
-    check_fraction("regularization", regularization)
-    check_fraction("gradient_scale", gradient_scale)
+    check_number("regularization", regularization)
+    check_number("gradient_scale", gradient_scale)
     check_choice("classifier_activation", classifier_activation, ("softmax", None))
     if gate == "linear" and aggregation == "prob":
         raise ValueError(

@@ -2,9 +2,9 @@
 
 import keras
 
-from keras_resattn.layers.composite import check_count
+from keras_resattn.layers.composite import check_count, check_number
 from keras_resattn.layers.residual import PostActivationUnit, WideUnit
-from keras_resattn.models.arguments import check_depth, check_rate
+from keras_resattn.models.arguments import check_depth
 from keras_resattn.models.parts import assemble, batch_norm, builder, convolution, relu
 
 SIZE = 32
@@ -81,7 +81,7 @@ def check_wide(depth, width, dropout):
     """
     check_depth(depth, 6, 4)
     check_count("width", width)
-    check_rate("dropout", dropout)
+    check_number("dropout", dropout, below=1)
 
 
 def body(inputs, depth, width, dropout=0.0, attended=False):

@@ -81,8 +81,8 @@ class Recipe:
     multipliers: dict = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
+        self._check_types()
         object.__setattr__(self, "milestones", tuple(self.milestones))
-        object.__setattr__(self, "multipliers", dict(self.multipliers))
         choices = {"schedule": SCHEDULES, "pad_mode": PADDINGS, "normalization": NORMALIZATIONS}
         for field, values in choices.items():
             self._require(field, getattr(self, field) in values, f"one of {', '.join(map(repr, values))}")
@@ -100,6 +100,16 @@ class Recipe:
         self._require("ema", self.ema is None or 0 <= self.ema < 1, "None, or a number from 0 to below 1")
         factors = self.multipliers.values()
         self._require("multipliers", all(factor >= 0 for factor in factors), "factors of at least 0 by pattern")
+
+    def _check_types(self):
+        numbers = ("learning_rate", "warmup_epochs", "momentum", "l2", "decay", "mixup", "cutmix", "label_smoothing")
+        for field in numbers:
+            self._require(field, _is_number(getattr(self, field)), "a number")
+        self._require("ema", self.ema is None or _is_number(self.ema), "None, or a number from 0 to below 1")
+        is_list = isinstance(self.milestones, (list, tuple)) and all(map(_is_number, self.milestones))
+        self._require("milestones", is_list, "a list of numbers")
+        is_dict = isinstance(self.multipliers, dict) and all(map(_is_number, self.multipliers.values()))
+        self._require("multipliers", is_dict, "factors of at least 0 by pattern")
 
     def _check_length(self):
         given = [field for field in ("epochs", "iterations") if getattr(self, field) is not None]
@@ -184,6 +194,10 @@ class Recipe:
 
 def _is_count(value, least):
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 RECIPES = {
