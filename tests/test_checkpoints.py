@@ -294,3 +294,13 @@ def test_a_record_that_is_broken_says_which(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ValueError, match=r"config\.json"):
         narrow(weights=tmp_path)
+
+
+def test_a_run_normalised_by_pixel_is_not_released(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    report = json.loads((copy / "report.json").read_text())
+    report["recipe"]["normalization"] = "pixel_mean"
+    (copy / "report.json").write_text(json.dumps(report))
+    with pytest.raises(ValueError, match=r"normalised by channel.*normalization='pixel_mean'"):
+        publish.release(copy, tmp_path, tag="shapes_v2", aliases=[], **release_arguments(copy))
+    assert not list(tmp_path.glob("*shapes_v2"))
