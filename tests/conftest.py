@@ -12,6 +12,16 @@ from helpers import random_array
 from keras_resattn import ResidualAttentionNet
 
 
+def pytest_configure(config):
+    """Lets JAX look compiled functions up: tests compile the same small ones over and over, in all workers."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
 @pytest.fixture(autouse=True)
 def keras_settings():
     """Seeds every test, and gives back the global settings that a test changes."""

@@ -12,6 +12,29 @@ def random_array(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype("float32")
 
 
+def tiny(activation=None, dropout=0.0):
+    """A classifier of pictures of 32 x 32 into 3 classes, with the kinds of state that training changes.
+
+    Its weights are always the same.
+    """
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(4, 3, strides=4, kernel_initializer="zeros")(inputs)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    x = keras.layers.Dropout(dropout, seed=2)(x) if dropout else x
+    x = keras.layers.Dense(3, activation=activation, kernel_initializer="zeros")(x)
+    model = keras.Model(inputs, x, name="tiny")
+    for i, layer in enumerate(model.layers):
+        if hasattr(layer, "kernel"):
+            layer.kernel.assign(0.3 * random_array(*layer.kernel.shape, seed=i))
+    return model
+
+
+def weights_of(model):
+    """Copies of a model's weights."""
+    return [np.array(keras.ops.convert_to_numpy(weight)) for weight in model.weights]
+
+
 def undrawn(function, **arguments):
     """Returns `function(**arguments)`, called where new weights get a shape and no values.
 

@@ -1,90 +1,145 @@
 """What happens to training pictures, drawn for each of them."""
 
+import keras
 import numpy as np
 import pytest
 
-from keras_resattn.data import TrainingBatches, arrays, augmentation
+from keras_resattn.data import arrays, augmentation
+from keras_resattn.data.augmentation import LayerAugmentation, Plan, draw_plan
 from keras_resattn.recipes import get_recipe
 
 RNG = np.random.default_rng(0)
+NOTHING = get_recipe("cifar_one_cycle").replace(pad=0, flip=False)
 
 
-def test_crops_are_drawn_per_picture_from_the_zero_padded_one():
-    x = RNG.integers(1, 256, (64, 8, 8, 3), dtype="uint8")
-    cropped = augmentation.random_crop(x, 2, np.random.default_rng(0))
-    padded = np.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)))
-    places = set()
-    for one, source in zip(cropped, padded, strict=True):
-        fits = [(i, j) for i in range(5) for j in range(5) if np.array_equal(one, source[i : i + 8, j : j + 8])]
-        assert len(fits) == 1
-        places.update(fits)
-    assert len(places) > 12, "64 draws from 25 places"
-    assert augmentation.random_crop(x, 0, None) is x
+def drawn(n, size=(8, 8), seed=0, **fields):
+    return draw_plan(NOTHING.replace(**fields), n, size, np.random.default_rng(seed))
 
 
-def test_half_of_the_pictures_are_mirrored():
-    x = RNG.integers(0, 256, (400, 4, 4, 3), dtype="uint8")
-    flipped = augmentation.random_flip(x, np.random.default_rng(0))
-    mirrored = [np.array_equal(a, b[:, ::-1]) for a, b in zip(flipped, x, strict=True)]
-    kept = [np.array_equal(a, b) for a, b in zip(flipped, x, strict=True)]
-    assert all(m != k for m, k in zip(mirrored, kept, strict=True))
-    assert 160 < sum(mirrored) < 240
+def test_a_plan_holds_what_the_recipe_does_and_nothing_else():
+    assert drawn(4) == Plan()
+    plan = drawn(4, pad=2, flip=True, cutout=3, mixup=1.0)
+    assert plan.offsets.shape == plan.cutout.shape == (4, 2)
+    assert plan.flips.shape == plan.partner.shape == plan.share.shape == (4,)
+    assert plan.crops is None
+    assert plan.boxes is None
+    part = plan.take([3, 1])
+    np.testing.assert_array_equal(part.offsets, plan.offsets[[3, 1]])
+    np.testing.assert_array_equal(part.partner, plan.partner[[3, 1]])
 
 
-def test_crops_from_the_reflected_picture_have_no_black_border():
-    x = RNG.integers(1, 256, (64, 8, 8, 3), dtype="uint8")
-    cropped = augmentation.random_crop(x, 4, np.random.default_rng(0), "reflect")
-    padded = np.pad(x, ((0, 0), (4, 4), (4, 4), (0, 0)), "reflect")
-    assert cropped.min() > 0
-    for one, source in zip(cropped, padded, strict=True):
-        assert any(np.array_equal(one, source[i : i + 8, j : j + 8]) for i in range(9) for j in range(9))
+@pytest.mark.parametrize("pad_mode", ["zeros", "reflect"])
+@pytest.mark.parametrize("pad", [2, 9])
+def test_crops_are_drawn_per_picture_from_the_padded_one(pad, pad_mode):
+    x = RNG.integers(1, 256, (64, 8, 10, 3), dtype="uint8")
+    margins = ((0, 0), (pad, pad), (pad, pad), (0, 0))
+    padded = np.pad(x, margins) if pad_mode == "zeros" else np.pad(x, margins, "reflect")
+    plan = drawn(64, pad=pad)
+    cropped = augmentation.crop_and_flip(x, plan, pad, pad_mode)
+    for one, source, (top, left) in zip(cropped, padded, plan.offsets, strict=True):
+        np.testing.assert_array_equal(one, source[top : top + 8, left : left + 10])
+    assert (plan.offsets.min(), plan.offsets.max()) == (0, 2 * pad)
+    assert len(np.unique(plan.offsets, axis=0)) > 12, "64 draws from at least 25 places"
+    assert cropped.dtype == np.uint8
+
+
+def test_half_of_the_crops_are_mirrored():
+    x = RNG.integers(0, 256, (400, 4, 5, 3), dtype="uint8")
+    plan = drawn(400, pad=1, flip=True)
+    both = augmentation.crop_and_flip(x, plan, 1)
+    cropped = augmentation.crop_and_flip(x, Plan(offsets=plan.offsets), 1)
+    np.testing.assert_array_equal(both[plan.flips], cropped[plan.flips][:, :, ::-1])
+    np.testing.assert_array_equal(both[~plan.flips], cropped[~plan.flips])
+    assert 160 < plan.flips.sum() < 240
+
+
+def test_flips_alone_need_no_padding():
+    x = RNG.integers(0, 256, (8, 4, 5, 3), dtype="uint8")
+    plan = drawn(8, flip=True)
+    expected = np.where(plan.flips[:, None, None, None], x[:, :, ::-1], x)
+    np.testing.assert_array_equal(augmentation.crop_and_flip(x, plan, pad=3), expected)
+
+
+@pytest.mark.parametrize("recipe", [{"pad": 2, "flip": True}, {"mixup": 0.4}, {"cutmix": 1.0}])
+def test_how_many_pictures_are_worked_on_at_once_changes_nothing(recipe, monkeypatch):
+    x = RNG.normal(size=(20, 8, 10, 3)).astype("float32")
+    plan = drawn(20, (8, 10), **recipe)
+    work = mixed if plan.partner is not None else augmentation.crop_and_flip
+    arguments = () if work is mixed else (2,)
+    whole = work(x, plan, *arguments)
+    for values in (1, 3 * 240):
+        monkeypatch.setattr(augmentation, "AT_ONCE", values)
+        np.testing.assert_array_equal(work(x, plan, *arguments), whole)
+
+
+def test_pictures_with_nothing_to_do_are_not_copied():
+    x = np.zeros((2, 4, 4, 3), "uint8")
+    assert augmentation.crop_and_flip(x, Plan()) is x
+
+
+def test_inception_crops_have_a_uniform_area_and_a_log_uniform_ratio():
+    area, ratio, y, x = drawn(4000, crop="inception").crops.T
+    for values, low, high in (
+        (area, 0.08, 1),
+        (np.log(ratio), np.log(3 / 4), np.log(4 / 3)),
+        (y, 0, 1),
+        (x, 0, 1),
+    ):
+        counts = np.histogram(values, 4, (low, high))[0]
+        np.testing.assert_allclose(counts, 1000, atol=120)  # four standard deviations
+        assert counts.sum() == 4000, "all inside"
 
 
 @pytest.mark.parametrize("size", [1, 4, 5])
 def test_cutout_blanks_a_square_around_any_pixel(size):
-    x = np.ones((500, 8, 8, 3), "float32")
-    blank = augmentation.cutout(x, size, np.random.default_rng(0)) == 0
+    x = np.ones((500, 8, 10, 3), "float32")
+    centres = drawn(500, (8, 10), cutout=size).cutout
+    augmentation.cutout(x, centres, size)
+    blank = x == 0
     assert (blank.all(-1) == blank.any(-1)).all(), "all channels alike"
+    assert blank[np.arange(500), centres[:, 0], centres[:, 1]].all()
+    assert len(np.unique(centres, axis=0)) == 80, "any pixel is a centre"
     rows, columns = blank[..., 0].any(2), blank[..., 0].any(1)
     assert (blank[..., 0] == rows[:, :, None] & columns[:, None, :]).all(), "a rectangle"
     for sides in (rows.sum(1), columns.sum(1)):
         assert sides.max() == size
         assert sides.min() == size - size // 2, "where half of it reaches over the edge"
-    assert augmentation.cutout(x, 0, None) is x
 
 
 def one_hot(n, classes=4):
     return np.eye(classes, dtype="float32")[np.arange(n) % classes]
 
 
+def mixed(x, plan):
+    return augmentation.mix(x.__getitem__, np.arange(len(x)), plan.partner, plan, x.shape[1:])
+
+
 def test_mixup_averages_pictures_and_labels_by_the_same_shares():
     y = one_hot(64)
-    x = np.broadcast_to(y[:, None, None, :], (64, 5, 5, 4)).astype("float32")
-    mixed, labels = augmentation.mixup(x, y, 0.4, np.random.default_rng(0))
-    np.testing.assert_allclose(mixed, np.broadcast_to(labels[:, None, None, :], mixed.shape), atol=1e-6)
+    x = np.ascontiguousarray(np.broadcast_to(y[:, None, None, :], (64, 5, 5, 4)))
+    plan = drawn(64, mixup=0.4)
+    pictures, labels = mixed(x, plan), augmentation.mixed_labels(y, plan)
+    np.testing.assert_allclose(pictures, np.broadcast_to(labels[:, None, None, :], x.shape), atol=1e-6)
     np.testing.assert_allclose(labels.sum(1), np.ones(64), atol=1e-6)
-    shares = labels[np.arange(64), np.arange(64) % 4]
-    assert len(np.unique(shares.round(4))) > 32, "a share for each picture"
-    assert (mixed.dtype, labels.dtype) == (np.float32, np.float32)
+    assert len(np.unique(plan.share.round(4))) > 32, "a share for each picture"
+    assert sorted(plan.partner) == list(range(64))
+    assert (pictures.dtype, labels.dtype) == (np.float32, np.float32)
+    assert (x == y[:, None, None, :]).all(), "never changed"
 
 
 def test_cutmix_labels_are_the_areas():
     y = one_hot(64)
-    x = np.broadcast_to(y[:, None, None, :], (64, 10, 10, 4)).astype("float32")
-    mixed, labels = augmentation.cutmix(x, y, 1.0, np.random.default_rng(0))
-    assert set(np.unique(mixed)) == {0.0, 1.0}, "pixels come from one picture or the other"
-    np.testing.assert_allclose(labels, mixed.mean((1, 2)), atol=1e-6)
-    assert np.mean(labels[np.arange(64), np.arange(64) % 4] < 0.99) > 0.2, "most are mixed"
+    x = np.ascontiguousarray(np.broadcast_to(y[:, None, None, :], (64, 10, 12, 4)))
+    plan = drawn(64, (10, 12), cutmix=1.0)
+    pictures, labels = mixed(x, plan), augmentation.mixed_labels(y, plan)
+    assert set(np.unique(pictures)) == {0.0, 1.0}, "pixels come from one picture or the other"
+    np.testing.assert_allclose(labels, pictures.mean((1, 2)), atol=1e-6)
+    assert np.mean(plan.share < 0.99) > 0.2, "most are mixed"
 
 
-def test_each_batch_gets_one_of_two_mixes_and_depends_on_its_place_alone():
-    x = RNG.integers(0, 256, (32, 8, 8, 3), dtype="uint8")
-    recipe = get_recipe("cifar_one_cycle").replace(epochs=4, batch_size=8, mixup=1.0, cutmix=1.0, cutout=2)
-    streams = [TrainingBatches(x, np.arange(32) % 3, recipe, lambda x: np.float32(x), classes=3) for _ in range(2)]
-    for i in (5, 2):
-        for a, b in zip(streams[0][i], streams[1][i], strict=True):
-            np.testing.assert_array_equal(a, b)
-    assert streams[0][0][1].shape == (8, 3)
+def test_a_batch_gets_one_of_two_mixes():
+    kinds = [drawn(4, mixup=1.0, cutmix=1.0, seed=seed).boxes is None for seed in range(40)]
+    assert 10 < sum(kinds) < 30
 
 
 def test_smoothing_spreads_a_share_over_all_classes():
@@ -93,7 +148,71 @@ def test_smoothing_spreads_a_share_over_all_classes():
     )
 
 
-@pytest.mark.parametrize("normalization", ["channel", "pixel_mean", "unit"])
+def layers(*augmentations):
+    return tuple(keras.layers.serialize(layer) for layer in augmentations)
+
+
+PICTURES = RNG.integers(0, 256, (6, 8, 8, 3), dtype="uint8")
+
+
+def test_layers_of_keras_draw_by_the_given_seed_alone():
+    recipe = layers(keras.layers.RandomBrightness(0.5), keras.layers.RandomFlip("vertical"))
+    once, again = LayerAugmentation(recipe), LayerAugmentation(recipe)
+    first = once(PICTURES, (0, 1, 2))
+    other = once(PICTURES, (0, 1, 3))
+    assert first.shape == PICTURES.shape
+    assert first.dtype == np.float32
+    assert first.min() >= 0
+    assert 200 < first.max() <= 255
+    assert np.abs(first - PICTURES).max() > 1
+    assert np.abs(first - other).max() > 1
+    np.testing.assert_array_equal(again(PICTURES, (0, 1, 2)), first)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX compiles each of its operations: many seconds")
+@pytest.mark.filterwarnings("ignore:Tensor.T is deprecated on 0-D tensors:UserWarning")  # RandAugment's, on PyTorch
+def test_layers_within_layers_draw_by_the_seed_too():
+    """RandAugment holds a layer for each operation, and each of them a seed of its own."""
+    recipe = layers(keras.layers.RandAugment((0, 255), num_ops=1, factor=1.0))
+    augment, again = LayerAugmentation(recipe), LayerAugmentation(recipe)
+    batches = [augment(PICTURES, (seed,)) for seed in range(4)]
+    for seed in (2, 0):
+        np.testing.assert_array_equal(again(PICTURES, (seed,)), batches[seed])
+    assert len({batch.tobytes() for batch in batches}) > 1
+
+
+def test_layers_of_keras_see_channels_last_whatever_the_setting():
+    keras.config.set_image_data_format("channels_first")
+    flip = layers(keras.layers.RandomFlip("vertical"))
+    flipped = LayerAugmentation(flip)(PICTURES, (0,))
+    assert keras.config.image_data_format() == "channels_first"
+    kept = [np.array_equal(a, b) for a, b in zip(flipped, PICTURES, strict=True)]
+    turned = [np.array_equal(a, b[::-1]) for a, b in zip(flipped, PICTURES, strict=True)]
+    assert all(a != b for a, b in zip(kept, turned, strict=True))
+    assert any(turned)
+
+
+@pytest.mark.parametrize("wrap", [lambda layer: layer, lambda layer: keras.layers.Pipeline([layer])])
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (keras.layers.MixUp, r"received: MixUp.*recipe's mixup or cutmix"),
+        (keras.layers.CutMix, r"received: CutMix.*recipe's mixup or cutmix"),
+        (keras.layers.AugMix, r"received: AugMix, which draws from Python's.*Use RandAugment"),
+    ],
+)
+def test_layers_that_mix_pictures_or_cannot_be_repeated_are_refused(layer, message, wrap):
+    with pytest.raises(ValueError, match=message):
+        LayerAugmentation(layers(wrap(layer())))
+
+
+def test_layers_that_change_the_size_are_refused():
+    augment = LayerAugmentation(layers(keras.layers.CenterCrop(4, 4, name="crop")))
+    with pytest.raises(ValueError, match=r"keep the shape \(6, 8, 8, 3\); received: crop with \(6, 4, 4, 3\)"):
+        augment(PICTURES, (0,))
+
+
+@pytest.mark.parametrize("normalization", ["channel", "pixel_mean", "unit", "imagenet", "none"])
 def test_normalizations(normalization):
     x = RNG.integers(0, 256, (50, 6, 6, 3), dtype="uint8")
     mean, std = arrays.statistics(x, normalization)
@@ -102,6 +221,20 @@ def test_normalizations(normalization):
         "channel": (x - x.mean((0, 1, 2))) / x.std((0, 1, 2)),
         "pixel_mean": x - x.mean(0),
         "unit": x / 255,
+        "imagenet": (x / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225],
+        "none": x,
     }[normalization]
     np.testing.assert_allclose(normalized, expected, atol=1e-4)
     assert normalized.dtype == np.float32
+
+
+def test_normalising_changes_no_picture_of_the_callers():
+    x = np.ones((2, 3, 3, 1), "float32")
+    assert (arrays.normalize(x, [1.0], [0.0]) == 0).all(), "a constant channel's deviation counts as 1"
+    assert (x == 1).all()
+    assert arrays.normalize(x[:0], [1.0], [1.0]).shape == (0, 3, 3, 1)
+
+
+def test_imagenets_statistics_are_of_three_channels():
+    with pytest.raises(ValueError, match=r"3 channels.*received: 1 channels"):
+        arrays.statistics(np.zeros((2, 4, 4, 1), "uint8"), "imagenet")

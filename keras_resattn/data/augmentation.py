@@ -1,98 +1,302 @@
-"""What happens to training pictures: vectorised, drawn for each picture, and repeatable from a generator.
+"""What happens to training pictures: drawn for each picture, and repeatable from a generator.
 
-`keras.layers.RandomCrop` draws one place for a whole batch, and the other layers of `keras.layers` draw from a state
-of their own; here a batch depends on its generator alone, so that a resumed run sees what the unbroken one would have.
+All draws of a batch are made first, as a `Plan` of small arrays, and carried out afterwards: here by NumPy, or by
+`keras_resattn.data.on_device` where the pictures lie. The same plan gives the same pictures in both places.
+
+`keras.layers.RandomCrop` draws one place for a whole batch; the other layers of `keras.layers` draw from a state of
+their own, so that `keras.layers.MixUp` and `CutMix` could be shared neither with NumPy nor with the device, and would
+not mix integer labels: recipes say `mixup` and `cutmix` instead. Layers that change pictures alone are welcome, see
+`LayerAugmentation`.
 """
 
+import contextlib
+import copy
+import dataclasses
+import math
+import threading
+from dataclasses import dataclass
+
+import keras
 import numpy as np
 
+AREAS = (0.08, 1.0)  # shares of the picture's area
+LOG_RATIOS = (math.log(3 / 4), math.log(4 / 3))  # of width / height
+# Values worked on at once: what is in between stays in the processor's cache, and takes no new memory.
+AT_ONCE = 2**16
 
-def random_crop(x, pad, rng, mode="zeros"):
-    """Pads each picture and crops it back to its size, at a place drawn for each.
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is drawn for a batch of `n` pictures; `None` for what the recipe does not do.
+
+    Attributes:
+        offsets: `(n, 2)`, int32: row and column of the padded picture where the crop begins.
+        flips: `(n,)`, bool: whether to mirror left to right.
+        crops: `(n, 4)`, float32: area share, aspect ratio (width / height), and the shares of the free margin that
+            lie above and left, for `Source.read`.
+        cutout: `(n, 2)`, int32: row and column of the centre of the blanked square.
+        partner: `(n,)`, int32: the picture of the batch that each is mixed with.
+        share: `(n,)`, float32: share of each picture's own label; and of its own pixels, with mixup.
+        boxes: `(n, 4)`, int32: top, bottom, left and right (bottom and right excluded) of what CutMix pastes; `None`
+            with mixup.
+    """
+
+    offsets: np.ndarray | None = None
+    flips: np.ndarray | None = None
+    crops: np.ndarray | None = None
+    cutout: np.ndarray | None = None
+    partner: np.ndarray | None = None
+    share: np.ndarray | None = None
+    boxes: np.ndarray | None = None
+
+    def take(self, pictures):
+        """Returns the plan of some pictures of the batch, by index. `partner` still counts in the whole batch."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return Plan(**{name: None if value is None else value[pictures] for name, value in fields.items()})
+
+
+def draw_plan(recipe, n, size, rng):
+    """Draws what happens to a batch.
 
     Args:
-        x: Array of shape `(n, h, w, c)`.
-        pad: Pixels of padding on each side; 0 returns `x`.
+        recipe: A `Recipe`: its fields `crop`, `pad`, `flip`, `cutout`, `mixup` and `cutmix` count.
+        n: Pictures in the batch.
+        size: `(height, width)` of the pictures that the network takes.
         rng: A `numpy.random.Generator`.
-        mode: `"zeros"`, or `"reflect"` for the picture's own mirror image.
+
+    Returns:
+        A `Plan`. Inception's crops have an area of 8 to 100 % of the picture and an aspect ratio of 3/4 to 4/3, the
+        logarithm of which is uniform. With both mixup and CutMix, the batch gets one of the two.
+
+    Sources: Szegedy et al., "Going Deeper with Convolutions" (CVPR 2015); DeVries and Taylor, "Improved Regularization
+    of Convolutional Neural Networks with Cutout" (2017); Zhang et al., "mixup: Beyond Empirical Risk Minimization"
+    (ICLR 2018); Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers" (ICCV 2019).
     """
-    if pad == 0:
+    height, width = size
+    drawn = {}
+    # The order of the draws is part of what a seed means: a run is repeated draw by draw.
+    if recipe.crop == "inception":
+        ratio = np.exp(rng.uniform(*LOG_RATIOS, n))
+        drawn["crops"] = np.stack([rng.uniform(*AREAS, n), ratio, rng.random(n), rng.random(n)], 1).astype("float32")
+    elif recipe.pad:
+        drawn["offsets"] = _pairs(rng, n, 2 * recipe.pad + 1, 2 * recipe.pad + 1)
+    if recipe.flip:
+        drawn["flips"] = rng.random(n) < 0.5
+    if recipe.cutout:
+        drawn["cutout"] = _pairs(rng, n, height, width)
+    mixes = [name for name in ("mixup", "cutmix") if getattr(recipe, name)]
+    if mixes:
+        name = mixes[rng.integers(len(mixes))]
+        alpha = getattr(recipe, name)
+        share = rng.beta(alpha, alpha, n)
+        drawn["partner"] = rng.permutation(n).astype("int32")
+        if name == "cutmix":
+            drawn["boxes"], share = _boxes(share, _pairs(rng, n, height, width), height, width)
+        drawn["share"] = share.astype("float32")
+    return Plan(**drawn)
+
+
+def _pairs(rng, n, rows, columns):
+    return np.stack([rng.integers(0, rows, n), rng.integers(0, columns, n)], 1).astype("int32")
+
+
+def _boxes(share, centres, height, width):
+    """CutMix' boxes, clipped to the picture, and the share of it that they really leave."""
+    side = np.sqrt(1 - share)
+    edges = []
+    for centre, length in zip(centres.T, (height, width), strict=True):
+        size = np.rint(side * length).astype("int32")
+        first = centre - size // 2
+        edges += [np.clip(first, 0, length), np.clip(first + size, 0, length)]
+    boxes = np.stack(edges, 1).astype("int32")
+    area = (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2])
+    return boxes, 1 - area / (height * width)
+
+
+def crop_and_flip(x, plan, pad=0, pad_mode="zeros"):
+    """Crops each padded picture back to its size, and mirrors it, as the plan says: gathers of pixels.
+
+    Args:
+        x: Pictures, `(n, h, w, c)`. Never changed; returned as they are where there is nothing to do.
+        plan: A `Plan` for these pictures.
+        pad: Pixels of padding on each side.
+        pad_mode: `"zeros"`, or `"reflect"` for the picture's own mirror image.
+    """
+    if plan.offsets is None and plan.flips is None:
         return x
-    n, height, width, _ = x.shape
-    margins = ((0, 0), (pad, pad), (pad, pad), (0, 0))
-    padded = np.pad(x, margins) if mode == "zeros" else np.pad(x, margins, mode=mode)
-    rows = rng.integers(0, 2 * pad + 1, (n, 1)) + np.arange(height)
-    columns = rng.integers(0, 2 * pad + 1, (n, 1)) + np.arange(width)
-    return padded[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    cropped = np.empty_like(x, order="C")
+    for some in pieces(len(x), x.shape[1:]):
+        cropped[some] = _gathered(x[some], plan.take(some), pad, pad_mode)
+    return cropped
 
 
-def random_flip(x, rng):
-    """Mirrors each picture left to right with probability one half."""
-    flipped = rng.random(len(x)) < 0.5
-    return np.where(flipped[:, None, None, None], x[:, :, ::-1], x)
+def pieces(n, shape):
+    """Yields slices of `n` pictures of a shape, some at a time."""
+    step = max(1, AT_ONCE // math.prod(shape))
+    yield from (slice(first, min(first + step, n)) for first in range(0, n, step))
 
 
-def cutout(x, size, rng):
-    """Sets a square of each picture to zero, the mean of normalised pictures.
+def _gathered(x, plan, pad, pad_mode):
+    n, height, width, channels = x.shape
+    pad = 0 if plan.offsets is None else pad
+    rows = np.broadcast_to(np.arange(height) - pad, (n, height))
+    columns = np.broadcast_to(np.arange(width) - pad, (n, width))
+    if plan.offsets is not None:
+        rows, columns = rows + plan.offsets[:, :1], columns + plan.offsets[:, 1:]
+    if plan.flips is not None:
+        columns = np.where(plan.flips[:, None], columns[:, ::-1], columns)
+    if pad and pad_mode == "reflect":
+        rows, columns = _reflected(rows, height), _reflected(columns, width)
+    elif pad:
+        padded = np.zeros((n, height + 2 * pad, width + 2 * pad, channels), x.dtype)
+        padded[:, pad:-pad, pad:-pad] = x
+        x, rows, columns = padded, rows + pad, columns + pad
+    lines = np.arange(n)[:, None] * x.shape[1] + rows
+    # All are inside; "clip" spares NumPy a pass that checks it.
+    return x.reshape(-1, channels).take((lines * x.shape[2])[:, :, None] + columns[:, None, :], axis=0, mode="clip")
+
+
+def _reflected(positions, length):
+    period = max(2 * length - 2, 1)
+    positions = positions % period
+    return np.minimum(positions, 2 * length - 2 - positions)
+
+
+def cutout(x, centres, size):
+    """Sets a square of each picture to zero, the mean of normalised pictures, in place.
 
     Args:
         x: Normalised pictures, `(n, h, w, c)`.
-        size: Side of the square in pixels; its centre is any pixel, so that it may reach over the edge. 0 returns `x`.
-        rng: A `numpy.random.Generator`.
-
-    Source: DeVries and Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout" (2017).
+        centres: Row and column of the squares' centres, `(n, 2)`; a square may reach over the edge.
+        size: Side of the square in pixels.
     """
-    if size == 0:
-        return x
-    n, height, width, _ = x.shape
-    inside = _inside(rng.integers(0, height, n), size, height)[:, :, None]
-    inside = inside & _inside(rng.integers(0, width, n), size, width)[:, None, :]
-    return np.where(inside[..., None], np.zeros((), x.dtype), x)
+    first = centres - size // 2
+    # A loop over pictures writes the squares alone: some ten times faster than a mask over all pixels.
+    for picture, top, bottom, left, right in zip(x, *_ends(first[:, 0], size), *_ends(first[:, 1], size), strict=True):
+        picture[top:bottom, left:right] = 0
 
 
-def mixup(x, y, alpha, rng):
-    """Averages each picture and its label with those of another of the batch, by a share drawn for each.
+def _ends(first, size):
+    return np.maximum(first, 0).tolist(), np.maximum(first + size, 0).tolist()
+
+
+def mix(pictures, own, other, plan, shape):
+    """Mixes pictures with their partners: by share (mixup), or by box (CutMix).
 
     Args:
-        x: Normalised pictures, `(n, h, w, c)`.
-        y: Labels as shares, `(n, classes)`.
-        alpha: Both parameters of the beta distribution that shares are drawn from.
-        rng: A `numpy.random.Generator`.
-
-    Source: Zhang et al., "mixup: Beyond Empirical Risk Minimization" (ICLR 2018).
+        pictures: A function from indices to pictures, a new array `(n, h, w, c)`, normalised, float32.
+        own: Which of them are mixed, `(n,)`.
+        other: Their partners, `(n,)`.
+        plan: A `Plan` for the `n` pictures.
+        shape: `(h, w, c)`.
     """
-    share = rng.beta(alpha, alpha, len(x)).astype(x.dtype)
-    other = rng.permutation(len(x))
-    by_picture = share[:, None, None, None]
-    return by_picture * x + (1 - by_picture) * x[other], _mixed(y, other, share)
+    mixed = np.empty((len(own), *shape), "float32")
+    for some in pieces(len(own), shape):
+        x, partners = pictures(own[some]), pictures(other[some])
+        if plan.boxes is None:
+            share = plan.share[some, None, None, None]
+            x *= share
+            partners *= 1 - share
+            x += partners
+        else:
+            for picture, partner, (top, bottom, left, right) in zip(
+                x, partners, plan.boxes[some].tolist(), strict=True
+            ):
+                picture[top:bottom, left:right] = partner[top:bottom, left:right]
+        mixed[some] = x
+    return mixed
 
 
-def cutmix(x, y, alpha, rng):
-    """Pastes into each picture a box of another of the batch; labels are mixed by the box' area.
+def mixed_labels(y, plan):
+    """Mixes labels as shares, `(n, classes)` float32, of a whole batch by its plan."""
+    if plan.partner is None:
+        return y
+    share = plan.share[:, None]
+    return share * y + (1 - share) * y[plan.partner]
+
+
+class LayerAugmentation:
+    """Augmentation layers of Keras, made repeatable: `keras.layers.RandAugment`, `RandomErasing` and so on.
+
+    Before each call the seeds of all layers are set, so that what they draw depends on the given seed alone (and on
+    the backend: each draws other numbers). Whether a layer draws for each picture or once for the batch is its own
+    affair. They run on the CPU, one batch at a time: their seeds are state.
 
     Args:
-        x: Pictures, `(n, h, w, c)`.
-        y: Labels as shares, `(n, classes)`.
-        alpha: Both parameters of the beta distribution that the share of what stays is drawn from.
-        rng: A `numpy.random.Generator`.
+        layers: Layers as `keras.layers.serialize` writes them.
 
-    Source: Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers" (ICCV 2019).
+    Raises:
+        ValueError: for a layer that mixes pictures (see `mixup` and `cutmix` of a recipe), for `AugMix`, which cannot
+            be repeated, or one that cannot be made from its configuration.
     """
-    n, height, width, _ = x.shape
-    side = np.sqrt(1 - rng.beta(alpha, alpha, n))
-    other = rng.permutation(n)
-    inside = _inside(rng.integers(0, height, n), np.rint(side * height).astype(int), height)[:, :, None]
-    inside = inside & _inside(rng.integers(0, width, n), np.rint(side * width).astype(int), width)[:, None, :]
-    share = 1 - inside.mean((1, 2), dtype=x.dtype)
-    return np.where(inside[..., None], x[other], x), _mixed(y, other, share)
+
+    def __init__(self, layers):
+        self._lock = threading.Lock()
+        with keras.device("cpu"), _channels_last():
+            self.layers = [keras.layers.deserialize(_in_channels_last(layer)) for layer in layers]
+        for layer in self.layers:
+            _check_layer(layer)
+
+    def __call__(self, x, seed):
+        """Augments a batch.
+
+        Args:
+            x: Pictures, `(n, h, w, c)`, 0 to 255.
+            seed: A tuple of integers from 0 up.
+
+        Returns:
+            Pictures of the same shape, 0 to 255, float32.
+
+        Raises:
+            ValueError: if a layer changes the pictures' shape.
+        """
+        with self._lock, keras.device("cpu"):
+            self._set_seeds(seed)
+            y = keras.ops.convert_to_tensor(x.astype("float32"))
+            for layer in self.layers:
+                y = layer(y, training=True)
+                if tuple(y.shape) != x.shape:
+                    raise ValueError(
+                        f"Expected layers that keep the shape {x.shape}; received: {layer.name} with {tuple(y.shape)}."
+                    )
+            return np.array(keras.ops.convert_to_numpy(y), "float32")
+
+    def _set_seeds(self, seed):
+        states = [v for layer in self.layers for v in layer.variables if v.path.endswith("seed_generator_state")]
+        for number, state in enumerate(states):
+            # 31 bits: backends keep seeds in unsigned and in signed numbers.
+            word = int(np.random.SeedSequence((*seed, number)).generate_state(1)[0]) >> 1
+            state.assign(np.array([word, 0], state.dtype))
 
 
-def _inside(centre, size, length):
-    """Whether each of `length` positions lies in an interval of `size` around `centre`: `(n, length)`."""
-    first = (centre - np.asarray(size) // 2)[:, None]
-    positions = np.arange(length)
-    return (positions >= first) & (positions < first + np.reshape(size, (-1, 1)))
+def _check_layer(layer):
+    if isinstance(layer, (keras.layers.MixUp, keras.layers.CutMix)):
+        raise ValueError(
+            f"Expected layers that change pictures alone; received: {type(layer).__name__}, which mixes them. "
+            "Use the recipe's mixup or cutmix, which mix the labels too."
+        )
+    if isinstance(layer, keras.layers.AugMix):  # its choice of operations is random.choice's
+        raise ValueError(
+            "Expected layers that draw from Keras' seeds; received: AugMix, which draws from Python's, so that no run "
+            "could be repeated or resumed. Use RandAugment."
+        )
+    for inner in getattr(layer, "layers", ()):  # of a keras.layers.Pipeline
+        _check_layer(inner)
 
 
-def _mixed(y, other, share):
-    return (share[:, None] * y + (1 - share[:, None]) * y[other]).astype("float32")
+@contextlib.contextmanager
+def _channels_last():
+    """Keras' image data format for what is made inside: some layers of `keras.layers` know no other way."""
+    before = keras.config.image_data_format()
+    keras.config.set_image_data_format("channels_last")
+    try:
+        yield
+    finally:
+        keras.config.set_image_data_format(before)
+
+
+def _in_channels_last(layer):
+    layer = copy.deepcopy(layer)
+    if isinstance(layer, dict) and "data_format" in layer.get("config", {}):
+        layer["config"]["data_format"] = "channels_last"
+    return layer

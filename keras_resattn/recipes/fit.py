@@ -1,247 +1,256 @@
 """Training a network by a recipe: compile, fit, log, checkpoint, resume, report."""
 
-import csv
 import dataclasses
 import functools
-import hashlib
-import importlib.metadata
-import json
-import os
-import platform
-import subprocess
-import time
-from dataclasses import dataclass
-from pathlib import Path
+import importlib.util
 
 import keras
-import numpy as np
 
-from keras_resattn.data import TrainingBatches, check_pictures, load_npz, network_input
-from keras_resattn.data.arrays import normalize, smoothed, statistics
+from keras_resattn.data.arrays import normalize
+from keras_resattn.data.batches import TrainingBatches
+from keras_resattn.data.label_noise import with_label_noise
+from keras_resattn.data.on_device import on_device
+from keras_resattn.data.ordered import OrderedBatches
+from keras_resattn.data.sources import Stream, open_source
 from keras_resattn.files import atomic_write
 from keras_resattn.layers import Rectify
 from keras_resattn.losses import NegativeLogLikelihood
-from keras_resattn.recipes.recipe import get_recipe
+from keras_resattn.recipes import engines
+from keras_resattn.recipes.loop import Loop, Progress
+from keras_resattn.recipes.named import get_recipe
+from keras_resattn.recipes.report import Report, best_on_validation, environment, plot_history
+from keras_resattn.recipes.run import RunFolder
 
-CHECKPOINT = "checkpoint.weights.h5"
 WEIGHTS = "model.weights.h5"
 
 
-@dataclass(frozen=True)
-class Report:
-    """What came out of a run: figures of the last epoch, never of the best one.
-
-    Attributes:
-        network: Name of the model.
-        recipe: The recipe's fields.
-        metrics: The log's last row: loss and accuracy on training data and, if given, validation data.
-        mean: What was subtracted from pictures (0 to 255): of each channel, or the mean picture.
-        std: What they were then divided by, for each channel.
-        training_pictures: Number of training pictures.
-        seconds: Wall time of all epochs, resumed parts included.
-        environment: Backend, versions, processor, processor count and git revision of the last session.
-        history: All rows of the log.
-    """
-
-    network: str
-    recipe: dict
-    metrics: dict
-    mean: list
-    std: list
-    training_pictures: int
-    seconds: float
-    environment: dict
-    history: list
-
-
-def compile_and_fit(model, recipe, data, *, validation_data=None, run_dir=None, resume=True, verbose=1):
+def compile_and_fit(
+    model,
+    recipe,
+    data,
+    *,
+    validation_data=None,
+    run_dir=None,
+    resume=True,
+    verbose=1,
+    statistics=None,
+    data_dir=None,
+    device_data=False,
+    checkpoint_steps=None,
+    jit_compile="auto",
+    steps_per_execution=1,
+    callbacks=(),
+):
     """Trains `model` by `recipe`.
 
     Pictures are normalised as the recipe says, by the training set's statistics, which the report holds. With
     `ema`, validation and the final weights are those of the moving average; batch normalisation's statistics are
-    moving averages already. Each epoch's end writes a row of the log and a checkpoint; a run that was killed goes
-    on after its last finished epoch, with the data in the order that it would have had.
+    moving averages already.
+
+    A run with a `run_dir` may be killed at any moment. The same call goes on from its last checkpoint, with the data
+    in the order that it would have had, and ends with the same weights: bit for bit where the backend's arithmetic is
+    repeatable, as it is on a CPU. There is a checkpoint at the end of each epoch and every five minutes. Ctrl-C
+    finishes the running step, writes one, and leaves the model as it then is; a scheduler's SIGTERM does the same.
 
     Args:
         model: A classifier over `(n, h, w, c)` pictures that returns softmax probabilities or logits. With gated
             attention, `classifier_activation=None` trains by the authors' loss.
         recipe: A `Recipe`, or the name of one of `RECIPES`.
-        data: `(x, y)`, or the path of an `.npz` file with `x_train` and `y_train`. Pictures 0 to 255,
-            integer labels.
-        validation_data: `(x, y)` measured after every epoch, or `None`.
-        run_dir: Folder for `log.csv`, `checkpoint.weights.h5`, `recipe.json` and, at the end,
-            `model.weights.h5` and `report.json`; `None` writes nothing.
+        data: What `keras_resattn.data.open_source` takes: `(x, y)`, the path of an `.npz` file or of a folder of class
+            folders, a name such as `"cifar10"`, a `tf.data.Dataset`, `PyDataset`, PyTorch `DataLoader` and others.
+            Pictures 0 to 255, integer labels.
+        validation_data: Data measured after every epoch, or `None`.
+        run_dir: Folder for `log.csv`, `checkpoint.npz`, `recipe.json` and, at the end, `model.weights.h5`,
+            `report.json` and (with matplotlib) `history.png`; `None` writes nothing.
         resume: Whether to go on with the run that `run_dir` holds.
         verbose: Keras' verbosity: 1 is a progress bar, 2 a line for each epoch, 0 nothing.
+        statistics: `(mean, std)` to normalise by in place of the training set's own, of pictures 0 to 255, for weights
+            that were trained with them.
+        data_dir: Where TensorFlow Datasets lie, for data by name.
+        device_data: Whether all pictures lie on the device as uint8, and are cropped, flipped, normalised and mixed
+            there in the compiled step: for accelerators, and data that fit their memory. Arrays only, without
+            `augment` and Inception's crops.
+        checkpoint_steps: Steps between checkpoints inside an epoch; `None`: one every five minutes.
+        jit_compile: As in `keras.Model.compile`.
+        steps_per_execution: As in `keras.Model.compile`; has to divide the steps of an epoch.
+        callbacks: More Keras callbacks, such as `keras.callbacks.TensorBoard`.
 
     Returns:
         A `Report`. The model is trained in place and stays compiled.
 
     Raises:
-        ValueError: before any work, for an unknown recipe, data that does not fit the model, fewer
-            pictures than a batch, or a `run_dir` that holds another run.
-        FloatingPointError: if the loss is no longer a finite number; the last checkpoint is a good one.
+        ValueError: before any work, for an unknown recipe or data set, data that does not fit the model, fewer
+            pictures than a batch, a model of another precision or dropout than the recipe's, or a `run_dir` that holds
+            another run.
+        FloatingPointError: if the loss is no longer a finite number; it names the step, its pictures and the last good
+            checkpoint.
+        OSError: if a checkpoint cannot be written; the one before it stays.
+        KeyboardInterrupt: after Ctrl-C, in good order.
     """
     recipe = get_recipe(recipe)
+    _check_model(model, recipe)
+    engine = engines.current()
+    engine.check(model, recipe, jit_compile, device_data)
     classes = model.output_shape[-1]
-    x, y = _training_arrays(data, classes)
-    _check_fits(model, x, recipe)
-    mean, std = statistics(x, recipe.normalization)
-    if validation_data is not None:
-        x_val, y_val = validation_data
-        y_val = check_pictures(x_val, y_val, classes)
-        y_val = smoothed(y_val, classes) if recipe.mixes_labels else y_val
-        validation_data = (network_input(x_val, mean, std), y_val)
-
-    steps = len(x) // recipe.batch_size
-    epochs = recipe.length(steps)
-    model.compile(optimizer=recipe.optimizer(steps), loss=_loss(model, recipe.mixes_labels), metrics=["accuracy"])
-    run = _Run(
-        run_dir, {"network": model.name, "recipe": dataclasses.asdict(recipe), "data": _fingerprint(x, y)}, resume
+    source, validation = (
+        None if given is None else open_source(given, split=split, data_dir=data_dir)
+        for given, split in ((data, "train"), (validation_data, "validation"))
     )
-    first_epoch = run.restore(model, steps)
-    if first_epoch < epochs:
-        averages = [keras.callbacks.SwapEMAWeights()] if recipe.ema is not None else []
-        model.fit(
-            TrainingBatches(x, y, recipe, functools.partial(normalize, mean=mean, std=std), classes, first_epoch),
-            steps_per_epoch=steps,
-            epochs=epochs,
-            initial_epoch=first_epoch,
-            validation_data=validation_data,
-            callbacks=[keras.callbacks.TerminateOnNaN(), *averages, run],
-            shuffle=False,
-            verbose=verbose,
-        )
-        run.raise_if_diverged()
+    size = _check_fits(model, source, recipe, classes)
+    if validation is not None:
+        _check_fits(model, validation, recipe, classes)
+    source = with_label_noise(source, recipe.label_noise, classes, recipe.seed)
+    mean, std = source.statistics(recipe.normalization, size) if statistics is None else statistics
+    if isinstance(source, Stream):  # each process may have measured its own part
+        mean, std = engine.first(mean, std)
+
+    trained, batches, validation, left_out = _feeds(
+        model, source, recipe, (mean, std), size, classes, validation, device_data, engine
+    )
+    per_epoch = batches.steps_per_epoch
+    steps, epochs = recipe.steps(per_epoch), recipe.length(per_epoch)
+    _check_loop(steps_per_execution, checkpoint_steps, per_epoch, steps)
+    identity = {"network": model.name, "recipe": dataclasses.asdict(recipe), "data": source.fingerprint()}
+    engine.same("the number of steps of an epoch", per_epoch)
+    with engine.together():
+        folder = RunFolder(run_dir, identity, resume or engine.rank > 0, writes=engine.rank == 0)
+        loop = Loop(folder, steps, per_epoch, batches.rows, recipe.batch_size, checkpoint_steps, left_out, engine)
+        loop.restore()
+    engine.same("the step to go on from (run_dir has to be on a file system of all processes)", loop.done)
+    trained.compile(
+        optimizer=engine.make_optimizer(recipe, per_epoch),
+        loss=_loss(model, recipe.mixes_labels),
+        weighted_metrics=["accuracy"],  # as unweighted ones where nothing has a weight
+        jit_compile=jit_compile,
+        steps_per_execution=steps_per_execution,
+    )
+    trained.optimizer.build(trained.trainable_variables)
+    if loop.done < steps:
+        with engine.around(trained):
+            _fit(trained, batches, validation, loop, epochs, verbose, callbacks, recipe, engine)
     else:  # what `fit` ends with, where weights are averaged
-        model.optimizer.finalize_variable_values(model.trainable_variables)
+        loop.assign(trained, metrics=False)
+        trained.optimizer.finalize_variable_values(trained.trainable_variables)
     report = Report(
         network=model.name,
         recipe=dataclasses.asdict(recipe),
-        metrics=run.rows[-1],
+        metrics=loop.rows[-1],
         mean=mean,
         std=std,
-        training_pictures=len(x),
-        seconds=round(sum(row["seconds"] for row in run.rows), 1),
+        training_pictures=per_epoch * recipe.batch_size if isinstance(source, Stream) else len(source),
+        seconds=round(sum(row["seconds"] for row in loop.rows), 1),
         environment=environment(),
-        history=run.rows,
+        history=loop.rows,
+        best_on_validation=best_on_validation(loop.rows),
+        precision=model.dtype_policy.name,
+        steps=steps,
+        processes=engine.processes,
     )
-    run.finish(model, report)
+    with engine.together():
+        _finish(model, folder, report)
     return report
 
 
-class _Run(keras.callbacks.Callback):
-    """The folder of a run: log and checkpoint after each epoch, weights and report at the end."""
-
-    def __init__(self, run_dir, identity, resume):
-        super().__init__()
-        self.folder = None if run_dir is None else Path(run_dir)
-        self.rows = []
-        self.diverged_in = None
-        if self.folder is None:
-            return
-        described = self.folder / "recipe.json"
-        if described.exists():
-            if not resume:
-                raise ValueError(
-                    f"Expected an empty run_dir with resume=False; {self.folder} holds a run. Pass another folder."
-                )
-            if json.loads(described.read_text()) != json.loads(json.dumps(identity)):
-                raise ValueError(
-                    f"Expected {described} to hold this network, recipe and data; it holds another run. "
-                    "Pass another run_dir."
-                )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        _write_text(described, json.dumps(identity, indent=2) + "\n")
-
-    def restore(self, model, steps_per_epoch):
-        """Loads the last checkpoint, if there is one, and returns the epoch to go on with."""
-        if self.folder is None or not (self.folder / CHECKPOINT).exists():
-            return 0
-        model.optimizer.build(model.trainable_variables)
-        model.load_weights(self.folder / CHECKPOINT)
-        epoch = int(keras.ops.convert_to_numpy(model.optimizer.iterations)) // steps_per_epoch
-        with open(self.folder / "log.csv", newline="") as file:
-            rows = [{key: _number(value) for key, value in row.items()} for row in csv.DictReader(file)]
-        self.rows = [row for row in rows if row["epoch"] <= epoch]
-        return epoch
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.started = time.monotonic()
-
-    def on_epoch_end(self, epoch, logs=None):
-        row = {"epoch": epoch + 1, **{key: float(value) for key, value in logs.items()}}
-        if not np.isfinite(row["loss"]):
-            self.diverged_in = epoch + 1
-            return
-        row["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        row["seconds"] = round(time.monotonic() - self.started, 1)
-        self.rows.append(row)
-        if self.folder is None:
-            return
-        # The log first: rows past the checkpoint are dropped on resuming, missing ones could not be remade.
-        with atomic_write(self.folder / "log.csv") as path, open(path, "w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(row))
-            writer.writeheader()
-            writer.writerows(self.rows)
-        with atomic_write(self.folder / CHECKPOINT) as path:
-            self.model.save_weights(path, overwrite=True)
-
-    def raise_if_diverged(self):
-        if self.diverged_in is not None:
-            kept = (
-                "Nothing was saved"
-                if not self.rows or self.folder is None
-                else f"{self.folder} holds epoch {len(self.rows)}"
-            )
-            raise FloatingPointError(
-                f"The loss of epoch {self.diverged_in} is not a finite number. {kept}. "
-                "Try a lower learning rate or a longer warm-up."
-            )
-
-    def finish(self, model, report):
-        if self.folder is not None:
-            with atomic_write(self.folder / WEIGHTS) as path:
-                _without_optimizer(model).save_weights(path, overwrite=True)
-            _write_text(self.folder / "report.json", json.dumps(dataclasses.asdict(report), indent=2) + "\n")
+def _feeds(model, source, recipe, statistics, size, classes, validation, device_data, engine):
+    """What `fit` is fed with: `(model to train, batches, validation batches, variables that no checkpoint holds)`."""
+    mean, std = statistics
+    if device_data:
+        trained, batches, validation = on_device(model, source, recipe, mean, std, validation=validation)
+        return trained, batches, validation, [v for v in trained.variables if v.dtype == "uint8"]
+    prepare = functools.partial(normalize, mean=mean, std=std)
+    batches = TrainingBatches(source, recipe, prepare, size=size, classes=classes, shard=engine.shard)
+    if validation is not None:
+        ordered = OrderedBatches if engine.devices == 1 else engine.evaluation
+        shares = classes if recipe.mixes_labels else None
+        validation = ordered(validation, recipe.batch_size, prepare, size=size, shares=shares)
+    return model, batches, validation, []
 
 
-def environment():
-    """Returns what a number depends on besides code and data: backend, versions, machine, git revision."""
-    backend = keras.backend.backend()
-    packages = ("keras", backend, "numpy")
-    return {
-        "backend": backend,
-        "versions": {name: _version(name) for name in packages},
-        "python": platform.python_version(),
-        "processor": _processor(),
-        "processors": os.cpu_count(),
-        "revision": _git_revision(),
-    }
+def _fit(model, batches, validation, loop, epochs, verbose, callbacks, recipe, engine):
+    verbose = verbose if engine.rank == 0 else 0
+    first_epoch, in_epoch = divmod(loop.done, loop.steps_per_epoch)
+    batches.first_epoch, batches.first_step = first_epoch, loop.done
+    if in_epoch or engine.metrics_first:  # metrics go on in their middle, and Keras makes them with the first batch
+        model.test_on_batch(*batches[in_epoch])
+        model.reset_metrics()
+    averages = [keras.callbacks.SwapEMAWeights()] if recipe.ema is not None else []
+    progress = [Progress(loop)] if verbose else []
+    with loop.around(model):
+        model.fit(
+            batches,
+            steps_per_epoch=loop.steps_per_epoch,
+            epochs=epochs,
+            initial_epoch=first_epoch,
+            validation_data=validation,
+            callbacks=[*averages, loop, *progress, *callbacks],
+            shuffle=False,
+            verbose=verbose,
+        )
 
 
-def _training_arrays(data, classes):
-    if isinstance(data, (str, os.PathLike)):
-        arrays = load_npz(data)
-        if "x_train" not in arrays or "y_train" not in arrays:
-            raise ValueError(f"Expected x_train and y_train in {data}; received: {', '.join(arrays)}.")
-        data = arrays["x_train"], arrays["y_train"]
-    x, y = data
-    return x, check_pictures(x, y, classes)
+def _finish(model, folder, report):
+    if not folder.writes:
+        return
+    with atomic_write(folder.path / WEIGHTS) as path:
+        # Without the optimizer, whose variables a model saves with its own.
+        keras.Model(model.inputs, model.outputs).save_weights(path, overwrite=True)
+    if importlib.util.find_spec("matplotlib"):
+        with atomic_write(folder.path / "history.png") as path:
+            plot_history(report.history).savefig(path, dpi=100)
+    folder.write_json("report.json", dataclasses.asdict(report))
 
 
-def _fingerprint(x, y):
-    return hashlib.sha256(np.ascontiguousarray(x).data).hexdigest() + hashlib.sha256(y.data).hexdigest()
+def _check_model(model, recipe):
+    if recipe.precision not in (None, model.dtype_policy.name):
+        raise ValueError(
+            f"Expected a network built under keras.config.set_dtype_policy({recipe.precision!r}), as the recipe says; "
+            f"received: one of {model.dtype_policy.name}."
+        )
+    rates = {layer.rate for layer in engines.sublayers(model) if isinstance(layer, keras.layers.Dropout)}
+    if recipe.dropout is not None and rates != ({recipe.dropout} - {0}):
+        raise ValueError(
+            f"Expected a network built with dropout={recipe.dropout}, as the recipe says; "
+            f"received: one with rates {sorted(rates) or 'none'}."
+        )
 
 
-def _check_fits(model, x, recipe):
-    expected = tuple(model.input_shape[1:])
+def _check_fits(model, source, recipe, classes):
+    """Returns the size of pictures that the network takes, `(h, w)`, after checking that `source` gives them."""
+    *size, channels = model.input_shape[1:]
     if keras.config.image_data_format() == "channels_first":
-        expected = (*expected[1:], expected[0])
-    if any(want is not None and want != got for want, got in zip(expected, x.shape[1:], strict=True)):
-        raise ValueError(f"Expected pictures of shape {expected} for {model.name}; received: {tuple(x.shape[1:])}.")
-    if len(x) < recipe.batch_size:
-        raise ValueError(f"Expected at least a batch of {recipe.batch_size} pictures; received: {len(x)}.")
+        channels, *size = model.input_shape[1:]
+    shape = source.picture_shape
+    expected = (*size, channels)
+    if shape is not None and recipe.crop == "pad" and not _same(expected, shape):
+        raise ValueError(f"Expected pictures of shape {expected} for {model.name}; received: {shape}.")
+    if None in size:
+        if shape is None:
+            raise ValueError(
+                f"Expected a network with a fixed size for pictures of different ones; received: {model.name}, "
+                f"{tuple(size)}. Build it with input_shape."
+            )
+        size = [got if want is None else want for want, got in zip(size, shape[:2], strict=True)]
+    source.check_labels(classes)
+    return tuple(size)
+
+
+def _same(expected, shape):
+    return all(want in (None, got) for want, got in zip(expected, shape, strict=True))
+
+
+def _check_loop(size, checkpoint_steps, per_epoch, steps):
+    if keras.backend.backend() == "torch" and size != 1:
+        raise ValueError(f"Expected steps_per_execution=1 on PyTorch; received: steps_per_execution={size}.")
+    if size < 1 or per_epoch % size or steps % size:
+        raise ValueError(
+            f"Expected steps_per_execution to divide the {per_epoch} steps of an epoch and the {steps} of the run; "
+            f"received: steps_per_execution={size}."
+        )
+    if checkpoint_steps is not None and checkpoint_steps < 1:
+        raise ValueError(
+            "Expected checkpoint_steps to be a positive integer, or None; "
+            f"received: checkpoint_steps={checkpoint_steps}."
+        )
 
 
 def _loss(model, mixes_labels):
@@ -252,42 +261,3 @@ def _loss(model, mixes_labels):
     if mixes_labels:
         return keras.losses.CategoricalCrossentropy(from_logits=returns_logits)
     return keras.losses.SparseCategoricalCrossentropy(from_logits=returns_logits)
-
-
-def _without_optimizer(model):
-    return keras.Model(model.inputs, model.outputs)
-
-
-def _number(text):
-    value = float(text)
-    return int(value) if value.is_integer() and "." not in text else value
-
-
-def _write_text(path, text):
-    with atomic_write(path) as partial:
-        partial.write_text(text)
-
-
-def _version(package):
-    for name in (package, f"{package}-cpu"):
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None
-
-
-def _processor():
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def _git_revision():
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -7,34 +7,39 @@ from dataclasses import dataclass
 
 import keras
 
-from keras_resattn.recipes.optimizer import CoupledSGD
+from keras_resattn.recipes.optimizer import CoupledAdam, CoupledSGD, WarmUp
 
-SCHEDULES = ("cosine", "steps")
-PADDINGS = ("zeros", "reflect")
-NORMALIZATIONS = ("channel", "pixel_mean", "unit")
+CHOICES = {
+    "optimizer": ("sgd", "adam"),
+    "schedule": ("cosine", "steps"),
+    "crop": ("pad", "inception"),
+    "pad_mode": ("zeros", "reflect"),
+    "normalization": ("channel", "pixel_mean", "unit", "imagenet", "none"),
+    "precision": (None, "float32", "mixed_bfloat16", "mixed_float16"),
+}
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How a network is trained. Immutable; derive another with `recipe.replace(epochs=20)`.
 
-    The optimizer is SGD with momentum. Its schedule is counted in steps: `"cosine"` rises linearly from zero over
-    `warmup_epochs`, if any, and falls to zero along a cosine (with both, one cycle); `"steps"` is constant, and
-    multiplied by `decay` at each milestone.
+    Schedules are counted in steps. `"cosine"` falls to zero along a cosine; `"steps"` is constant, and multiplied by
+    `decay` at each milestone. Either may begin with a linear rise from zero over `warmup_epochs`; a cosine with one is
+    one cycle.
 
     Attributes:
         name: Name of the recipe.
-        source: Where it comes from, and where it differs from that.
+        source: Where it comes from.
         epochs: Passes over the training data; or `None`, and `iterations` instead.
         batch_size: Pictures in a step; the remainder of a pass is left out of that pass.
         learning_rate: The schedule's largest.
-        warmup_epochs: Length of the rise; only for `"cosine"`.
-        momentum: Momentum of SGD.
+        warmup_epochs: Length of the rise.
+        momentum: Momentum of SGD, and the first of Adam's.
         l2: Coupled weight decay of the kernels (batch normalisation and biases do not decay).
-        pad: Padding before the random crop back to size, in pixels on each side.
+        pad: Padding before the random crop back to size, in pixels on each side; only with `crop="pad"`.
         flip: Whether to mirror half of the pictures.
-        seed: Seed of the order of the data and of its augmentation. Initial weights are the caller's.
-        iterations: Steps, rounded up to whole epochs, so that a recipe can be stated as its paper does.
+        seed: Seed of the order of the data, its augmentation and its label noise. Initial weights are the caller's.
+        iterations: Steps, so that a recipe can be stated as its paper does. The last epoch may be a part of one.
         nesterov: Whether the momentum is Nesterov's.
         schedule: `"cosine"` or `"steps"`.
         milestones: Where `"steps"` falls, as shares of the whole length, in rising order.
@@ -42,13 +47,23 @@ class Recipe:
         decay_vectors: Whether batch normalisation and biases decay too, as with PyTorch's SGD.
         pad_mode: `"zeros"`, or `"reflect"` for the picture's own mirror image.
         normalization: `"channel"`: mean and standard deviation of each channel. `"pixel_mean"`: minus the mean picture.
-            `"unit"`: divided by 255.
+            `"unit"`: divided by 255. `"imagenet"`: ImageNet's mean and standard deviation. `"none"`: as it comes.
         cutout: Side of the square that is blanked in each picture, in pixels; 0 for none.
         mixup: Alpha of mixup's beta distribution; 0 for none.
         cutmix: Alpha of CutMix' beta distribution; 0 for none. With both, each batch gets one of the two.
         label_smoothing: Share of each label that is spread over all classes.
         ema: Momentum of an exponential moving average of the weights, which the network ends with; `None` for none.
         multipliers: Factors on the learning rate of groups of variables, `{pattern: factor}`, see `CoupledSGD`.
+        optimizer: `"sgd"` or `"adam"`.
+        crop: `"pad"`, or `"inception"`: 8 to 100 % of the picture's area, 3:4 to 4:3, resized to the network's size.
+        augment: `keras.layers` that augment pictures 0 to 255, or what `keras.layers.serialize` makes of them:
+            `augment=[keras.layers.RandAugment((0, 255))]`. They come after cropping and flipping.
+        label_noise: Share of training labels that are wrong, by the confusion matrix of Wang et al., Eq. 7.
+        clip: Largest norm of the whole gradient, decay included; `None` for no limit.
+        accumulate: Batches whose gradients are averaged for one update; schedules still count batches.
+        precision: Keras policy that the network must have been built under; `None` takes the network as it is.
+        dropout: Rate that the network must have been built with; `None` takes the network as it is.
+        differences: Where the source's text and code differ from each other, or from this recipe.
 
     Raises:
         ValueError: for a value out of range.
@@ -79,37 +94,62 @@ class Recipe:
     label_smoothing: float = 0.0
     ema: float | None = None
     multipliers: dict = dataclasses.field(default_factory=dict)
+    optimizer: str = "sgd"
+    crop: str = "pad"
+    augment: tuple = ()
+    label_noise: float = 0.0
+    clip: float | None = None
+    accumulate: int = 1
+    precision: str | None = None
+    dropout: float | None = None
+    differences: tuple = ()
 
     def __post_init__(self):
         self._check_types()
-        object.__setattr__(self, "milestones", tuple(self.milestones))
-        choices = {"schedule": SCHEDULES, "pad_mode": PADDINGS, "normalization": NORMALIZATIONS}
-        for field, values in choices.items():
+        layers = [keras.layers.serialize(a) if isinstance(a, keras.Layer) else a for a in self.augment]
+        # As JSON has it, so that a recipe equals the one read back.
+        object.__setattr__(self, "augment", tuple(json.loads(json.dumps(layers))))
+        for field in ("milestones", "differences"):
+            object.__setattr__(self, field, tuple(getattr(self, field)))
+        for field, values in CHOICES.items():
             self._require(field, getattr(self, field) in values, f"one of {', '.join(map(repr, values))}")
         self._check_length()
-        for field, least in (("batch_size", 1), ("pad", 0), ("seed", 0), ("cutout", 0)):
-            self._require(field, _is_count(getattr(self, field), least), f"an integer of at least {least}")
+        least = {"batch_size": 1, "pad": 0, "seed": 0, "cutout": 0, "accumulate": 1}
+        for field, lowest in least.items():
+            self._require(field, _is_count(getattr(self, field), lowest), f"an integer of at least {lowest}")
         for field in ("flip", "nesterov", "decay_vectors"):
             self._require(field, isinstance(getattr(self, field), bool), "True or False")
-        self._require("learning_rate", self.learning_rate > 0, "a positive number")
-        self._require("decay", 0 < self.decay <= 1, "a number above 0, up to 1")
-        for field in ("l2", "mixup", "cutmix"):
-            self._require(field, getattr(self, field) >= 0, "a number of at least 0")
-        for field in ("momentum", "label_smoothing"):
-            self._require(field, 0 <= getattr(self, field) < 1, "a number from 0 to below 1")
-        self._require("ema", self.ema is None or 0 <= self.ema < 1, "None, or a number from 0 to below 1")
-        factors = self.multipliers.values()
-        self._require("multipliers", all(factor >= 0 for factor in factors), "factors of at least 0 by pattern")
+        self._check_ranges()
 
     def _check_types(self):
         numbers = ("learning_rate", "warmup_epochs", "momentum", "l2", "decay", "mixup", "cutmix", "label_smoothing")
-        for field in numbers:
+        for field in (*numbers, "label_noise"):
             self._require(field, _is_number(getattr(self, field)), "a number")
-        self._require("ema", self.ema is None or _is_number(self.ema), "None, or a number from 0 to below 1")
+        for field in ("ema", "clip", "dropout"):
+            self._require(field, getattr(self, field) is None or _is_number(getattr(self, field)), "None, or a number")
         is_list = isinstance(self.milestones, (list, tuple)) and all(map(_is_number, self.milestones))
         self._require("milestones", is_list, "a list of numbers")
         is_dict = isinstance(self.multipliers, dict) and all(map(_is_number, self.multipliers.values()))
         self._require("multipliers", is_dict, "factors of at least 0 by pattern")
+        is_list = isinstance(self.augment, (list, tuple)) and all(map(_is_layer, self.augment))
+        self._require("augment", is_list, "a list of keras.layers, or of their serialised forms")
+        self._require("differences", isinstance(self.differences, (list, tuple)), "a list of sentences")
+
+    def _check_ranges(self):
+        self._require("learning_rate", self.learning_rate > 0, "a positive number")
+        self._require("decay", 0 < self.decay <= 1, "a number above 0, up to 1")
+        for field in ("l2", "mixup", "cutmix"):
+            self._require(field, getattr(self, field) >= 0, "a number of at least 0")
+        for field in ("momentum", "label_smoothing", "label_noise"):
+            self._require(field, 0 <= getattr(self, field) < 1, "a number from 0 to below 1")
+        for field in ("ema", "dropout"):
+            value = getattr(self, field)
+            self._require(field, value is None or 0 <= value < 1, "None, or a number from 0 to below 1")
+        self._require("clip", self.clip is None or self.clip > 0, "None, or a positive number")
+        factors = self.multipliers.values()
+        self._require("multipliers", all(factor >= 0 for factor in factors), "factors of at least 0 by pattern")
+        sgd = self.optimizer == "sgd"
+        self._require("multipliers", sgd or not self.multipliers, "empty with optimizer='adam', whose steps they miss")
 
     def _check_length(self):
         given = [field for field in ("epochs", "iterations") if getattr(self, field) is not None]
@@ -117,10 +157,9 @@ class Recipe:
         self._require(given[0], _is_count(getattr(self, given[0]), 1), "an integer of at least 1")
         longest = math.inf if self.epochs is None else self.epochs
         self._require("warmup_epochs", 0 <= self.warmup_epochs < longest, "a number from 0 to below epochs")
-        cosine = self.schedule == "cosine"
-        self._require("warmup_epochs", cosine or self.warmup_epochs == 0, "0 with schedule='steps'")
         rising = list(self.milestones) == sorted(set(self.milestones)) and all(0 < m < 1 for m in self.milestones)
         self._require("milestones", rising, "rising shares of the whole, between 0 and 1")
+        cosine = self.schedule == "cosine"
         self._require("milestones", not (cosine and self.milestones), "empty with schedule='cosine'")
 
     def _require(self, field, holds, expected):
@@ -158,38 +197,51 @@ class Recipe:
         """Whether a picture may belong to several classes, so that labels are shares and not integers."""
         return bool(self.mixup or self.cutmix or self.label_smoothing)
 
+    def steps(self, steps_per_epoch):
+        """Returns the number of steps, for epochs of so many."""
+        return self.iterations or self.epochs * steps_per_epoch
+
     def length(self, steps_per_epoch):
-        """Returns the number of epochs, for epochs of so many steps."""
-        return self.epochs or math.ceil(self.iterations / steps_per_epoch)
+        """Returns the number of epochs, the last one perhaps a part of one, for epochs of so many steps."""
+        return math.ceil(self.steps(steps_per_epoch) / steps_per_epoch)
 
     def learning_rate_schedule(self, steps_per_epoch):
-        """Returns the learning rate as a `keras.optimizers.schedules.LearningRateSchedule` over steps."""
-        steps = self.length(steps_per_epoch) * steps_per_epoch
-        if self.schedule == "steps":
-            values = [self.learning_rate * self.decay**i for i in range(len(self.milestones) + 1)]
-            # Keras changes the value after the boundary, not at it.
-            boundaries = [round(milestone * steps) - 1 for milestone in self.milestones]
-            return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)
-        warmup_steps = round(self.warmup_epochs * steps_per_epoch)
-        return keras.optimizers.schedules.CosineDecay(
-            initial_learning_rate=0.0 if warmup_steps else self.learning_rate,
-            decay_steps=steps - warmup_steps,
-            warmup_target=self.learning_rate if warmup_steps else None,
-            warmup_steps=warmup_steps,
-        )
+        """Returns the learning rate as a `keras.optimizers.schedules.LearningRateSchedule` over steps.
 
-    def optimizer(self, steps_per_epoch):
+        With `accumulate`, an update is made at the rate of the last of its steps.
+        """
+        steps = self.steps(steps_per_epoch)
+        warmup = round(self.warmup_epochs * steps_per_epoch)
+        if self.schedule == "cosine":
+            return keras.optimizers.schedules.CosineDecay(
+                initial_learning_rate=0.0 if warmup else self.learning_rate,
+                decay_steps=steps - warmup,
+                warmup_target=self.learning_rate if warmup else None,
+                warmup_steps=warmup,
+            )
+        values = [self.learning_rate * self.decay**i for i in range(len(self.milestones) + 1)]
+        # Keras changes the value after the boundary, not at it.
+        boundaries = [round(milestone * steps) - 1 for milestone in self.milestones]
+        if not boundaries:  # which Keras does not take
+            boundaries, values = [steps], values * 2
+        schedule = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)
+        return WarmUp(schedule, warmup) if warmup else schedule
+
+    def make_optimizer(self, steps_per_epoch):
         """Returns a new optimizer with this recipe's schedule, for epochs of so many steps."""
-        return CoupledSGD(
-            self.learning_rate_schedule(steps_per_epoch),
-            l2=self.l2,
-            decay_vectors=self.decay_vectors,
-            multipliers=self.multipliers,
-            momentum=self.momentum,
-            nesterov=self.nesterov and self.momentum > 0,
-            use_ema=self.ema is not None,
-            ema_momentum=0.99 if self.ema is None else self.ema,
-        )
+        shared = {
+            "l2": self.l2,
+            "decay_vectors": self.decay_vectors,
+            "global_clipnorm": self.clip,
+            "gradient_accumulation_steps": None if self.accumulate == 1 else self.accumulate,
+            "use_ema": self.ema is not None,
+            "ema_momentum": 0.99 if self.ema is None else self.ema,
+        }
+        rate = self.learning_rate_schedule(steps_per_epoch)
+        if self.optimizer == "adam":
+            return CoupledAdam(rate, beta_1=self.momentum, **shared)
+        nesterov = self.nesterov and self.momentum > 0
+        return CoupledSGD(rate, momentum=self.momentum, nesterov=nesterov, multipliers=self.multipliers, **shared)
 
 
 def _is_count(value, least):
@@ -200,100 +252,5 @@ def _is_number(value):
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-RECIPES = {
-    recipe.name: recipe
-    for recipe in (
-        Recipe(
-            name="cifar_one_cycle",
-            source=(
-                "Data, augmentation and optimizer of Wang et al. (CVPR 2017, Sec. 4.1); one cycle after Smith & Topin, "
-                "'Super-Convergence' (2018), in place of its 160k iterations, with a larger batch and decay to match"
-            ),
-            epochs=14,
-            batch_size=128,
-            learning_rate=0.2,
-            warmup_epochs=3,
-            l2=5e-4,
-        ),
-        Recipe(
-            name="resattn_cifar",
-            source=(
-                "Wang et al. (CVPR 2017), Sec. 4.1: 160k iterations of 64, rate divided by 10 at 64k and 96k. "
-                "The paper does not say whether batch normalisation decays; here it does not. Iterations are rounded "
-                "up to epochs"
-            ),
-            epochs=None,
-            iterations=160_000,
-            batch_size=64,
-            learning_rate=0.1,
-            l2=1e-4,
-            schedule="steps",
-            milestones=(0.4, 0.6),
-            normalization="pixel_mean",
-        ),
-        Recipe(
-            name="resattn_cifar_modern",
-            source=(
-                "What took re-implementations past the paper (PistonY's, 97.14 % with a network six times the size): "
-                "mixup, cutout, cosine with warm-up, no decay of batch normalisation, 220 epochs of batches of 256. "
-                "Strengths are common ones, not tuned"
-            ),
-            epochs=220,
-            batch_size=256,
-            learning_rate=0.2,
-            warmup_epochs=5,
-            l2=1e-4,
-            cutout=16,
-            mixup=0.2,
-        ),
-        Recipe(
-            name="warn_cifar",
-            source=(
-                "Rodriguez et al. (ECCV 2018), as their code and logs have it: rate times 0.2 after 60, 120 and 160 "
-                "epochs, crops from the reflected picture, decay of all variables. Data statistics are measured, "
-                "not their rounded constants. WARN with dropout trains by it, too"
-            ),
-            epochs=200,
-            batch_size=128,
-            learning_rate=0.1,
-            l2=5e-4,
-            decay_vectors=True,
-            schedule="steps",
-            milestones=(0.3, 0.6, 0.8),
-            decay=0.2,
-            pad_mode="reflect",
-        ),
-        Recipe(
-            name="cluttered_mnist",
-            source=(
-                "Rodriguez et al. (ECCV 2018), as their script has it: 100 epochs (the paper says 200), rate divided "
-                "by 10 after 60 %, no Nesterov, and a hundredth of the rate for the spatial transformer"
-            ),
-            epochs=100,
-            batch_size=100,
-            learning_rate=0.1,
-            l2=1e-5,
-            decay_vectors=True,
-            nesterov=False,
-            schedule="steps",
-            milestones=(0.6,),
-            pad=0,
-            flip=False,
-            normalization="unit",
-            multipliers={"transformer_": 0.01},
-        ),
-    )
-}
-
-
-def get_recipe(recipe):
-    """Returns `recipe` itself, or the named one.
-
-    Raises:
-        ValueError: if there is none of that name; the message lists those that there are.
-    """
-    if isinstance(recipe, Recipe):
-        return recipe
-    if recipe not in RECIPES:
-        raise ValueError(f"Expected a Recipe or one of {', '.join(map(repr, RECIPES))}; received: recipe={recipe!r}.")
-    return RECIPES[recipe]
+def _is_layer(value):
+    return isinstance(value, keras.Layer) or (isinstance(value, dict) and "class_name" in value)

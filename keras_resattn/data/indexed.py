@@ -1,0 +1,314 @@
+"""Labelled pictures that can be read by index: the interface, arrays, and other libraries' data sets."""
+
+import copy
+import functools
+import hashlib
+import logging
+
+import numpy as np
+
+from keras_resattn.data import arrays
+from keras_resattn.data.passes import accumulated_statistics, in_threads, one_shape, sample
+from keras_resattn.data.pictures import as_array, as_pixels, check_channels_last, read_picture, to_numpy
+
+logger = logging.getLogger(__name__)
+
+
+class Source:
+    """Labelled pictures by index. Reading is safe from several threads at once.
+
+    Attributes:
+        labels: Integer array of shape `(n,)`, from 0 up.
+        classes: Number of classes that it knows of, or `None`.
+        class_names: Their names, or `None`.
+        picture_shape: `(h, w, c)` when all pictures have one shape, else `None`.
+        channels: Number of channels of what is read.
+    """
+
+    picture_shape = None
+
+    def __init__(self, labels, *, classes=None, class_names=None, channels=3):
+        self.labels = np.asarray(labels, "int64")
+        self.classes = len(class_names) if class_names is not None else classes
+        self.class_names = None if class_names is None else list(class_names)
+        self.channels = channels
+
+    def __len__(self):
+        return len(self.labels)
+
+    def read(self, rows, size=None, crops=None, central=1.0):
+        """Returns pictures as one array of shape `(len(rows), h, w, c)`, 0 to 255.
+
+        Args:
+            rows: Indices.
+            size: `(h, w)` to resize to, bilinear and antialiased; `None` for pictures as they are stored, which have
+                to be of one shape.
+            crops: For each row `(area, ratio, y, x)`, an Inception-style crop of the picture's own pixels that is
+                resized to `size`, see `pictures.crop_box`; or `None` for the central crop.
+            central: The share of the short side that is left by the central crop. It has the aspect ratio of `size`;
+                pictures that have that size already are returned whole.
+
+        Returns:
+            uint8; float32 where the source holds floats.
+
+        Raises:
+            ValueError: for arguments that do not go together, and for a picture that cannot be decoded.
+        """
+        rows = np.asarray(rows)
+        self._check_read(rows, size, crops, central)
+        if size is None and self.picture_shape is None:
+            raise ValueError("Expected size=(height, width), as the pictures differ in shape; received: size=None.")
+        crops = [None] * len(rows) if crops is None else crops
+        pictures = [self._picture(int(row), size, crop, central) for row, crop in zip(rows, crops, strict=True)]
+        shape = (*size, self.channels) if size is not None else self.picture_shape
+        return np.stack(pictures) if pictures else np.empty((0, *shape), "uint8")
+
+    def check_labels(self, classes):
+        """Raises a `ValueError` if a label is not from 0 to `classes - 1`."""
+        labels = self.labels
+        if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+            raise ValueError(
+                f"Expected labels from 0 to {classes - 1}; received: labels from {labels.min()} to {labels.max()}."
+            )
+
+    def statistics(self, normalization, size=None):
+        """Returns what pictures are normalised with, `(mean, std)`, as `data.arrays.statistics` does.
+
+        It is measured on at most 10,000 pictures, evenly spaced, whole or in the central crop of `size`.
+
+        Args:
+            normalization: A recipe's `normalization`.
+            size: As in `read`.
+        """
+        read = functools.partial(self.read, size=size)
+        return accumulated_statistics(lambda: in_threads(read, sample(len(self))), normalization, self.channels)
+
+    def fingerprint(self):
+        """Returns a string that identifies pictures and labels: another one means other data."""
+        return self._pictures_hash() + hashlib.sha256(self.labels.data).hexdigest()
+
+    def relabelled(self, labels):
+        """Returns this source with other labels, `(n,)`; the pictures are shared."""
+        labels = np.asarray(labels)
+        if labels.shape != self.labels.shape or labels.dtype.kind not in "iu":
+            raise ValueError(f"Expected {len(self)} integer labels; received: shape {labels.shape}, {labels.dtype}.")
+        other = copy.copy(self)
+        other.labels = labels.astype("int64")
+        return other
+
+    def part(self, rows):
+        """Returns a `Source` of some of the pictures, by index, in that order."""
+        return Part(self, rows)
+
+    def _check_read(self, rows, size, crops, central):
+        if rows.ndim != 1 or (len(rows) and rows.dtype.kind not in "iu"):
+            raise ValueError(f"Expected rows as a list of indices; received: shape {rows.shape}, {rows.dtype}.")
+        if crops is not None and (size is None or np.shape(crops) != (len(rows), 4)):
+            raise ValueError(
+                f"Expected crops of shape ({len(rows)}, 4), and size; "
+                f"received: crops of shape {np.shape(crops)}, size={size}."
+            )
+        if not 0 < central <= 1:
+            raise ValueError(f"Expected central to be a share above 0, up to 1; received: central={central!r}.")
+
+    def _picture(self, row, size, crop, central):
+        """One picture, `(h, w, c)`."""
+        raise NotImplementedError
+
+    def _pictures_hash(self):
+        raise NotImplementedError
+
+
+class Part(Source):
+    """Some pictures of another source.
+
+    Args:
+        source: A `Source`.
+        rows: Indices of its pictures; one may occur several times.
+    """
+
+    def __init__(self, source, rows):
+        self.source, self.rows = source, np.asarray(rows)
+        super().__init__(
+            source.labels[self.rows], classes=source.classes, class_names=source.class_names, channels=source.channels
+        )
+
+    @property
+    def picture_shape(self):
+        return self.source.picture_shape
+
+    def read(self, rows, size=None, crops=None, central=1.0):
+        return self.source.read(self.rows[np.asarray(rows)], size, crops, central)
+
+    def _pictures_hash(self):
+        return hashlib.sha256(self.rows.tobytes()).hexdigest() + self.source.fingerprint()
+
+
+class Arrays(Source):
+    """Pictures in memory, or mapped to it.
+
+    Args:
+        x: `(n, h, w, c)`, uint8, or floats from 0 to 255. Never changed.
+        y: Integer labels, `(n,)` or `(n, 1)`.
+        classes: Number of classes, if it is known.
+        class_names: Their names, if they are known.
+
+    Raises:
+        ValueError: for another shape, values outside 0 to 255, floats that end at 1, or labels that are not integers.
+    """
+
+    def __init__(self, x, y, *, classes=None, class_names=None):
+        x = as_pictures(x)
+        super().__init__(as_labels(y, len(x)), classes=classes, class_names=class_names, channels=x.shape[-1])
+        self.x = x
+        self.picture_shape = tuple(x.shape[1:])
+
+    def part(self, rows):
+        return Arrays(self.x[rows], self.labels[rows], classes=self.classes, class_names=self.class_names)
+
+    def read(self, rows, size=None, crops=None, central=1.0):
+        if crops is not None or (size is not None and tuple(size) != self.picture_shape[:2]):
+            return super().read(rows, size, crops, central)
+        rows = np.asarray(rows)
+        self._check_read(rows, size, crops, central)
+        return self.x[rows.astype("int64", copy=False)]
+
+    def statistics(self, normalization, size=None):
+        if size is None or tuple(size) == self.picture_shape[:2]:
+            return arrays.statistics(self.x, normalization)  # of all pictures
+        return super().statistics(normalization, size)
+
+    def _picture(self, row, size, crop, central):
+        return read_picture(self.x[row], f"picture {row}", size, crop, central, self.channels)
+
+    def _pictures_hash(self):
+        return hashlib.sha256(np.ascontiguousarray(self.x).data).hexdigest()
+
+
+class Records(Source):
+    """Another library's data set with `len()` and `[index]`: `tfds.data_source`, grain's, PyTorch's map-style ones.
+
+    A record is `(picture, label)` or `{"image": picture, "label": label}`; a picture is an array, a tensor, a Pillow
+    picture or the bytes of a file. Labels are taken from its `targets` or `labels`, where it has them, and otherwise
+    from a pass over all records.
+
+    Args:
+        records: The data set.
+        labels: Integer labels, `(n,)`, if they are known.
+        classes: Number of classes, if it is known.
+        class_names: Their names, if they are known; by default `records.classes`, if there.
+        channels: Number of channels; by default the first picture's.
+        keys: Under which names picture and label stand, in records that are mappings.
+
+    Raises:
+        ValueError: if there are no records, or they are of another form.
+    """
+
+    def __init__(self, records, *, labels=None, classes=None, class_names=None, channels=None, keys=("image", "label")):
+        if not len(records):
+            raise ValueError(f"Expected at least one record; received: an empty {type(records).__name__}.")
+        self.records, self.keys = records, keys
+        channels = _channels(self._record(0)[0]) if channels is None else channels
+        labels = self._find_labels() if labels is None else as_labels(labels, len(records))
+        class_names = class_names or _class_names(records)
+        super().__init__(labels, classes=classes, class_names=class_names, channels=channels)
+
+    @functools.cached_property
+    def picture_shape(self):
+        """Found by reading pictures, up to the first that differs; on first use."""
+        shapes = (self._picture(row, None, None, 1.0).shape[:2] for row in range(len(self)))
+        return one_shape(shapes, self.channels)
+
+    def _record(self, row):
+        record = self.records[row]
+        if hasattr(record, "keys") and all(key in record for key in self.keys):
+            return record[self.keys[0]], record[self.keys[1]]
+        if isinstance(record, (tuple, list)) and len(record) == 2:
+            return record
+        received = f"keys {', '.join(record)}" if hasattr(record, "keys") else type(record).__name__
+        raise ValueError(
+            f"Expected record {row} to be (picture, label) or to have keys {' and '.join(map(repr, self.keys))}; "
+            f"received: {received}."
+        )
+
+    def _find_labels(self):
+        known = getattr(self.records, "targets", getattr(self.records, "labels", None))
+        if known is not None and np.ndim(known) == 1 and len(known) == len(self.records):
+            rows = (0, len(known) // 2, len(known) - 1)  # a transformation of labels would show
+            if all(int(known[row]) == int(self._record(row)[1]) for row in rows):
+                return as_labels(known, len(known))
+        logger.info("Reading the labels of %d records in a pass over all of them.", len(self.records))
+        rows = sample(len(self.records), len(self.records))
+        chunks = in_threads(lambda rows: [to_numpy(self._record(int(row))[1]) for row in rows], rows)
+        return as_labels(np.concatenate(list(chunks)), len(self.records))
+
+    def _picture(self, row, size, crop, central):
+        return read_picture(self._record(row)[0], f"record {row}", size, crop, central, self.channels)
+
+    def _pictures_hash(self):
+        """Of at most 64 pictures: all would take a pass."""
+        digest = hashlib.sha256(str(len(self)).encode())
+        for rows in sample(len(self), 64):
+            for row in rows:
+                digest.update(np.ascontiguousarray(self._picture(int(row), None, None, 1.0)).data)
+        return digest.hexdigest()
+
+
+def as_pictures(x):
+    """Checks a batch or set of pictures, and returns it as an array `(n, h, w, c)` of uint8 or float32.
+
+    Raises:
+        ValueError: for another rank, channels first, no pictures, or values as in `pictures.as_pixels`.
+    """
+    x = x if isinstance(x, np.ndarray) else to_numpy(x)
+    if x.ndim != 4 or x.dtype.kind not in "uif" or 0 in x.shape:
+        raise ValueError(
+            f"Expected pictures of shape (n, height, width, channels), 0 to 255; received: shape {x.shape}, {x.dtype}."
+        )
+    check_channels_last(x.shape, "pictures")
+    return as_pixels(x, "pictures")
+
+
+def as_labels(y, count):
+    """Checks labels, and returns them as an int64 array `(count,)`. One-hot rows, `(count, classes)`, are converted.
+
+    Raises:
+        ValueError: for another shape, labels that are not integers or one-hot, or negative ones.
+    """
+    y = to_numpy(y)
+    if y.ndim == 2 and y.shape[1] > 1 and len(y) == count:
+        if not (np.isin(y, (0, 1)).all() and (y.sum(1) == 1).all()):
+            raise ValueError(
+                f"Expected integer or one-hot labels; received: shares of labels, shape {y.shape}. "
+                "A recipe mixes and smooths labels itself."
+            )
+        return y.argmax(1).astype("int64")
+    y = y.reshape(-1) if y.ndim == 2 and y.shape[1] == 1 else y
+    if y.shape != (count,) or y.dtype.kind not in "iu":
+        raise ValueError(
+            f"Expected one integer label for each of {count} pictures; received: shape {y.shape}, {y.dtype}."
+        )
+    if y.min() < 0:
+        raise ValueError(
+            f"Expected labels from 0 up; received: {y.min()}, which some data sets give pictures without a label."
+        )
+    return y.astype("int64")
+
+
+def _channels(picture):
+    if hasattr(picture, "getbands"):
+        return 1 if picture.mode in ("1", "L") else 3
+    if isinstance(picture, bytes):
+        return 3
+    if np.ndim(picture) == 4:
+        raise ValueError(
+            f"Expected records of one picture each; received: batches, {np.shape(picture)}. Pass Stream(data), "
+            "or the data before it was batched."
+        )
+    return as_array(picture, "record 0").shape[-1]
+
+
+def _class_names(records):
+    names = getattr(records, "classes", None)  # torchvision's
+    listed = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
+    return list(names) if listed else None

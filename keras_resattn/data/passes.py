@@ -1,0 +1,72 @@
+"""Passes over pictures that do not lie in memory: in threads, a sample of them, their shape and their statistics."""
+
+import itertools
+import os
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from keras_resattn.data import arrays
+
+SAMPLE = 10_000  # pictures that statistics are taken from, where they have to be read one by one
+CHUNK = 16  # pictures read at once in a pass
+MEASURED = ("channel", "pixel_mean")  # normalisations that depend on the data
+
+
+def sample(length, count=SAMPLE):
+    """Yields the indices of at most `count` evenly spaced pictures of `length`, in chunks."""
+    rows = np.unique(np.linspace(0, length - 1, min(count, length)).astype(int))
+    for start in range(0, len(rows), CHUNK):
+        yield rows[start : start + CHUNK]
+
+
+def in_threads(function, items, ahead=32):
+    """Yields `function(item)` in the order of `items`, up to `ahead` of them computed before they are asked for.
+
+    They are computed in threads, as Pillow lets go of Python's lock; `items` are taken in the caller's.
+    """
+    items = iter(items)
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        waiting = deque(pool.submit(function, item) for item in itertools.islice(items, ahead))
+        try:
+            while waiting:
+                result = waiting.popleft().result()
+                waiting.extend(pool.submit(function, item) for item in itertools.islice(items, 1))
+                yield result
+        finally:  # an error, or a caller that stops early
+            for future in waiting:
+                future.cancel()
+
+
+def one_shape(shapes, channels):
+    """Returns `(h, w, channels)` if all of `(h, w)` are the same, else `None`; stops at the first that differs."""
+    first = None
+    for shape in shapes:
+        first = first or tuple(shape)
+        if tuple(shape) != first:
+            return None
+    return (*first, channels)
+
+
+def accumulated_statistics(batches, normalization, channels):
+    """Returns `(mean, std)` as `data.arrays.statistics` does, from batches of pictures of one shape.
+
+    Args:
+        batches: A function that returns an iterator of pictures `(n, h, w, c)`; not called where it is not needed.
+        normalization: A recipe's `normalization`.
+        channels: Number of channels.
+    """
+    if normalization not in MEASURED:
+        return arrays.statistics(np.zeros((1, 1, 1, channels), "uint8"), normalization)
+    count, total, squares = 0, 0.0, 0.0
+    for x in batches():
+        count += len(x)
+        total = total + x.sum(0, dtype="float64")
+        if normalization == "channel":
+            squares = squares + np.square(x, dtype="float64").sum((0, 1, 2))
+    if normalization == "pixel_mean":
+        return (total / count).tolist(), [1.0] * channels
+    count *= total.shape[0] * total.shape[1]
+    mean = total.sum((0, 1)) / count
+    return mean.tolist(), np.sqrt(np.maximum(squares / count - mean**2, 0)).tolist()

@@ -1,0 +1,71 @@
+"""The one door for data: whatever pictures are given as, `open_source` returns them as a `Source` or a `Stream`."""
+
+import os
+from pathlib import Path
+
+from keras_resattn.data import named
+from keras_resattn.data.arrays import load_npz
+from keras_resattn.data.folder import Folder, open_folder
+from keras_resattn.data.indexed import Arrays, Records, Source
+from keras_resattn.data.streams import Stream
+
+__all__ = ["Arrays", "Folder", "Records", "Source", "Stream", "open_source"]
+
+
+def open_source(data, *, split="train", data_dir=None, download=True):
+    """Opens labelled pictures, whatever they are given as.
+
+    Args:
+        data: One of
+
+            - `(x, y)`: pictures `(n, h, w, c)`, 0 to 255, and integer labels `(n,)`.
+            - The path of an `.npz` file with `x_train` and `y_train`; for `"test"` `x_test` and `y_test`.
+            - The path of a folder of class folders, or of a folder that holds such as `train`, `test`, `val`.
+            - The name of a data set: `"cifar10"`, `"cifar100"`, `"mnist"`, `"fashion_mnist"`, or any image
+              classification set of TensorFlow Datasets (`pip install "keras-resattn[data]"`).
+            - Something with `len()` and `[index]` that holds records `(picture, label)`: see `Records`.
+            - Batches: a `tf.data.Dataset`, a `keras.utils.PyDataset`, a `DataLoader`: see `Stream`.
+            - A `Source` or a `Stream`, returned as it is.
+        split: `"train"`, `"test"` or `"validation"`; a named data set also takes TFDS slices, `"train[:80%]"`.
+            Where a folder or ImageNet has no labelled `"test"`, its validation pictures are taken for it. Data that
+            is one split already (arrays, records, batches) is taken as it is.
+        data_dir: Where TensorFlow Datasets keeps its files; by default its own choice. Only for names.
+        download: Whether a named data set that is not there yet is downloaded. Nothing else is ever downloaded.
+
+    Returns:
+        A `Source` (pictures by index) or a `Stream` (batches in an order of their own).
+
+    Raises:
+        ValueError: for data of another kind or form, an unknown name or split; before anything is downloaded.
+        FileNotFoundError: if a path, or with `download=False` a prepared data set, does not exist.
+        ImportError: if the data set needs a package that is not installed.
+    """
+    named_set = isinstance(data, str) and named.is_name(data)
+    if data_dir is not None and not named_set:
+        raise ValueError(f"Expected data_dir only with the name of a data set; received: data_dir={data_dir!r}.")
+    if named_set:
+        return named.open_named(data, split, data_dir, download)
+    if isinstance(data, (str, os.PathLike)):
+        return _open_path(Path(data), split)
+    if isinstance(data, (Source, Stream)):
+        return data
+    if isinstance(data, (tuple, list)) and len(data) == 2 and hasattr(data[0], "shape"):
+        return Arrays(*data)
+    # Keras' PyDataset has len() and [index] too, but of batches.
+    if hasattr(data, "__len__") and hasattr(data, "__getitem__") and not hasattr(data, "on_epoch_end"):
+        if hasattr(data, "keys"):
+            raise ValueError(f"Expected (x, y) or one of the other kinds of data; received: a mapping of {list(data)}.")
+        return Records(data)
+    return Stream(data)
+
+
+def _open_path(path, split):
+    path = path.expanduser()
+    if path.is_dir():
+        return named.open_prepared(path, split) if named.is_prepared(path) else open_folder(path, split)
+    if not path.exists():
+        raise FileNotFoundError(f"Expected the path of an .npz file or a folder; there is nothing at {path}.")
+    arrays = load_npz(path)
+    if f"x_{split}" not in arrays or f"y_{split}" not in arrays:
+        raise ValueError(f"Expected x_{split} and y_{split} in {path}; received: {', '.join(arrays)}.")
+    return Arrays(arrays[f"x_{split}"], arrays[f"y_{split}"])

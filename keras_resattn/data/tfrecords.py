@@ -1,0 +1,170 @@
+"""Data sets that TensorFlow Datasets has prepared as tfrecord files, and that are too large for memory: ImageNet."""
+
+import contextlib
+import copy
+import hashlib
+from collections import deque
+
+import keras
+import numpy as np
+
+from keras_resattn.data.augmentation import AREAS, LOG_RATIOS
+from keras_resattn.data.indexed import as_labels
+from keras_resattn.data.passes import SAMPLE, accumulated_statistics, in_threads
+from keras_resattn.data.pictures import read_picture
+from keras_resattn.data.streams import Stream, check_range, share_of
+
+BATCH = 64  # pictures in a batch where no recipe says so: for statistics
+
+
+class RecordStream(Stream):
+    """tfrecord files, read by tf.data and decoded by Pillow in threads, as a folder's pictures are.
+
+    What pass k holds depends on the seed, k and the shard alone: files are read, and pictures mixed in a buffer, in an
+    order drawn from these; so are the crops. Each of several processes reads its own part, of equal length.
+
+    Args:
+        builder: A prepared `tfds.core.DatasetBuilder`.
+        split: A split, or a slice of one.
+        keys: Names of the features that are picture and label.
+        class_names: Names of the classes.
+        channels: Number of channels: 3 or 1.
+        buffer: Encoded pictures among which the next one is drawn: about 110 kB each for ImageNet.
+    """
+
+    picture_shape = None
+    batch_size = None
+
+    def __init__(self, builder, split, keys, *, class_names, channels=3, buffer=8192):
+        self.builder, self.split, self.keys = builder, split, keys
+        self.class_names, self.classes = list(class_names), len(class_names)
+        self.channels, self.buffer = channels, buffer
+        self.count = builder.info.splits[split].num_examples
+        self._run = None
+
+    def prepared(self, batch_size, *, size=None, train=True, crop=None, central=1.0, seed=0, shard=(0, 1)):
+        """Returns the stream as a run needs it.
+
+        Args:
+            batch_size: Pictures in a step, of all processes together.
+            size: `(h, w)` that pictures are cropped and resized to.
+            train: Whether to shuffle, and leave out the remainder of a pass; otherwise it is a last, smaller batch.
+            crop: `"inception"` for random crops; otherwise all are central.
+            central: Share of the short side that a central crop leaves.
+            seed: Of order and crops.
+            shard: `(process, processes)`.
+
+        Raises:
+            ValueError: without `size`, or if there is no full batch.
+        """
+        share = share_of(batch_size, shard)
+        if size is None:
+            raise ValueError("Expected size=(height, width) for pictures of different shapes; received: size=None.")
+        if train and self.count // shard[1] < share:
+            raise ValueError(f"Expected at least a batch of {batch_size} pictures; received: {self.count}.")
+        other = copy.copy(self)
+        other.batch_size, other.picture_shape = share, (*size, self.channels)
+        other._run = {"train": train, "crop": crop, "central": central, "seed": seed, "shard": tuple(shard)}
+        return other
+
+    def steps(self, batch_size):
+        return self.count // (self._run["shard"][1] if self._run else 1) // batch_size
+
+    def length(self):
+        process, processes = self._run["shard"]
+        share = self.count // processes
+        if self._run["train"]:
+            return share // self.batch_size
+        share += process < self.count % processes  # what does not divide goes to the first ones
+        return -(-share // self.batch_size)
+
+    def check_labels(self, classes):
+        if self.classes > classes:
+            raise ValueError(
+                f"Expected labels from 0 to {classes - 1}; received: {self.builder.name} with {self.classes} classes."
+            )
+
+    def statistics(self, normalization, size=None):
+        def first_batches():
+            whole = self.prepared(BATCH, size=size or (self.picture_shape or ())[:2] or None, train=False)
+            for i, (x, _) in enumerate(whole.epoch(0)):
+                if i * BATCH >= SAMPLE:
+                    return
+                yield x
+
+        return accumulated_statistics(first_batches, normalization, self.channels)
+
+    def fingerprint(self):
+        described = f"{self.builder.info.full_name} {self.split} {self.count}"
+        return hashlib.sha256(described.encode()).hexdigest()
+
+    def epoch(self, epoch):
+        if self._run is None:
+            raise ValueError("Expected prepared(batch_size, size=...) of this stream before a pass; received: none.")
+        size, central = self.picture_shape[:2], self._run["central"]
+        labels, x = deque(), []
+
+        def encoded():
+            for index, (pictures, y, names) in enumerate(self._encoded(epoch)):
+                labels.append(as_labels(y, len(pictures)))
+                check_range(labels[-1], self.classes)
+                yield from zip(pictures, names, self._crops(epoch, index, len(pictures)), strict=True)
+
+        def decoded(item):
+            picture, name, crop = item
+            return read_picture(picture, f"picture {name.decode()}", size, crop, central, self.channels)
+
+        # The next batch, and one more, are decoded while this one is used.
+        with contextlib.closing(in_threads(decoded, encoded(), 2 * self.batch_size)) as pictures:
+            for picture in pictures:
+                x.append(picture)
+                if len(x) == len(labels[0]):
+                    yield np.stack(x), labels.popleft()
+                    x = []
+
+    def _encoded(self, epoch):
+        """Batches of encoded pictures, their labels, and their names."""
+        tfds, tf = require_tensorflow(self.builder.name)
+        process, processes = self._run["shard"]
+        train = self._run["train"]
+        split = tfds.even_splits(self.split, n=processes, drop_remainder=train)[process]
+        seeds = np.random.SeedSequence((self._run["seed"], epoch, process)).generate_state(2) >> 1
+        config = tfds.ReadConfig(add_tfds_id=True, shuffle_seed=int(seeds[0]), try_autocache=False)
+        data = self.builder.as_dataset(
+            split=split,
+            shuffle_files=train,
+            read_config=config,
+            decoders={self.keys[0]: tfds.decode.SkipDecoding()},
+        )
+        if train:
+            data = data.shuffle(min(self.buffer, self.count), seed=int(seeds[1]))
+        data = data.map(lambda record: tuple(record[key] for key in (*self.keys, "tfds_id")))
+        return data.batch(self.batch_size, drop_remainder=train).prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+
+    def _crops(self, epoch, index, count):
+        if self._run["crop"] != "inception":
+            return [None] * count
+        rng = np.random.default_rng((self._run["seed"], epoch, index, self._run["shard"][0]))
+        ratio = np.exp(rng.uniform(*LOG_RATIOS, count))
+        return np.stack([rng.uniform(*AREAS, count), ratio, rng.random(count), rng.random(count)], 1)
+
+
+def require_tensorflow(name):
+    """Returns the modules `(tensorflow_datasets, tensorflow)`.
+
+    Raises:
+        ImportError: if there is no TensorFlow.
+    """
+    try:
+        import tensorflow
+        import tensorflow_datasets
+    except ImportError as error:
+        raise ImportError(
+            f"Expected TensorFlow, to read {name}, which is prepared as tfrecord files; received: {error}. "
+            'Install it (pip install "keras-resattn[tensorflow]"), or have the data prepared as array_record files, '
+            "which need none: tfds.builder(name, data_dir=..., file_format='array_record').download_and_prepare()."
+        ) from error
+    if keras.backend.backend() != "tensorflow":
+        with contextlib.suppress(RuntimeError):  # it has been used already
+            tensorflow.config.set_visible_devices([], "GPU")  # or it would take all their memory from the backend
+    return tensorflow_datasets, tensorflow

@@ -1,0 +1,124 @@
+"""`keras-resattn train`: a network, a recipe and data, from a shell."""
+
+import contextlib
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_resattn.data import Source, Stream, open_source
+from keras_resattn.models import zoo
+from keras_resattn.recipes import distribution, engines
+from keras_resattn.recipes.fit import compile_and_fit
+from keras_resattn.recipes.named import RECIPES, get_recipe
+from keras_resattn.recipes.recipe import Recipe
+
+
+def add_arguments(parser):
+    """Adds the arguments of `train` to an `argparse` parser."""
+    parser.add_argument("--model", required=True, help="as `list` has them, such as CifarResidualAttention56")
+    parser.add_argument("--recipe", default="cifar_one_cycle", help=f"{', '.join(RECIPES)}, or a .json file")
+    parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE", help="change fields of the recipe")
+    parser.add_argument("--data", required=True, help=".npz file with x_train and y_train, class folders, or a name")
+    parser.add_argument("--data-dir", type=Path, help="where TensorFlow Datasets lie, for data by name")
+    parser.add_argument("--holdout", type=int, default=0, help="training pictures, the last ones, to validate on")
+    parser.add_argument("--run-dir", type=Path, required=True, help="folder for log, checkpoint, weights and report")
+    parser.add_argument("--size", type=int, help="side of the network's input, in pixels (default: the pictures')")
+    parser.add_argument("--device-data", action="store_true", help="keep all pictures on the accelerator")
+    parser.add_argument("--distribute", choices=["data"], help="share each batch between all devices")
+    parser.add_argument("--checkpoint-steps", type=int, help="steps between checkpoints (default: every five minutes)")
+    parser.add_argument("--steps-per-execution", type=int, default=1, help="steps in one call (default: %(default)s)")
+    parser.add_argument("--tensorboard", type=Path, metavar="FOLDER", help="also write logs for TensorBoard")
+
+
+def train(arguments):
+    """Runs the subcommand.
+
+    Raises:
+        ValueError: before any work, for an unknown network, recipe, field or data set, or what does not go together.
+        FloatingPointError: if the training diverges.
+    """
+    recipe = change_recipe(arguments.recipe, arguments.set)
+    scope = distribution.scope(arguments.distribute) if arguments.distribute else contextlib.nullcontext()
+    with scope:
+        callbacks = _tensorboard(arguments.tensorboard) if engines.current().rank == 0 else []
+        source, validation = _sources(arguments)
+        keras.utils.set_random_seed(recipe.seed)
+        keras.config.set_dtype_policy(recipe.precision or keras.config.dtype_policy())
+        report = compile_and_fit(
+            _model(arguments, recipe, source),
+            recipe,
+            source,
+            validation_data=validation,
+            run_dir=arguments.run_dir,
+            verbose=1 if sys.stdout.isatty() else 2,
+            device_data=arguments.device_data,
+            checkpoint_steps=arguments.checkpoint_steps,
+            steps_per_execution=arguments.steps_per_execution,
+            callbacks=callbacks,
+        )
+        if engines.current().rank > 0:
+            return
+    print(f"last epoch: {', '.join(f'{name} {value:.4g}' for name, value in report.metrics.items())}")
+    print(f"wrote {arguments.run_dir / 'model.weights.h5'}")
+
+
+def change_recipe(name, changes):
+    """Returns a recipe by name or from a file, with `field=value` changes whose values are JSON, or strings."""
+    recipe = Recipe.from_json(Path(name).read_text()) if name.endswith(".json") else get_recipe(name)
+    fields = {}
+    for change in changes:
+        field, equals, value = change.partition("=")
+        if not equals or field not in Recipe.__dataclass_fields__:
+            known = ", ".join(Recipe.__dataclass_fields__)
+            raise ValueError(f"Expected --set FIELD=VALUE with a field of a recipe ({known}); received: {change}.")
+        try:
+            fields[field] = json.loads(value)
+        except json.JSONDecodeError:
+            fields[field] = value
+    return recipe.replace(**fields)
+
+
+def _sources(arguments):
+    source = open_source(arguments.data, data_dir=arguments.data_dir)
+    if not arguments.holdout:
+        return source, None
+    if not isinstance(source, Source):
+        raise ValueError(f"Expected --holdout 0 with data that comes as a stream; received: {arguments.holdout}.")
+    if not 0 < arguments.holdout < len(source):
+        raise ValueError(f"Expected --holdout from 0 to below {len(source)} pictures; received: {arguments.holdout}.")
+    kept = len(source) - arguments.holdout
+    return source.part(np.arange(kept)), source.part(np.arange(kept, len(source)))
+
+
+def _model(arguments, recipe, source):
+    shape = source.picture_shape
+    if shape is None and arguments.size is None:
+        raise ValueError("Expected --size, the side of the network's input, as the pictures differ in shape.")
+    height, width = shape[:2] if arguments.size is None else (arguments.size, arguments.size)
+    channels = source.channels if shape is None else shape[2]
+    first = keras.config.image_data_format() == "channels_first"
+    classes = source.classes
+    if classes is None and isinstance(source, Stream):
+        raise ValueError(f"Expected data that knows its classes; received: --data {arguments.data}.")
+    classes = classes or int(source.labels.max()) + 1
+    dropout = {} if recipe.dropout is None else {"dropout": recipe.dropout}
+    return zoo.build(
+        arguments.model,
+        weights=None,
+        input_shape=(channels, height, width) if first else (height, width, channels),
+        classes=classes,
+        classifier_activation=None,
+        **dropout,
+    )
+
+
+def _tensorboard(folder):
+    if folder is None:
+        return []
+    if importlib.util.find_spec("tensorflow") is None:
+        raise ImportError("TensorBoard's logs are written by TensorFlow: pip install tensorflow.")
+    return [keras.callbacks.TensorBoard(folder)]

@@ -1,0 +1,240 @@
+"""What happens around Keras' training steps: resuming at any one, watching the loss, stopping in good order."""
+
+import collections
+import contextlib
+import signal
+import threading
+import time
+
+import keras
+import numpy as np
+
+from keras_resattn.recipes.engines import Engine
+from keras_resattn.recipes.run import assign
+
+# Losses are read so many steps late: reading one at once would make an accelerator wait for its host.
+LAG = 4
+SECONDS_BETWEEN_CHECKPOINTS = 300
+
+
+class Loop(keras.callbacks.Callback):
+    """Carries a run through `Model.fit`, from any step to the end.
+
+    Keras' own loop counts epochs from their beginning. So an epoch that was broken off is run from its beginning, too,
+    but the steps that are done already, and those past the recipe's last one, do nothing.
+
+    Args:
+        folder: The `RunFolder`.
+        steps: Number of steps of the whole run.
+        steps_per_epoch: Number of steps of an epoch.
+        rows_of: Function of a step that returns the indices of its pictures, or `None`.
+        batch_size: Pictures in a step.
+        checkpoint_steps: Steps between checkpoints inside an epoch; `None`: one every five minutes.
+        left_out: Variables of the model that no checkpoint holds.
+        engine: An `Engine`, whose processes stop together.
+    """
+
+    def __init__(
+        self, folder, steps, steps_per_epoch, rows_of, batch_size, checkpoint_steps=None, left_out=(), engine=None
+    ):
+        super().__init__()
+        self.folder = folder
+        self.steps, self.steps_per_epoch = steps, steps_per_epoch
+        self.rows_of = rows_of
+        self.batch_size = batch_size
+        self.checkpoint_steps = checkpoint_steps
+        self.left_out = {id(variable) for variable in left_out}
+        self.engine = engine or Engine()
+        self.rows = []
+        self.done = 0
+        self.signal = None
+        self._arrays = None
+        self._seconds_before = 0.0
+
+    def restore(self):
+        """Reads the folder's checkpoint, if there is one; `done` is then its step. Variables wait for `fit`."""
+        loaded = self.folder.load()
+        if loaded is not None:
+            self._arrays, progress = loaded
+            self.done, self.rows = progress["step"], progress["rows"]
+            self._seconds_before = progress["seconds"]
+
+    def assign(self, model, metrics=True):
+        """Gives the model, its optimizer and its metrics the checkpoint's values."""
+        if self._arrays is not None:
+            for group, variables in self._variables(model).items():
+                if metrics or group != "metrics":
+                    assign(variables, self._arrays, group)
+
+    def _variables(self, model):
+        return {
+            "model": [variable for variable in model.variables if id(variable) not in self.left_out],
+            "optimizer": list(model.optimizer.variables),
+            "metrics": list(model.metrics_variables),
+        }
+
+    @contextlib.contextmanager
+    def around(self, model):
+        """Puts itself between Keras and its compiled step, and between signals and the process, for a `fit`."""
+        model.make_train_function()
+        compiled = model.train_function
+        model.train_function = self._around_step(compiled, model.steps_per_execution)
+        try:
+            with self._signals():
+                yield
+        finally:
+            model.train_function = compiled
+
+    def _around_step(self, compiled, size):
+        self._step = self.done // self.steps_per_epoch * self.steps_per_epoch
+        self._losses = collections.deque()
+        self._logs = {}
+
+        def step(*arguments):
+            # JAX' step takes its state and returns it; the others take batches and return logs alone.
+            *state, batches = arguments
+            first, self._step = self._step, self._step + size
+            if first < self.done or first >= self.steps:
+                if hasattr(batches, "__next__"):  # PyTorch's have been taken already
+                    for _ in range(size):
+                        next(batches)
+                return (self._logs, *state) if state else self._logs
+            result = compiled(*arguments)
+            self._logs = result[0] if state else result
+            self._losses.append((first, self._logs["loss"]))
+            return result
+
+        return step
+
+    def _watch(self, unread):
+        while len(self._losses) > unread:
+            step, loss = self._losses.popleft()
+            loss = float(np.mean(keras.ops.convert_to_numpy(loss)))
+            if not np.isfinite(loss):
+                raise FloatingPointError(self._diverged(step, loss))
+
+    def _diverged(self, step, loss):
+        epoch, in_epoch = divmod(step, self.steps_per_epoch)
+        rows = self.rows_of(step)
+        pictures = "" if rows is None else f" of the pictures {', '.join(map(str, rows))}"
+        if self.folder.path is None or not self.done:
+            kept = "Nothing was saved."
+        else:
+            kept = f"{self.folder.path} holds the last good checkpoint, of step {self.done}."
+        return (
+            f"The loss is {loss} from step {step + 1} on (epoch {epoch + 1}, step {in_epoch + 1} of "
+            f"{self.steps_per_epoch}){pictures}. {kept} Try a lower learning rate or a longer warm-up."
+        )
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+        if self._arrays is not None:
+            in_epoch = self.done % self.steps_per_epoch != 0
+            self.assign(self.model, metrics=in_epoch)
+            self._arrays = None
+            self._logs = self.model.get_metrics_result() if in_epoch else {}
+        self._started = self._checkpointed = time.monotonic()
+        self.first = max(self.done, epoch * self.steps_per_epoch)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        step = self.epoch * self.steps_per_epoch + batch
+        if step <= self.done or step >= self.steps:
+            return
+        self._watch(LAG)
+        if self.checkpoint_steps is None:
+            due = time.monotonic() - self._checkpointed > SECONDS_BETWEEN_CHECKPOINTS
+        else:
+            due = step // self.checkpoint_steps > self.done // self.checkpoint_steps
+        asked = self.engine.signal(self.signal, step)
+        if due or asked:
+            self._save(step)
+        self._stop(asked)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._watch(0)
+        end = min((epoch + 1) * self.steps_per_epoch, self.steps)
+        seconds = self._seconds()
+        row = {"epoch": epoch + 1, **{key: float(value) for key, value in logs.items() if key != "images/s"}}
+        row["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        row["seconds"] = round(seconds, 1)
+        row["images/s"] = round((end - epoch * self.steps_per_epoch) * self.batch_size / seconds, 1)
+        self.rows.append(row)
+        self._seconds_before = 0.0
+        self._started = time.monotonic()
+        self._save(end)
+        self.folder.write_log(self.rows)
+        self._stop(self.engine.signal(self.signal))
+
+    def _seconds(self):
+        return self._seconds_before + time.monotonic() - self._started
+
+    def _save(self, step):
+        self._watch(0)
+        if self.folder.path is not None:
+            # The rows are in the checkpoint, too: one file holds all that a run needs to go on.
+            progress = {"step": step, "rows": self.rows, "seconds": self._seconds()}
+            try:
+                self.folder.save(self._variables(self.model), progress)
+            except FloatingPointError as error:
+                raise FloatingPointError(f"{error}. {self._diverged(step, float('nan'))}") from None
+        self.done = step
+        self._checkpointed = time.monotonic()
+
+    @contextlib.contextmanager
+    def _signals(self):
+        """Ends the step that is running before Ctrl-C or a scheduler's SIGTERM stops the process."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        previous = {}
+
+        def ask(number, frame):
+            if self.signal is not None:  # asked twice
+                raise KeyboardInterrupt
+            self.signal = number
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous[number] = signal.signal(number, ask)
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _stop(self, asked):
+        if asked is None:
+            return
+        kept = "" if self.folder.path is None else f"; {self.folder.path} goes on from there"
+        message = f"Stopped after step {self.done} of {self.steps}{kept}."
+        raise KeyboardInterrupt(message) if asked == signal.SIGINT else SystemExit(128 + asked)
+
+
+class Progress(keras.callbacks.ProgbarLogger):
+    """Keras' progress bar, with pictures per second beside it.
+
+    Args:
+        loop: The `Loop` whose steps it shows.
+    """
+
+    # It only prints, so that Keras may call it beside the next step.
+    async_safe = True
+
+    def __init__(self, loop):
+        super().__init__()
+        self.loop = loop
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._begun = time.monotonic()
+        super().on_epoch_begin(epoch, logs)
+
+    def on_train_batch_end(self, batch, logs=None):
+        super().on_train_batch_end(batch, self._with_speed(batch + 1, logs))
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, {**logs, "images/s": self.loop.rows[-1]["images/s"]})
+
+    def _with_speed(self, steps, logs):
+        done = steps + self.loop.epoch * self.loop.steps_per_epoch - self.loop.first
+        if done <= 0:
+            return logs
+        return {**(logs or {}), "images/s": done * self.loop.batch_size / (time.monotonic() - self._begun)}

@@ -1,0 +1,119 @@
+"""What came out of a run, and on what machine."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came out of a run: figures of the last epoch, never of the best one.
+
+    Attributes:
+        network: Name of the model.
+        recipe: The recipe's fields.
+        metrics: The log's last row: loss and accuracy on training data and, if given, validation data.
+        mean: What was subtracted from pictures (0 to 255): of each channel, or the mean picture.
+        std: What they were then divided by, for each channel.
+        training_pictures: Number of training pictures.
+        seconds: Wall time of all epochs, resumed parts included, and repeated parts left out.
+        environment: Backend, versions, processor, processor count and git revision of the last session.
+        history: All rows of the log.
+        best_on_validation: The row of the highest accuracy on validation data, or `None` without any. It is for looking
+            at: the network's weights are the last epoch's.
+        precision: Keras policy of the network.
+        steps: Number of steps.
+        processes: Number of processes that trained together.
+    """
+
+    network: str
+    recipe: dict
+    metrics: dict
+    mean: list
+    std: list
+    training_pictures: int
+    seconds: float
+    environment: dict
+    history: list
+    best_on_validation: dict | None = None
+    precision: str = "float32"
+    steps: int | None = None
+    processes: int = 1
+
+
+def best_on_validation(rows):
+    """Returns the first row of the highest `val_accuracy`, or `None` if no row has one."""
+    measured = [row for row in rows if "val_accuracy" in row]
+    return max(measured, key=lambda row: row["val_accuracy"], default=None)
+
+
+def plot_history(rows):
+    """Draws loss, accuracy and learning rate of each epoch.
+
+    Args:
+        rows: Rows of a log, as `Report.history`.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Raises:
+        ImportError: if matplotlib is not installed.
+    """
+    from matplotlib.figure import Figure
+
+    epochs = [row["epoch"] for row in rows]
+    figure = Figure(figsize=(12, 3.2), layout="constrained")
+    for axes, name in zip(figure.subplots(1, 3), ("loss", "accuracy", "learning_rate"), strict=True):
+        for key, label in ((name, "training"), (f"val_{name}", "validation")):
+            if key in rows[-1]:
+                axes.plot(epochs, [row[key] for row in rows], marker="." if len(rows) < 40 else None, label=label)
+        axes.set(xlabel="epoch", title=name.replace("_", " "))
+        axes.grid(alpha=0.3)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        if f"val_{name}" in rows[-1]:
+            axes.legend()
+    return figure
+
+
+def environment():
+    """Returns what a number depends on besides code and data: backend, versions, machine, git revision."""
+    backend = keras.backend.backend()
+    packages = ("keras", backend, "numpy")
+    return {
+        "backend": backend,
+        "versions": {name: _version(name) for name in packages},
+        "python": platform.python_version(),
+        "processor": _processor(),
+        "processors": os.cpu_count(),
+        "revision": _git_revision(),
+    }
+
+
+def _version(package):
+    for name in (package, f"{package}-cpu"):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _processor():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _git_revision():
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,130 @@
+"""The folder of a run: what it is, its log, and a checkpoint that is always whole."""
+
+import csv
+import json
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_resattn.files import atomic_write
+
+CHECKPOINT = "checkpoint.npz"
+
+
+class RunFolder:
+    """Where a run leaves `recipe.json`, `log.csv` and `checkpoint.npz`; every file is written whole or not at all.
+
+    Args:
+        path: The folder, made if it does not exist; `None` keeps nothing.
+        identity: What makes the run itself, a dictionary that JSON can hold; the folder of another is refused.
+        resume: Whether the folder may hold this run already.
+        writes: Whether this process writes; one of several does.
+
+    Raises:
+        ValueError: if the folder holds another run, or `resume` is false and it holds this one.
+    """
+
+    def __init__(self, path, identity, resume=True, writes=True):
+        self.path = None if path is None else Path(path)
+        self.writes = writes and self.path is not None
+        if self.path is None:
+            return
+        described = self.path / "recipe.json"
+        if described.exists():
+            if not resume:
+                raise ValueError(
+                    f"Expected an empty run_dir with resume=False; {self.path} holds a run. Pass another folder."
+                )
+            if json.loads(described.read_text()) != json.loads(json.dumps(identity)):
+                raise ValueError(
+                    f"Expected {described} to hold this network, recipe and data; it holds another run. "
+                    "Pass another run_dir."
+                )
+        elif self.writes:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.write_json("recipe.json", identity)
+
+    def write_json(self, name, content):
+        """Writes `content` as the file `name`."""
+        if self.writes:
+            with atomic_write(self.path / name) as partial:
+                partial.write_text(json.dumps(content, indent=2) + "\n")
+
+    def write_log(self, rows):
+        """Writes `rows`, dictionaries of the same keys, as `log.csv`."""
+        if self.writes and rows:
+            with atomic_write(self.path / "log.csv") as partial, open(partial, "w", newline="") as file:
+                writer = csv.DictWriter(file, fieldnames=list(rows[-1]))
+                writer.writeheader()
+                writer.writerows(rows)
+
+    def save(self, variables, progress):
+        """Writes a checkpoint.
+
+        Args:
+            variables: Lists of `keras.Variable`s by name of the group.
+            progress: What else a run needs to go on, a dictionary that JSON can hold.
+
+        Raises:
+            FloatingPointError: if a variable is not finite; the old checkpoint stays.
+            OSError: if it cannot be written; the old checkpoint stays.
+        """
+        arrays = {"progress": np.frombuffer(json.dumps(progress).encode(), "uint8")}
+        for group, members in variables.items():
+            for i, variable in enumerate(members):
+                value = keras.ops.convert_to_numpy(variable)
+                # NumPy's files know no bfloat16; float32 holds it exactly.
+                value = value.astype("float32") if value.dtype.name == "bfloat16" else value
+                if value.dtype.kind == "f" and group != "metrics" and not np.isfinite(value).all():
+                    raise FloatingPointError(f"The variable {variable.path} is no longer finite")
+                arrays[f"{group}/{i}"] = value
+        if not self.writes:
+            return
+        path = self.path / CHECKPOINT
+        try:
+            with atomic_write(path) as partial:
+                np.savez(partial, **arrays)
+        except OSError as error:
+            kept = "the one before it is whole" if path.exists() else "there is none yet"
+            raise OSError(
+                f"The checkpoint {path} could not be written ({error}); {kept}. "
+                "Mend the cause, and the same call goes on from there."
+            ) from error
+
+    def load(self):
+        """Returns `(arrays, progress)` of the checkpoint, or `None` if there is none.
+
+        Raises:
+            ValueError: if the file is damaged.
+        """
+        if self.path is None or not (self.path / CHECKPOINT).exists():
+            return None
+        path = self.path / CHECKPOINT
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            return arrays, json.loads(arrays.pop("progress").tobytes())
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"Expected {path} to be a checkpoint; it cannot be read as one ({error}). "
+                "Delete the folder to begin anew."
+            ) from error
+
+
+def assign(variables, arrays, group):
+    """Gives a group of variables the values that `RunFolder.save` wrote of them.
+
+    Raises:
+        ValueError: if their number or shapes differ; then none is changed.
+    """
+    found = [arrays.get(f"{group}/{i}") for i in range(len(variables))]
+    count = sum(name.startswith(f"{group}/") for name in arrays)
+    if count != len(variables) or any(tuple(v.shape) != a.shape for v, a in zip(variables, found, strict=True)):
+        raise ValueError(
+            f"Expected a checkpoint of this network; its {group} has {count} variables, this one's {len(variables)}, "
+            "or their shapes differ. Pass another run_dir."
+        )
+    for variable, value in zip(variables, found, strict=True):
+        variable.assign(value)

@@ -1,0 +1,238 @@
+"""Training by a recipe: what comes out of it, what it refuses, and what stops it."""
+
+import csv
+import json
+
+import keras
+import numpy as np
+import pytest
+from helpers import tiny, weights_of
+
+import keras_resattn
+from keras_resattn import compile_and_fit
+from keras_resattn.data import network_input
+from keras_resattn.losses import NegativeLogLikelihood
+from keras_resattn.recipes import RECIPES, get_recipe
+
+CrossEntropy = keras.losses.SparseCategoricalCrossentropy
+RECIPE = get_recipe("cifar_one_cycle").replace(epochs=3, batch_size=8, warmup_epochs=1, learning_rate=0.05)
+RNG = np.random.default_rng(0)
+X, Y = RNG.integers(0, 256, (20, 32, 32, 3), dtype="uint8"), RNG.integers(0, 3, 20)
+
+
+def test_a_run_leaves_log_weights_and_report(tmp_path):
+    model = tiny()
+    report = compile_and_fit(model, RECIPE, (X, Y), validation_data=(X[:4], Y[:4]), run_dir=tmp_path, verbose=0)
+    with open(tmp_path / "log.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert {"loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds"} <= set(rows[0])
+    assert report.metrics["loss"] == float(rows[-1]["loss"]), "the last epoch, not the best"
+    np.testing.assert_allclose(report.mean, X.reshape(-1, 3).mean(0))
+    np.testing.assert_allclose(report.std, X.reshape(-1, 3).std(0))
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert written["recipe"] == json.loads(RECIPE.to_json())
+    assert written["environment"]["backend"] == keras.backend.backend()
+    other = tiny()
+    other.load_weights(tmp_path / "model.weights.h5")
+    for a, b in zip(weights_of(other), weights_of(model), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_finished_run_is_not_run_again(tmp_path):
+    compile_and_fit(tiny(), RECIPE, (X, Y), run_dir=tmp_path, verbose=0)
+    model = tiny()
+    report = compile_and_fit(model, RECIPE, (X, Y), run_dir=tmp_path, verbose=0)
+    assert report.metrics["epoch"] == 3
+    assert int(keras.ops.convert_to_numpy(model.optimizer.iterations)) == 6
+
+
+def test_another_runs_folder_is_left_alone(tmp_path):
+    compile_and_fit(tiny(), RECIPE, (X, Y), run_dir=tmp_path, verbose=0)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for recipe, data, resume in (
+        (RECIPE.replace(seed=1), (X, Y), True),
+        (RECIPE, (255 - X, Y), True),
+        (RECIPE, (X, Y), False),
+    ):
+        with pytest.raises(ValueError, match=r"another run|empty run_dir"):
+            compile_and_fit(tiny(), recipe, data, run_dir=tmp_path, resume=resume, verbose=0)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_softmax_and_logits_train_alike():
+    results = []
+    for activation in (None, "softmax"):
+        model = tiny(activation)
+        compile_and_fit(model, RECIPE, (X, Y), verbose=0)
+        results.append(weights_of(model))
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+@pytest.mark.parametrize(("activation", "loss"), [(None, NegativeLogLikelihood), ("softmax", CrossEntropy)])
+def test_gated_log_probabilities_train_by_their_authors_loss(activation, loss):
+    model = keras_resattn.attend_and_rectify(tiny(), attention_depth=1, classifier_activation=activation)
+    report = compile_and_fit(model, RECIPE.replace(epochs=1, warmup_epochs=0), (X, Y), verbose=0)
+    assert type(model.loss) is loss
+    assert np.isfinite(report.metrics["loss"])
+
+
+MODERN = RECIPE.replace(cutout=8, mixup=0.2, cutmix=1.0, label_smoothing=0.1, ema=0.5, pad_mode="reflect")
+
+
+def test_the_average_of_the_weights_is_validated_and_left():
+    """w_ema = 0.5 w_ema + 0.5 w after each step."""
+    model, seen = tiny(), []
+
+    class Record(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append([np.array(keras.ops.convert_to_numpy(v)) for v in self.model.trainable_variables])
+
+    recipe = RECIPE.replace(ema=0.5)
+    report = compile_and_fit(model, recipe, (X, Y), validation_data=(X, Y), verbose=0, callbacks=[Record()])
+    inputs = network_input(X, report.mean, report.std)
+    loss, accuracy = model.evaluate(inputs, Y, verbose=0)
+    np.testing.assert_allclose(
+        [report.metrics["val_loss"], report.metrics["val_accuracy"]], [loss, accuracy], rtol=1e-4
+    )
+    average = None
+    for weights in seen:
+        average = weights if average is None else [(a + w) / 2 for a, w in zip(average, weights, strict=True)]
+    for a, variable in zip(average, model.trainable_variables, strict=True):
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(variable), a, atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", [None, "softmax"])
+def test_smoothed_labels_give_the_cross_entropy_of_shares(activation):
+    recipe = RECIPE.replace(epochs=1, warmup_epochs=0, label_smoothing=0.3, learning_rate=1e-9, batch_size=20)
+    model = tiny(activation)
+    report = compile_and_fit(model, recipe.replace(pad=0, flip=False), (X, Y), validation_data=(X, Y), verbose=0)
+    outputs = model(network_input(X, report.mean, report.std), training=True)
+    p = keras.ops.convert_to_numpy(outputs if activation else keras.ops.softmax(outputs))
+    shares = 0.7 * np.eye(3)[Y] + 0.1
+    np.testing.assert_allclose(report.metrics["loss"], -np.mean(np.sum(shares * np.log(p), 1)), rtol=1e-4)
+    inference = model.predict(network_input(X, report.mean, report.std), verbose=0)
+    p = inference if activation else keras.ops.convert_to_numpy(keras.ops.softmax(inference))
+    np.testing.assert_allclose(report.metrics["val_loss"], -np.mean(np.log(p[np.arange(20), Y])), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_named_recipe_trains(name):
+    recipe = get_recipe(name).replace(epochs=1, iterations=None, batch_size=10, warmup_epochs=0)
+    report = compile_and_fit(tiny(dropout=recipe.dropout or 0), recipe, (X, Y), verbose=0)
+    assert np.isfinite(report.metrics["loss"])
+
+
+def test_divergence_stops_with_the_last_good_checkpoint(tmp_path):
+    recipe = RECIPE.replace(learning_rate=1e30, momentum=0.0)
+    with pytest.raises(FloatingPointError, match="from step [34] on"):
+        compile_and_fit(tiny(), recipe, (X, Y), run_dir=tmp_path, verbose=0)
+    assert not (tmp_path / "model.weights.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ((X, Y + 1), "labels from 0 to 2"),
+        ((X[:5], Y[:5]), "at least a batch of 8"),
+        ((X[:, :16], Y), r"shape \(32, 32, 3\)"),
+        ((X, Y[:-1]), "one integer label"),
+        ((X, Y.astype("float32")), "one integer label"),
+        ((X[0], Y), "shape"),
+    ],
+)
+def test_data_that_does_not_fit_is_refused_before_any_work(tmp_path, data, message):
+    with pytest.raises(ValueError, match=message):
+        compile_and_fit(tiny(), RECIPE, data, run_dir=tmp_path / "run", verbose=0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_npz_file_is_data_too(tmp_path):
+    np.savez(tmp_path / "data.npz", x_train=X, y_train=Y[:, None])
+    report = compile_and_fit(tiny(), RECIPE.replace(epochs=2), tmp_path / "data.npz", verbose=0)
+    assert report.training_pictures == 20
+    np.savez(tmp_path / "test.npz", x_test=X, y_test=Y)
+    with pytest.raises(ValueError, match="x_train and y_train"):
+        compile_and_fit(tiny(), RECIPE, tmp_path / "test.npz", verbose=0)
+    (tmp_path / "text.npz").write_text("no archive")
+    with pytest.raises(ValueError, match=r"text\.npz to be an \.npz file"):
+        compile_and_fit(tiny(), RECIPE, tmp_path / "text.npz", verbose=0)
+
+
+def test_a_residual_attention_network_trains():
+    model = keras_resattn.ResidualAttentionNet(
+        weights=None, topology="cifar", modules=(0, 0, 1), widths=(2, 2, 2), classes=3
+    )
+    before = weights_of(model)
+    report = compile_and_fit(model, RECIPE.replace(epochs=2), (X, Y), verbose=0)
+    assert np.isfinite(report.metrics["loss"])
+    changed = [not np.array_equal(a, b) for a, b in zip(before, weights_of(model), strict=True)]
+    assert all(changed)
+
+
+def test_iterations_end_inside_an_epoch():
+    model = tiny()
+    report = compile_and_fit(model, RECIPE.replace(iterations=5, warmup_epochs=0), (X, Y), verbose=0)
+    assert int(keras.ops.convert_to_numpy(model.optimizer.iterations)) == 5
+    assert (report.steps, report.metrics["epoch"]) == (5, 3)
+
+
+def test_the_report_names_the_best_row_and_keeps_the_last_weights(tmp_path):
+    report = compile_and_fit(tiny(), RECIPE, (X, Y), validation_data=(X, Y), run_dir=tmp_path, verbose=0)
+    best = max(row["val_accuracy"] for row in report.history)
+    assert report.best_on_validation["val_accuracy"] == best
+    assert report.metrics == report.history[-1]
+    assert report.metrics["images/s"] > 0
+    assert compile_and_fit(tiny(), RECIPE, (X, Y), verbose=0).best_on_validation is None
+    pytest.importorskip("matplotlib")
+    assert (tmp_path / "history.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="Keras runs single steps on PyTorch")
+def test_steps_may_be_run_several_at_a_time():
+    single, several = tiny(), tiny()
+    compile_and_fit(single, RECIPE, (X, Y), verbose=0)
+    compile_and_fit(several, RECIPE, (X, Y), verbose=0, steps_per_execution=2)
+    for a, b in zip(weights_of(single), weights_of(several), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_the_progress_bar_shows_pictures_per_second(capsys):
+    compile_and_fit(tiny(), RECIPE.replace(epochs=2), (X, Y))
+    assert "images/s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("recipe", "arguments", "message"),
+    [
+        (RECIPE, {"steps_per_execution": 3}, "steps_per_execution=3"),
+        (RECIPE, {"checkpoint_steps": 0}, "checkpoint_steps=0"),
+        (RECIPE.replace(precision="mixed_bfloat16"), {}, "set_dtype_policy"),
+        (RECIPE.replace(dropout=0.3), {}, "dropout=0.3"),
+    ],
+)
+def test_what_does_not_go_with_the_network_is_refused_before_any_work(tmp_path, recipe, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        compile_and_fit(tiny(), recipe, (X, Y), run_dir=tmp_path / "run", verbose=0, **arguments)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_with_the_recipes_dropout_trains():
+    report = compile_and_fit(tiny(dropout=0.3), RECIPE.replace(dropout=0.3, epochs=2), (X, Y), verbose=0)
+    assert np.isfinite(report.metrics["loss"])
+
+
+def test_half_precision_trains_by_a_scaled_loss(mixed_policy):
+    model = tiny()
+    report = compile_and_fit(model, RECIPE.replace(precision=mixed_policy), (X, Y), verbose=0)
+    assert np.isfinite(report.metrics["loss"])
+    assert report.precision == mixed_policy
+    scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert scaled == (mixed_policy == "mixed_float16")
+
+
+def test_statistics_may_be_those_of_published_weights():
+    given = ([120.0, 121.0, 122.0], [60.0, 61.0, 62.0])
+    report = compile_and_fit(tiny(), RECIPE.replace(epochs=2), (X, Y), statistics=given, verbose=0)
+    assert (report.mean, report.std) == given

@@ -1,0 +1,243 @@
+"""A run that is broken off, however that happens, goes on and ends with the weights of the unbroken one."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from helpers import tiny, weights_of
+
+from keras_resattn import compile_and_fit
+from keras_resattn.recipes import get_recipe
+from keras_resattn.recipes.run import RunFolder
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.integers(0, 256, (40, 32, 32, 3), dtype="uint8"), RNG.integers(0, 3, 40)
+# Everything that has a state: momentum, averages of weights, dropout, draws, labels as shares. 3 epochs of 5 steps.
+RECIPE = get_recipe("cifar_one_cycle").replace(
+    epochs=3, batch_size=8, warmup_epochs=1, learning_rate=0.05, ema=0.5, cutout=8, mixup=0.2, cutmix=1.0
+)
+STEPS = 15
+
+
+class Killed(BaseException):
+    pass
+
+
+class Stop(keras.callbacks.Callback):
+    """Does something in the middle of a step."""
+
+    def __init__(self, step, action):
+        super().__init__()
+        self.left, self.action = step, action
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.left -= 1
+        if self.left == 0:
+            self.action()
+
+
+def kill():
+    raise Killed
+
+
+def train(run_dir=None, recipe=RECIPE, **arguments):
+    model = tiny(dropout=0.3)
+    report = compile_and_fit(model, recipe, (X, Y), run_dir=run_dir, verbose=0, **arguments)
+    return model, report
+
+
+@pytest.fixture(scope="module")
+def unbroken():
+    """Weights and log of the run that nobody kills."""
+    model, report = train()
+    return weights_of(model), report.history
+
+
+def assert_same(model, report, unbroken):
+    weights, history = unbroken
+    for a, b in zip(weights_of(model), weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+    keys = ("epoch", "loss", "accuracy", "learning_rate")
+    assert [[row[k] for k in keys] for row in report.history] == [[row[k] for k in keys] for row in history]
+
+
+@pytest.mark.parametrize(("step", "checkpoint_steps"), [(1, 1), (5, None), (6, 2), (8, 1), (8, None), (STEPS, 2)])
+def test_a_run_killed_in_a_batch(tmp_path, unbroken, step, checkpoint_steps):
+    with pytest.raises(Killed):
+        train(tmp_path, callbacks=[Stop(step, kill)], checkpoint_steps=checkpoint_steps)
+    assert_same(*train(tmp_path, checkpoint_steps=checkpoint_steps), unbroken)
+
+
+@pytest.mark.parametrize("moment", ["half written", "written", "log not written"])
+def test_a_run_killed_around_a_checkpoint(tmp_path, unbroken, monkeypatch, moment):
+    left, savez, save, write_log = [6], np.savez, RunFolder.save, RunFolder.write_log
+
+    def half(path, **arrays):
+        savez(path, **arrays)
+        left[0] -= 1
+        if left[0] == 0:
+            path.write_bytes(path.read_bytes()[:1000])
+            raise Killed
+
+    def whole(*arguments):
+        save(*arguments)
+        left[0] -= 1
+        if left[0] == 0:
+            raise Killed
+
+    def log(*arguments):
+        if left[0] <= 3:
+            raise Killed
+        left[0] -= 3
+        write_log(*arguments)
+
+    with monkeypatch.context() as patch:
+        if moment == "half written":
+            patch.setattr(np, "savez", half)
+        elif moment == "written":
+            patch.setattr(RunFolder, "save", whole)
+        else:
+            patch.setattr(RunFolder, "write_log", log)
+        with pytest.raises(Killed):
+            train(tmp_path, checkpoint_steps=2)
+    assert_same(*train(tmp_path, checkpoint_steps=2), unbroken)
+    assert not list(tmp_path.glob(".partial*"))
+
+
+def test_a_run_killed_again_and_again(tmp_path, unbroken):
+    for _ in range(4):
+        with pytest.raises(Killed):
+            train(tmp_path, callbacks=[Stop(4, kill)], checkpoint_steps=1)
+    assert_same(*train(tmp_path), unbroken)
+
+
+def test_a_process_that_the_system_kills(tmp_path, unbroken):
+    """`kill -9`, for good: another process trains, slowly, until its folder holds a checkpoint inside an epoch."""
+    script = """
+        import sys, time
+        sys.path.insert(0, sys.argv[1])
+        import test_resume
+        test_resume.train(sys.argv[2], callbacks=[test_resume.Stop(7, lambda: time.sleep(600))], checkpoint_steps=1)
+    """
+    run = tmp_path / "run"
+    command = [sys.executable, "-c", textwrap.dedent(script), str(Path(__file__).parent), str(run)]
+    with subprocess.Popen(command) as process:
+        deadline = time.monotonic() + 120
+        while step_of(run) < 6 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert step_of(run) == 6
+    assert_same(*train(run), unbroken)
+
+
+def step_of(run):
+    """The step of a run's checkpoint; -1 without any."""
+    loaded = read(run)
+    return -1 if loaded is None else loaded[1]["step"]
+
+
+def read(run):
+    folder = RunFolder(None, {})
+    folder.path = run
+    return folder.load()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_lets_the_step_finish_and_leaves_a_usable_model(tmp_path, unbroken, number):
+    model, handler = tiny(dropout=0.3), signal.getsignal(number)
+    stop = Stop(8, lambda: os.kill(os.getpid(), number))
+    expected = (KeyboardInterrupt, "step 8 of 15") if number == signal.SIGINT else (SystemExit, "143")
+    with pytest.raises(expected[0], match=expected[1]):
+        compile_and_fit(model, RECIPE, (X, Y), run_dir=tmp_path, verbose=0, callbacks=[stop])
+    assert np.isfinite(model.predict(X[:2] / 255.0, verbose=0)).all()
+    assert read(tmp_path)[1]["step"] == 8
+    assert signal.getsignal(number) is handler
+    assert_same(*train(tmp_path), unbroken)
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, unbroken, monkeypatch):
+    savez, left = np.savez, [4]
+
+    def full(path, **arrays):
+        left[0] -= 1
+        if left[0] == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        savez(path, **arrays)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", full)
+        with pytest.raises(OSError, match=r"checkpoint\.npz could not be written .*No space left.* before it is whole"):
+            train(tmp_path, checkpoint_steps=2)
+    assert_same(*train(tmp_path), unbroken)
+
+
+def test_a_loss_that_is_no_number_names_step_pictures_and_checkpoint(tmp_path):
+    class Poison(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.epoch = epoch
+
+        def on_train_batch_begin(self, batch, logs=None):
+            if (self.epoch, batch) == (1, 1):
+                self.model.layers[-1].bias.assign([np.nan] * 3)
+
+    with pytest.raises(FloatingPointError) as caught:
+        train(tmp_path, checkpoint_steps=3, callbacks=[Poison()])
+    message = str(caught.value)
+    assert "The loss is nan from step 7 on (epoch 2, step 2 of 5)" in message
+    pictures = np.random.default_rng((RECIPE.seed, 1)).permutation(len(X))[8:16]
+    assert f"of the pictures {', '.join(map(str, pictures))}." in message
+    assert "checkpoint, of step 6" in message
+    arrays, progress = read(tmp_path)
+    assert progress["step"] == 6
+    assert all(np.isfinite(array).all() for array in arrays.values())
+
+
+def test_a_loss_that_explodes_keeps_no_bad_checkpoint(tmp_path):
+    with pytest.raises(FloatingPointError, match=r"is (nan|inf)|no longer finite"):
+        train(tmp_path, RECIPE.replace(learning_rate=1e30, momentum=0.0, ema=None), checkpoint_steps=1)
+    assert not (tmp_path / "model.weights.h5").exists()
+    loaded = read(tmp_path)
+    assert loaded is None or all(np.isfinite(array).all() for name, array in loaded[0].items() if "metrics" not in name)
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    train(tmp_path)
+    inputs = keras.Input((32, 32, 3))
+    outputs = keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(inputs))
+    with pytest.raises(ValueError, match="checkpoint of this network"):
+        compile_and_fit(keras.Model(inputs, outputs, name="tiny"), RECIPE, (X, Y), run_dir=tmp_path, verbose=0)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    train(tmp_path)
+    (tmp_path / "checkpoint.npz").write_bytes(b"no archive")
+    with pytest.raises(ValueError, match=r"checkpoint\.npz to be a checkpoint"):
+        train(tmp_path)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16"])
+def test_the_scale_of_the_loss_is_state_too(tmp_path, policy):
+    keras.config.set_dtype_policy(policy)
+    whole, report = train()
+    with pytest.raises(Killed):
+        train(tmp_path, callbacks=[Stop(8, kill)], checkpoint_steps=1)
+    assert_same(*train(tmp_path), (weights_of(whole), report.history))
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="Keras runs single steps on PyTorch")
+def test_several_steps_at_a_time_go_on_too(tmp_path):
+    recipe = RECIPE.replace(batch_size=10)
+    whole, report = train(recipe=recipe, steps_per_execution=2)
+    with pytest.raises(Killed):
+        train(tmp_path, recipe, callbacks=[Stop(3, kill)], checkpoint_steps=2, steps_per_execution=2)
+    resumed = train(tmp_path, recipe, steps_per_execution=2)
+    assert_same(*resumed, (weights_of(whole), report.history))
