@@ -47,7 +47,7 @@ clean: ## Remove what make made: environments, caches and builds
 	find keras_resattn tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv-demo/installed: PACKAGES = $(TENSORFLOW) -e ".[viz]"
-.venv-test/installed: PACKAGES = $(TENSORFLOW) -e ".[jax,torch,viz,dev]"
+.venv-test/installed: PACKAGES = $(TENSORFLOW) -e ".[jax,torch,viz,data,dev]"
 .venv-lint/installed: PACKAGES = ruff
 
 .venv-%/installed: $(REQUIREMENTS) | check-python

@@ -126,7 +126,7 @@ def test_every_named_recipe_trains(name):
 
 def test_divergence_stops_with_the_last_good_checkpoint(tmp_path):
     recipe = RECIPE.replace(learning_rate=1e30, momentum=0.0)
-    with pytest.raises(FloatingPointError, match="from step [34] on"):
+    with pytest.raises(FloatingPointError, match=r"from step [34] on"):
         compile_and_fit(tiny(), recipe, (X, Y), run_dir=tmp_path, verbose=0)
     assert not (tmp_path / "model.weights.h5").exists()
 
@@ -236,3 +236,59 @@ def test_statistics_may_be_those_of_published_weights():
     given = ([120.0, 121.0, 122.0], [60.0, 61.0, 62.0])
     report = compile_and_fit(tiny(), RECIPE.replace(epochs=2), (X, Y), statistics=given, verbose=0)
     assert (report.mean, report.std) == given
+
+
+def test_pictures_on_the_device_give_the_same_weights(tmp_path):
+    recipe = RECIPE.replace(cutout=8, mixup=0.2, ema=0.5)
+    host, device = tiny(), tiny()
+    reference = compile_and_fit(host, recipe, (X, Y), validation_data=(X[:5], Y[:5]), verbose=0)
+    report = compile_and_fit(
+        device, recipe, (X, Y), validation_data=(X[:5], Y[:5]), run_dir=tmp_path, device_data=True, verbose=0
+    )
+    for a, b in zip(weights_of(host), weights_of(device), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    np.testing.assert_allclose(report.metrics["val_loss"], reference.metrics["val_loss"], rtol=1e-4)
+    with np.load(tmp_path / "checkpoint.npz") as checkpoint:
+        assert not any(checkpoint[name].nbytes >= X.nbytes for name in checkpoint.files), "without the pictures"
+    compile_and_fit(tiny(), recipe, (X, Y), validation_data=(X[:5], Y[:5]), run_dir=tmp_path, verbose=0)
+
+
+class Batches:
+    """Batches of 8 pictures in an order of their own; the last one is of 4."""
+
+    def __iter__(self):
+        return ((X[i : i + 8], Y[i : i + 8]) for i in range(0, 20, 8))
+
+
+def test_a_stream_trains_validates_and_goes_on(tmp_path):
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 0 and (tmp_path / "checkpoint.npz").exists():
+                raise InterruptedError
+
+    unbroken, resumed = tiny(), tiny()
+    report = compile_and_fit(unbroken, RECIPE, Batches(), validation_data=Batches(), verbose=0)
+    loss, _ = unbroken.evaluate(network_input(X, report.mean, report.std), Y, verbose=0)
+    np.testing.assert_allclose(report.metrics["val_loss"], loss, rtol=1e-4, err_msg="the remainder is measured, too")
+    with pytest.raises(InterruptedError):
+        compile_and_fit(tiny(), RECIPE, Batches(), run_dir=tmp_path, verbose=0, checkpoint_steps=1, callbacks=[Stop()])
+    compile_and_fit(resumed, RECIPE, Batches(), run_dir=tmp_path, verbose=0)
+    for a, b in zip(weights_of(unbroken), weights_of(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match=r"recipe\.replace\(batch_size=8\)"):
+        compile_and_fit(tiny(), RECIPE.replace(batch_size=10), Batches(), verbose=0)
+
+
+def test_the_corrupt_picture_of_a_folder_is_named(tmp_path):
+    Image = pytest.importorskip("PIL.Image")
+    for i, (x, y) in enumerate(zip(X, Y, strict=True)):
+        (tmp_path / "data" / f"class{y}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(x).save(tmp_path / "data" / f"class{y}" / f"{i}.png")
+    report = compile_and_fit(tiny(), RECIPE.replace(epochs=2), tmp_path / "data", verbose=0)
+    assert np.isfinite(report.metrics["loss"])
+    corrupt = tmp_path / "data" / f"class{Y[7]}" / "7.png"
+    corrupt.write_bytes(corrupt.read_bytes()[:500])
+    with pytest.raises(ValueError, match=rf"class{Y[7]}.7\.png"):
+        compile_and_fit(
+            tiny(), RECIPE.replace(batch_size=20), tmp_path / "data", statistics=([0.0] * 3, [255.0] * 3), verbose=0
+        )

@@ -76,8 +76,7 @@ def draw_plan(recipe, n, size, rng):
     drawn = {}
     # The order of the draws is part of what a seed means: a run is repeated draw by draw.
     if recipe.crop == "inception":
-        ratio = np.exp(rng.uniform(*LOG_RATIOS, n))
-        drawn["crops"] = np.stack([rng.uniform(*AREAS, n), ratio, rng.random(n), rng.random(n)], 1).astype("float32")
+        drawn["crops"] = draw_crops(n, rng)
     elif recipe.pad:
         drawn["offsets"] = _pairs(rng, n, 2 * recipe.pad + 1, 2 * recipe.pad + 1)
     if recipe.flip:
@@ -94,6 +93,12 @@ def draw_plan(recipe, n, size, rng):
             drawn["boxes"], share = _boxes(share, _pairs(rng, n, height, width), height, width)
         drawn["share"] = share.astype("float32")
     return Plan(**drawn)
+
+
+def draw_crops(n, rng):
+    """Returns `n` Inception crops as in `Plan`."""
+    ratio = np.exp(rng.uniform(*LOG_RATIOS, n))
+    return np.stack([rng.uniform(*AREAS, n), ratio, rng.random(n), rng.random(n)], 1).astype("float32")
 
 
 def _pairs(rng, n, rows, columns):

@@ -26,9 +26,8 @@ class OrderedBatches(keras.utils.PyDataset):
         self.size, self.shares, self.central = tuple(size), shares, central
         self._stream = None
         if hasattr(source, "epoch"):
-            self._stream = Passes(source.prepared(batch_size, size=self.size, train=False, central=central))
-            # Only a pass tells whether there is a remainder.
-            self._count = sum(1 for _ in self._stream.source.epoch(0))
+            stream = source.prepared(batch_size, size=self.size, train=False, central=central)
+            self._stream, self._count = Passes(stream), stream.length()
 
     @property
     def num_batches(self):

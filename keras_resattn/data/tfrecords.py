@@ -8,7 +8,7 @@ from collections import deque
 import keras
 import numpy as np
 
-from keras_resattn.data.augmentation import AREAS, LOG_RATIOS
+from keras_resattn.data.augmentation import draw_crops
 from keras_resattn.data.indexed import as_labels
 from keras_resattn.data.passes import SAMPLE, accumulated_statistics, in_threads
 from keras_resattn.data.pictures import read_picture
@@ -145,8 +145,7 @@ class RecordStream(Stream):
         if self._run["crop"] != "inception":
             return [None] * count
         rng = np.random.default_rng((self._run["seed"], epoch, index, self._run["shard"][0]))
-        ratio = np.exp(rng.uniform(*LOG_RATIOS, count))
-        return np.stack([rng.uniform(*AREAS, count), ratio, rng.random(count), rng.random(count)], 1)
+        return draw_crops(count, rng)
 
 
 def require_tensorflow(name):

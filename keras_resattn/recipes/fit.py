@@ -90,7 +90,7 @@ def compile_and_fit(
     recipe = get_recipe(recipe)
     _check_model(model, recipe)
     engine = engines.current()
-    engine.check(model, recipe, jit_compile, device_data)
+    engine.check(model, recipe, jit_compile, device_data, steps_per_execution)
     classes = model.output_shape[-1]
     source, validation = (
         None if given is None else open_source(given, split=split, data_dir=data_dir)
@@ -156,7 +156,7 @@ def _feeds(model, source, recipe, statistics, size, classes, validation, device_
     mean, std = statistics
     if device_data:
         trained, batches, validation = on_device(model, source, recipe, mean, std, validation=validation)
-        return trained, batches, validation, [v for v in trained.variables if v.dtype == "uint8"]
+        return trained, batches, validation, trained.get_layer("pictures").variables
     prepare = functools.partial(normalize, mean=mean, std=std)
     batches = TrainingBatches(source, recipe, prepare, size=size, classes=classes, shard=engine.shard)
     if validation is not None:
@@ -223,6 +223,8 @@ def _check_fits(model, source, recipe, classes):
     expected = (*size, channels)
     if shape is not None and recipe.crop == "pad" and not _same(expected, shape):
         raise ValueError(f"Expected pictures of shape {expected} for {model.name}; received: {shape}.")
+    if shape is None and source.channels != channels:
+        raise ValueError(f"Expected pictures of {channels} channels for {model.name}; received: {source.channels}.")
     if None in size:
         if shape is None:
             raise ValueError(

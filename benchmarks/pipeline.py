@@ -1,0 +1,146 @@
+"""How fast augmented batches are made: `TrainingBatches` against a tf.data pipeline of the same augmentation.
+
+    python benchmarks/pipeline.py [--batch-sizes 128 256] [--seconds 4] [--pairs 5] [--workers 2]
+
+CIFAR's size: 50,000 pictures of 32 x 32, uint8, in memory. Both pad by 4 pixels, crop, mirror, normalise, cut out a
+square of 16 and mix pictures and labels. The peer does it as is usual in tf.data: picture by picture in a parallel
+map, what concerns the batch in a second one, prefetched. The two take turns, so that a change in the machine's load
+meets both. The result is the ratio of pictures per second of processor time, which other work on the machine hardly
+changes; the goal, 20,000 pictures a second on two processors, is one of wall time, and for a machine that is idle (the
+row holds the load). Rows go to results/pipeline.csv. TensorFlow is needed, whatever the backend.
+"""
+
+import argparse
+import datetime
+import functools
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+import numpy as np
+
+GOAL = 20_000
+RESULTS = Path(__file__).parent / "results" / "pipeline.csv"
+PAD, CUTOUT, ALPHA, CLASSES, SIZE = 4, 16, 0.2, 10, 32
+
+
+def ours(x, y, mean, std, batch_size, workers):
+    """Yields the batches of `TrainingBatches`."""
+    from keras_resattn.data import Arrays, TrainingBatches
+    from keras_resattn.data.arrays import normalize
+    from keras_resattn.recipes import get_recipe
+
+    recipe = get_recipe("cifar_one_cycle").replace(
+        epochs=1000, batch_size=batch_size, pad=PAD, cutout=CUTOUT, mixup=ALPHA
+    )
+    prepare = functools.partial(normalize, mean=mean, std=std)
+    return iter(TrainingBatches(Arrays(x, y), recipe, prepare, size=(SIZE, SIZE), classes=CLASSES, workers=workers))
+
+
+def tf_data(x, y, mean, std, batch_size):
+    """Yields the batches of a tf.data pipeline, as NumPy arrays."""
+    import tensorflow as tf
+
+    mean, std = tf.constant(mean, "float32"), tf.constant(std, "float32")
+
+    def one(picture, label):
+        picture = tf.pad(picture, ((PAD, PAD), (PAD, PAD), (0, 0)))
+        picture = tf.image.random_crop(picture, (SIZE, SIZE, 3))
+        picture = tf.image.random_flip_left_right(picture)
+        picture = (tf.cast(picture, "float32") - mean) / std
+        first = tf.random.uniform((2,), 0, SIZE, "int32") - CUTOUT // 2
+        inside = [(tf.range(SIZE) >= first[i]) & (tf.range(SIZE) < first[i] + CUTOUT) for i in range(2)]
+        inside = inside[0][:, None] & inside[1][None, :]
+        return tf.where(inside[..., None], 0.0, picture), tf.one_hot(label, CLASSES)
+
+    def mixed(pictures, labels):
+        gammas = tf.random.gamma((2, batch_size), ALPHA)
+        share = gammas[0] / tf.reduce_sum(gammas, 0)  # a beta distribution's
+        partner = tf.random.shuffle(tf.range(batch_size))
+        p, s = share[:, None, None, None], share[:, None]
+        pictures = p * pictures + (1 - p) * tf.gather(pictures, partner)
+        return pictures, s * labels + (1 - s) * tf.gather(labels, partner)
+
+    data = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x)).repeat()
+    data = data.map(one, tf.data.AUTOTUNE).batch(batch_size, drop_remainder=True)
+    data = data.map(mixed, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    return data.as_numpy_iterator()
+
+
+def rates(batches, batch_size, seconds):
+    """Pictures per second of wall time, and of processor time of all threads, over some seconds."""
+    count, started, busy = 0, time.perf_counter(), time.process_time()
+    while time.perf_counter() - started < seconds:
+        pictures, labels = next(batches)
+        count += len(pictures)
+    if pictures.shape != (batch_size, SIZE, SIZE, 3) or labels.shape != (batch_size, CLASSES):
+        raise RuntimeError(f"Expected batches of {batch_size}; received: {pictures.shape}, {labels.shape}.")
+    return count / (time.perf_counter() - started), count / (time.process_time() - busy)
+
+
+def compared(streams, batch_size, seconds, pairs):
+    """`{name: (pictures per second, pictures per processor second)}`, medians of measurements in turns."""
+    measured = {name: [] for name in streams}
+    for repeat in range(pairs + 1):  # the first one warms up
+        for name, stream in streams.items():
+            found = rates(stream, batch_size, seconds)
+            if repeat:
+                measured[name].append(found)
+    return {name: tuple(map(statistics.median, zip(*found, strict=True))) for name, found in measured.items()}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[128, 256], help="default: %(default)s")
+    parser.add_argument("--seconds", type=float, default=4, help="length of a measurement (default: %(default)s)")
+    parser.add_argument("--pairs", type=int, default=5, help="measurements of each, alternating (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="threads of TrainingBatches (default: %(default)s)")
+    arguments = parser.parse_args()
+
+    from import_time import versions
+
+    from keras_resattn.data import channel_statistics
+    from keras_resattn.recipes.fit import environment
+    from keras_resattn.tables import append_row
+
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (50_000, SIZE, SIZE, 3), dtype="uint8")
+    y = rng.integers(0, CLASSES, len(x))
+    mean, std = channel_statistics(x)
+    for batch_size in arguments.batch_sizes:
+        streams = {
+            "ours": ours(x, y, mean, std, batch_size, arguments.workers),
+            "tf_data": tf_data(x, y, mean, std, batch_size),
+        }
+        found = compared(streams, batch_size, arguments.seconds, arguments.pairs)
+        (here, here_busy), (peer, peer_busy) = found["ours"], found["tf_data"]
+        ratio = here_busy / peer_busy
+        verdict = "" if here >= GOAL else f"   under the goal of {GOAL}, at a load of {os.getloadavg()[0]:.0f}"
+        print(f"batch {batch_size}: {here:.0f}/s, {here_busy:.0f} per processor second{verdict}")
+        print(f"   tf.data: {peer:.0f}/s, {peer_busy:.0f} per processor second; ratio {ratio:.2f}", flush=True)
+        row = {
+            "date": datetime.date.today().isoformat(),
+            "batch_size": batch_size,
+            "workers": arguments.workers,
+            "pairs": arguments.pairs,
+            "ours_per_s": f"{here:.0f}",
+            "tf_data_per_s": f"{peer:.0f}",
+            "ours_per_cpu_s": f"{here_busy:.0f}",
+            "tf_data_per_cpu_s": f"{peer_busy:.0f}",
+            "ratio": f"{ratio:.2f}",
+            "load": f"{os.getloadavg()[0]:.1f}",
+            "processors": os.cpu_count(),
+            "processor": environment()["processor"],
+            "versions": versions("tensorflow"),
+        }
+        append_row(RESULTS, row)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,270 @@
+"""Data sets by name: keras.datasets, and TensorFlow Datasets where it is installed."""
+
+import io
+import sys
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_resattn.data import Arrays, Records, named, open_source
+from keras_resattn.data.tfrecords import RecordStream
+
+RNG = np.random.default_rng(0)
+X = RNG.integers(0, 256, (12, 28, 28), dtype="uint8")
+Y = RNG.integers(0, 10, (12, 1))
+
+
+class Builder:
+    """What is used of a `tfds.core.DatasetBuilder`. It remembers what is asked of it."""
+
+    def __init__(self, name, prepared, log, labelled=True):
+        self.name, self.prepared, self.log = name, prepared, log
+        features = {"image": Image_((28, 28, 1)), "label": ClassLabel(10) if labelled else object()}
+        splits = {"train": SimpleNamespace(num_examples=12), "validation": SimpleNamespace(num_examples=5)}
+        if name == "imagenet2012":
+            splits["test"] = SimpleNamespace(num_examples=7)
+        self.info = SimpleNamespace(
+            supervised_keys=("image", "label"), features=features, splits=splits, file_format="array_record"
+        )
+
+    def is_prepared(self):
+        return self.prepared
+
+    def download_and_prepare(self):
+        self.log.append("download")
+        if self.name == "imagenet2012":
+            raise AssertionError("Manual directory is empty. Create it.")
+
+    def as_data_source(self, split, decoders):
+        self.log.append(split)
+        return [{"image": X[i][..., None], "label": int(Y[i, 0])} for i in range(self.info.splits[split].num_examples)]
+
+
+class Image_:
+    def __init__(self, shape):
+        self.shape = shape
+
+
+class ClassLabel:
+    def __init__(self, count):
+        self.names = [f"class {i}" for i in range(count)]
+
+
+@pytest.fixture
+def tfds(monkeypatch):
+    """A stand-in for the package, that has prepared what is put into `prepared`."""
+    module = SimpleNamespace(prepared=set(), log=[], labelled=True)
+
+    def builder(name, data_dir=None, file_format=None):
+        module.log.append((name, data_dir, file_format))
+        return Builder(name, name in module.prepared, module.log, module.labelled)
+
+    names = ["cifar10", "mnist", "stanford_dogs", "imagenet2012", "oxford_iiit_pet"]
+    formats = SimpleNamespace(with_random_access=lambda: {"array_record"})
+    module.builder = builder
+    module.core = SimpleNamespace(FileFormat=formats, registered=SimpleNamespace(list_imported_builders=lambda: names))
+    module.decode = SimpleNamespace(SkipDecoding=object)
+    module.features = SimpleNamespace(Image=Image_, ClassLabel=ClassLabel)
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", module)
+    return module
+
+
+@pytest.fixture
+def no_tfds(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+
+
+@pytest.fixture
+def keras_mnist(monkeypatch):
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", lambda: ((X, Y), (X[:4], Y[:4])))
+
+
+# --- Where a data set comes from -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("split", "count"), [("train", 12), ("test", 4)])
+def test_small_sets_come_from_keras_without_tfds(no_tfds, keras_mnist, split, count):
+    source = open_source("mnist", split=split)
+    assert isinstance(source, Arrays)
+    assert (len(source), source.classes, source.picture_shape) == (count, 10, (28, 28, 1))
+    np.testing.assert_array_equal(source.labels, Y[:count, 0])
+
+
+def test_small_sets_come_from_keras_where_tfds_has_not_prepared_them(tfds, keras_mnist):
+    assert len(open_source("mnist")) == 12
+    assert "download" not in tfds.log
+
+
+def test_what_tfds_has_prepared_is_taken(tfds, tmp_path):
+    tfds.prepared.add("mnist")
+    source = open_source("mnist", data_dir=tmp_path)
+    assert isinstance(source, Arrays)
+    assert source.class_names == [f"class {i}" for i in range(10)]
+    assert tfds.log == [("mnist", tmp_path, None), "train"]
+    np.testing.assert_array_equal(source.read([2])[0, ..., 0], X[2])
+
+
+def test_large_sets_are_read_picture_by_picture(tfds, monkeypatch):
+    tfds.prepared.add("mnist")
+    monkeypatch.setattr(named, "IN_MEMORY", 12 * 28 * 28 - 1)
+    assert isinstance(open_source("mnist"), Records)
+    monkeypatch.setattr(named, "IN_MEMORY", 12 * 28 * 28)
+    assert isinstance(open_source("mnist"), Arrays)
+
+
+def test_a_download_is_prepared_for_random_access(tfds):
+    assert len(open_source("oxford_iiit_pet")) == 12
+    assert tfds.log == [("oxford_iiit_pet", None, None), ("oxford_iiit_pet", None, "array_record"), "download", "train"]
+
+
+@pytest.mark.parametrize("name", ["mnist", "stanford_dogs"])
+def test_nothing_is_downloaded_without_leave(tfds, name):
+    with pytest.raises(FileNotFoundError, match=rf"{name} to be prepared .* in /data, with download=False"):
+        open_source(name, data_dir="/data", download=False)
+    assert "download" not in tfds.log
+
+
+def test_files_that_have_to_be_fetched_by_hand(tfds):
+    with pytest.raises(FileNotFoundError, match=r"downloaded by hand\. Manual directory is empty"):
+        open_source("imagenet2012")
+
+
+def test_a_set_that_is_no_image_classification_is_refused_before_its_download(tfds):
+    tfds.labelled = False
+    with pytest.raises(ValueError, match="one class label each; received: stanford_dogs with"):
+        open_source("stanford_dogs")
+    assert "download" not in tfds.log
+
+
+# --- Splits and names ----------------------------------------------------------------------------
+
+
+def test_splits(tfds, keras_mnist):
+    tfds.prepared.add("imagenet2012")
+    assert len(open_source("imagenet2012", split="test")) == 5  # ImageNet's "test" has no labels
+    with pytest.raises(
+        ValueError, match=r"'train' or 'validation' or 'test', or a slice of one, .*; received: split='dev'"
+    ):
+        open_source("imagenet2012", split="dev")
+    with pytest.raises(ValueError, match=r"'train' or 'test' for mnist .* received: split='validation'"):
+        open_source("mnist", split="validation")
+
+
+@pytest.mark.parametrize("name", ["cifar1O", "CIFAR10", "cifar"])
+@pytest.mark.parametrize("installed", [True, False])
+def test_unknown_names(name, installed, request):
+    request.getfixturevalue("tfds" if installed else "no_tfds")
+    with pytest.raises(ValueError, match=rf"received: '{name}'\. Did you mean 'cifar10'") as error:
+        open_source(name)
+    assert ("Other names need TensorFlow Datasets" in str(error.value)) != installed
+
+
+def test_tfds_is_asked_for_by_name(no_tfds):
+    with pytest.raises(ImportError, match=r'to read stanford_dogs.*pip install "keras-resattn\[data\]"'):
+        open_source("stanford_dogs")
+
+
+def test_a_folder_beside_a_name(no_tfds, keras_mnist, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("mnist", "mine"):
+        (tmp_path / name / "a").mkdir(parents=True)
+        Image.fromarray(X[0]).save(tmp_path / name / "a" / "0.png")
+    assert len(open_source("mnist")) == 12
+    assert len(open_source("./mnist")) == 1
+    assert len(open_source("mine")) == 1
+    with pytest.raises(FileNotFoundError, match="nothing at other"):
+        open_source("./other")
+
+
+# --- TensorFlow Datasets itself ------------------------------------------------------------------
+
+SIZES = [(20 + i, 60 - i) for i in range(40)]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A function that prepares forty flowers of different shapes, or digits, and returns the data_dir."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+    pytest.importorskip("tensorflow")
+
+    def pictures(name):
+        for i, size in enumerate(SIZES):
+            picture = X[i % 12][..., None] if name == "mnist" else np.full((*size, 3), 5 * i, "uint8")
+            file = io.BytesIO()
+            Image.fromarray(picture.squeeze()).save(file, "PNG")
+            file.seek(0)
+            yield i, {"image": file, "label": i % 5}
+
+    def prepare(name, file_format):
+        data_dir = tmp_path_factory.getbasetemp() / file_format
+        builder = tfds.builder(name, data_dir=data_dir, file_format=file_format)
+        if not builder.is_prepared():
+            builder._split_generators = lambda *args, **kwargs: {"train": pictures(name)}
+            builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=4))
+        return data_dir
+
+    return prepare
+
+
+def values(stream, epoch=0):
+    """The grey value of each picture of a pass, and its label."""
+    return [
+        (int(picture[8, 8, 0]), int(label)) for x, y in stream.epoch(epoch) for picture, label in zip(x, y, strict=True)
+    ]
+
+
+@pytest.mark.filterwarnings("ignore")  # TFDS' own
+def test_both_file_formats_hold_the_same_arrays(prepared):
+    sources = [open_source("mnist", data_dir=prepared("mnist", form)) for form in ("tfrecord", "array_record")]
+    assert [type(source) for source in sources] == [Arrays, Arrays]
+    assert sources[0].fingerprint() == sources[1].fingerprint()
+    assert len(open_source("mnist", split="train[:25%]", data_dir=prepared("mnist", "array_record"))) == 10
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_array_records_are_read_by_index(prepared):
+    data_dir = prepared("tf_flowers", "array_record")
+    source = open_source("tf_flowers", data_dir=data_dir)
+    assert isinstance(source, Records)
+    assert (source.classes, source.picture_shape) == (5, None)
+    grey = source.read(range(40), size=(16, 16))[:, 8, 8, 0] // 5
+    np.testing.assert_array_equal(np.sort(grey), np.arange(40))
+    np.testing.assert_array_equal(grey % 5, source.labels)
+    assert isinstance(open_source(next(data_dir.glob("tf_flowers/*"))), Records)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_tfrecords_are_a_stream_that_repeats_itself(prepared):
+    stream = open_source("tf_flowers", data_dir=prepared("tf_flowers", "tfrecord"))
+    assert isinstance(stream, RecordStream)
+    with pytest.raises(ValueError, match="prepared"):
+        next(stream.epoch(0))
+    run = stream.prepared(12, size=(16, 16), crop="inception", seed=3)
+    assert run.steps(12) == 3
+    passes = [values(run, epoch) for epoch in (0, 0, 1)]
+    assert passes[0] == passes[1] != passes[2]
+    assert passes[0] != values(stream.prepared(12, size=(16, 16), crop="inception", seed=4))
+    assert len(set(passes[0])) == 36
+    assert all(grey // 5 % 5 == label for grey, label in passes[0])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_stream_of_tfrecords_is_measured_whole_and_shared(prepared):
+    stream = open_source("tf_flowers", data_dir=prepared("tf_flowers", "tfrecord"))
+    whole = stream.prepared(12, size=(16, 16), train=False)
+    assert sorted(values(whole)) == [(5 * i, i % 5) for i in range(40)]
+    shared = [stream.prepared(6, size=(16, 16), train=False, shard=(i, 3)) for i in range(3)]
+    assert [run.length() for run in shared] == [sum(1 for _ in run.epoch(0)) for run in shared] == [7, 7, 7]
+    assert (whole.length(), stream.prepared(12, size=(16, 16)).length()) == (4, 3)
+    records = open_source("tf_flowers", data_dir=prepared("tf_flowers", "array_record"))
+    np.testing.assert_allclose(stream.statistics("channel", (16, 16)), records.statistics("channel", (16, 16)))
+    parts = [values(stream.prepared(12, size=(16, 16), shard=(i, 2))) for i in range(2)]
+    assert [len(part) for part in parts] == [18, 18]
+    assert len({*parts[0], *parts[1]}) == 36
+    with pytest.raises(ValueError, match="from 0 to 3; received: tf_flowers with 5 classes"):
+        stream.check_labels(4)
+    with pytest.raises(ValueError, match="at least a batch of 64 pictures; received: 40"):
+        stream.prepared(64, size=(16, 16))
