@@ -1,7 +1,6 @@
 """`keras-resattn`: look at pictures with the published networks, measure them again, and train new ones."""
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
@@ -16,11 +15,11 @@ import keras_resattn
 from keras_resattn import checkpoints, evaluation
 from keras_resattn.data import load_npz, network_input
 from keras_resattn.files import atomic_write
-from keras_resattn.models import zoo
 from keras_resattn.models.variants import VARIANTS
 from keras_resattn.models.zoo import NETWORKS
 from keras_resattn.preprocessing import decode_predictions
-from keras_resattn.recipes import RECIPES, Recipe, compile_and_fit, get_recipe
+from keras_resattn.recipes import command as train
+from keras_resattn.reproduce import command as reproduce
 from keras_resattn.visualize import plot_attention
 
 DEFAULT = "CifarResidualAttention56/cifar10"
@@ -32,6 +31,9 @@ def main(argv=None):
     arguments = _parser().parse_args(argv)
     try:
         return arguments.command(arguments) or 0
+    except KeyboardInterrupt as error:
+        print(f"keras-resattn: {error or 'stopped'}", file=sys.stderr)
+        return 130
     except (ValueError, OSError, ImportError, FloatingPointError, Image.DecompressionBombError) as error:
         message = " ".join(str(error).split())
         print(f"keras-resattn: {message or type(error).__name__}", file=sys.stderr)
@@ -65,14 +67,10 @@ def _parser():
     evaluate.add_argument("--data", type=Path, required=True, help=".npz file with x_test (uint8) and y_test")
     evaluate.add_argument("--batch-size", type=int, default=256, help="pictures in a step (default: %(default)s)")
     command("verify", _verify, "hash all bundled weights again")
-    train = command("train", _train, "train a network from random weights by a recipe, or go on with a run")
-    train.add_argument("network", help="as `list` has them, such as CifarResidualAttention56 or WARN-16-8")
-    train.add_argument("--recipe", default="cifar_one_cycle", help=f"{', '.join(RECIPES)}, or a .json file")
-    train.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE", help="change fields of the recipe")
-    train.add_argument("--data", type=Path, required=True, help=".npz file with x_train (uint8) and y_train")
-    train.add_argument("--holdout", type=int, default=0, help="training pictures, the last ones, to validate on")
-    train.add_argument("--run-dir", type=Path, required=True, help="folder for log, checkpoint, weights and report")
-    train.add_argument("--precision", default="float32", help="or mixed_bfloat16, mixed_float16 (default: %(default)s)")
+    train.add_arguments(
+        command("train", train.train, "train a network from random weights by a recipe, or go on with a run")
+    )
+    reproduce.add_arguments(command("reproduce", reproduce.reproduce, "run rows of the papers' tables"))
     for sub in (predict, attend, evaluate):
         sub.add_argument("--weights", default=DEFAULT, help="network/tag, see `list` (default: %(default)s)")
     return parser
@@ -194,46 +192,6 @@ def _verify(arguments):
         raise ValueError(
             f"Expected bundled files with their recorded SHA-256; damaged: {names}. Reinstall the package."
         )
-
-
-def _train(arguments):
-    recipe = _recipe(arguments.recipe, arguments.set)
-    arrays = load_npz(arguments.data)
-    if "x_train" not in arrays or "y_train" not in arrays:
-        raise ValueError(f"Expected x_train and y_train in {arguments.data}; received: {', '.join(arrays)}.")
-    x, y = arrays["x_train"], arrays["y_train"]
-    if not 0 <= arguments.holdout < len(x):
-        raise ValueError(f"Expected --holdout from 0 to below {len(x)} pictures; received: {arguments.holdout}.")
-    kept = len(x) - arguments.holdout
-    keras.utils.set_random_seed(recipe.seed)
-    keras.config.set_dtype_policy(arguments.precision)
-    shape = x.shape[1:] if keras.config.image_data_format() == "channels_last" else (x.shape[3], *x.shape[1:3])
-    classes = int(y.max()) + 1
-    model = zoo.build(arguments.network, weights=None, input_shape=shape, classes=classes, classifier_activation=None)
-    validation = (x[kept:], y[kept:]) if arguments.holdout else None
-    verbose = 1 if sys.stdout.isatty() else 2
-    data = (x[:kept], y[:kept])
-    report = compile_and_fit(
-        model, recipe, data, validation_data=validation, run_dir=arguments.run_dir, verbose=verbose
-    )
-    print(f"last epoch: {', '.join(f'{name} {value:.4g}' for name, value in report.metrics.items())}")
-    print(f"wrote {arguments.run_dir / 'model.weights.h5'}")
-
-
-def _recipe(name, changes):
-    """A recipe by name or from a file, with `field=value` changes whose values are JSON, or strings."""
-    recipe = Recipe.from_json(Path(name).read_text()) if name.endswith(".json") else get_recipe(name)
-    fields = {}
-    for change in changes:
-        field, equals, value = change.partition("=")
-        if not equals or field not in Recipe.__dataclass_fields__:
-            known = ", ".join(Recipe.__dataclass_fields__)
-            raise ValueError(f"Expected --set FIELD=VALUE with a field of a recipe ({known}); received: {change}.")
-        try:
-            fields[field] = json.loads(value)
-        except json.JSONDecodeError:
-            fields[field] = value
-    return recipe.replace(**fields)
 
 
 def _tag(name):

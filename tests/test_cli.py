@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 
 import keras_resattn
-from keras_resattn import checkpoints, cli
+from keras_resattn import checkpoints
 from keras_resattn.cli import main
 from keras_resattn.models.zoo import NETWORKS
 from keras_resattn.recipes import get_recipe
+from keras_resattn.recipes.command import change_recipe
 
 NAME = "CifarResidualAttention56/cifar10_v1"
 
@@ -166,7 +167,7 @@ def pictures(tmp_path):
 
 
 def test_train_writes_a_run_and_goes_on_with_it(pictures, tmp_path, capsys):
-    command = ["train", "WideResNet-10-1", "--recipe", "warn_cifar", "--data", str(pictures), "--holdout", "4"]
+    command = ["train", "--model", "WideResNet-10-1", "--recipe", "warn_cifar", "--data", str(pictures), "--holdout", "4"]
     command += ["--run-dir", str(tmp_path / "run"), "--set", "epochs=2", "batch_size=4", "normalization=unit"]
     assert main(command) == 0
     out = capsys.readouterr().out
@@ -181,7 +182,7 @@ def test_train_writes_a_run_and_goes_on_with_it(pictures, tmp_path, capsys):
 def test_a_recipe_may_come_from_a_file(tmp_path):
     path = tmp_path / "mine.json"
     path.write_text(get_recipe("warn_cifar").replace(epochs=5, seed=3).to_json())
-    recipe = cli._recipe(str(path), ["mixup=0.2", "milestones=[0.5]"])
+    recipe = change_recipe(str(path), ["mixup=0.2", "milestones=[0.5]"])
     assert (recipe.epochs, recipe.seed, recipe.mixup, recipe.milestones) == (5, 3, 0.2, (0.5,))
 
 
@@ -197,14 +198,14 @@ def test_a_recipe_may_come_from_a_file(tmp_path):
     ],
 )
 def test_bad_training_arguments_leave_no_run(pictures, tmp_path, capsys, changes, message):
-    command = ["train", "WideResNet-10-1", "--data", str(pictures), "--run-dir", str(tmp_path / "run")]
+    command = ["train", "--model", "WideResNet-10-1", "--data", str(pictures), "--run-dir", str(tmp_path / "run")]
     assert main([*command, *changes]) == 2
     assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / "run").exists()
 
 
 def test_an_unknown_network_is_not_trained(pictures, tmp_path, capsys):
-    assert main(["train", "WARN", "--data", str(pictures), "--run-dir", str(tmp_path / "run")]) == 2
+    assert main(["train", "--model", "WARN", "--data", str(pictures), "--run-dir", str(tmp_path / "run")]) == 2
     assert "network='WARN'" in capsys.readouterr().err
 
 

@@ -1,0 +1,104 @@
+"""Fig. 4 of the Residual Attention Network paper: responses of trained networks, drawn and kept."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+
+from keras_resattn.data import network_input, open_source
+from keras_resattn.files import atomic_write
+from keras_resattn.models.variants import VARIANTS
+from keras_resattn.models.zoo import identify
+from keras_resattn.reproduce.runs import build
+from keras_resattn.reproduce.sets import thinned
+from keras_resattn.responses import plot_responses, stage_responses
+
+#: Training pictures that responses are averaged over: the test pictures stay unseen.
+PICTURES = 1000
+FORMATS = (".png", ".pdf", ".svg", ".jpg")
+COLUMNS = ("row", "network", "seed", "scale", "epochs", "block", "response", "pictures", "backend", "revision")
+
+
+def measure(row, folder, where):
+    """Measures the responses of a finished run.
+
+    Args:
+        row: The `Row` that says how attention learns; the network's depth is that of the run.
+        folder: The run's folder, as `compile_and_fit` leaves it.
+        where: Where the training pictures are.
+
+    Returns:
+        List of rows of `COLUMNS`, one for each block.
+
+    Raises:
+        ValueError: if the folder holds no finished run, or one of another network.
+        FloatingPointError: if the network has diverged.
+    """
+    folder = Path(folder)
+    try:
+        report = json.loads((folder / "report.json").read_text())
+    except OSError as error:
+        raise ValueError(f"Expected a finished run with a report.json; there is none in {folder}.") from error
+    network = identify(report["network"])
+    if VARIANTS.get(network) is None:
+        raise ValueError(f"Expected a run of a Residual Attention Network; {folder} holds one of {network}.")
+    source = open_source(where)
+    pictures = thinned(source, min(1.0, PICTURES / len(source)), 1)
+    like = type(row)(network, network, row.recipe, row.data, None, arguments=row.arguments)
+    model = build(like, source.picture_shape)
+    model.load_weights(folder / "model.weights.h5")
+    x = network_input(pictures.read(np.arange(len(pictures))), report["mean"], report["std"])
+    result = folder / "result.json"
+    fields = {
+        "row": row.name,
+        "network": network,
+        "seed": report["recipe"]["seed"],
+        "scale": json.loads(result.read_text())["run"]["scale"] if result.exists() else "",
+        "epochs": report["metrics"]["epoch"],
+        "pictures": len(pictures),
+        "backend": report["environment"]["backend"],
+        "revision": report["environment"]["revision"] or "",
+    }
+    responses = stage_responses(model, x, blocks=True)
+    if not np.isfinite(list(responses.values())).all():
+        raise FloatingPointError(f"The responses of the network in {folder} are not finite numbers: it has diverged.")
+    measured = [{**fields, "block": block, "response": f"{value:.6g}"} for block, value in responses.items()]
+    return [{column: row_of_block[column] for column in COLUMNS} for row_of_block in measured]
+
+
+def write(runs, figure, table):
+    """Draws the responses, one line for each row of the paper's figure, and writes them as CSV beside the figure.
+
+    Args:
+        runs: What `measure` returned for each run.
+        figure: Path of the figure, in one of `FORMATS`; the CSV file has the same name.
+        table: The `Table`.
+
+    Returns:
+        Path of the CSV file.
+    """
+    lines = {}
+    for rows in runs:
+        lines.setdefault(_label(table, rows[0]), []).append({row["block"]: float(row["response"]) for row in rows})
+    drawn = plot_responses(lines)
+    figure.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(figure) as partial:
+        drawn.savefig(partial, dpi=150)
+    beside = figure.with_suffix(".csv")
+    with atomic_write(beside) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows([row for rows in runs for row in rows])
+    return beside
+
+
+def _label(table, row):
+    """How a line is called: a rehearsal is called one."""
+    [of_paper] = table.select([row["row"]])
+    label = f"{row['row']} attention learning"
+    if row["network"] != of_paper.network:
+        label += f", {row['network']}"
+    if row["scale"] == "":  # not a run of this command
+        return f"{label}, {row['epochs']} epochs"
+    return label if row["scale"] == 1 else f"{label}, rehearsal at scale {row['scale']:g}"

@@ -1,0 +1,123 @@
+"""How strongly each stage of a network responds: the measure of Fig. 4 of the Residual Attention Network paper."""
+
+import re
+
+import keras
+import numpy as np
+
+from keras_resattn.layers.composite import check_count
+from keras_resattn.models.graph import tensors_of_layers
+
+
+def stage_responses(model, images, batch_size=32, blocks=False):
+    """Returns the mean absolute response of each stage's output, over images, positions and channels.
+
+    Multiplying by masks between 0 and 1 again and again (naive attention learning) makes responses vanish with depth;
+    attention residual learning keeps them up.
+
+    Args:
+        model: A network of this package with stages (`stage1_...`) or groups (`group1_...`) in its own graph.
+        images: Array of shape `(n, h, w, c)`, preprocessed as for `model.predict`, with at least one image.
+        batch_size: Images in a step.
+        blocks: Whether to return the response of each unit and each attention module, in the order of the graph, and
+            not only of the last one of each stage.
+
+    Returns:
+        Dictionary of floats: `{"stage1": 0.8, ...}`, or with `blocks` `{"stage1_unit1": 0.3, "stage1_attention1": 0.5,
+        ...}`. Units are raw sums in pre-activation networks, before normalisation and ReLU.
+
+    Raises:
+        ValueError: if the model has no stages, or there is no image or one of another shape.
+
+    Source: Wang et al., "Residual Attention Network for Image Classification" (CVPR 2017), Sec. 4.1, Fig. 4.
+    """
+    check_count("batch_size", batch_size)
+    images = np.asarray(images)
+    outputs = _block_outputs(model)
+    if images.ndim != len(model.input_shape) or not len(images):
+        raise ValueError(f"Expected images of shape {model.input_shape}; received: shape {images.shape}.")
+    means = {
+        name: keras.ops.mean(keras.ops.abs(keras.ops.cast(tensor, "float32")), axis=(1, 2, 3))
+        for name, tensor in outputs.items()
+    }
+    arrays = keras.Model(model.input, means).predict(images, batch_size=batch_size, verbose=0)
+    responses = {name: float(np.mean(arrays[name], dtype="float64")) for name in outputs}
+    if blocks:
+        return responses
+    return {name.partition("_")[0]: value for name, value in responses.items()}  # of a stage, the last remains
+
+
+def plot_responses(responses):
+    """Draws the responses of one or several networks, block by block, with the stages marked.
+
+    The scale is logarithmic where the largest response is more than a hundred times the smallest.
+
+    Args:
+        responses: `{label: responses}`, each as `stage_responses(blocks=True)` returns them, or a list of those for
+            several seeds: their mean is a line, and each of them a thin one. All have the same blocks.
+
+    Returns:
+        A `matplotlib.figure.Figure`. Needs the extra `viz`.
+
+    Raises:
+        ImportError: if matplotlib is not installed.
+        ValueError: if there are no responses, or networks have different blocks.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("plot_responses needs matplotlib: pip install 'keras-resattn[viz]'.") from error
+    runs = {label: [of] if hasattr(of, "keys") else list(of) for label, of in responses.items()}
+    blocks = {tuple(run) for of_label in runs.values() for run in of_label}
+    if len(blocks) != 1:
+        raise ValueError(f"Expected responses of the same blocks; received: {len(blocks)} different sets of blocks.")
+    blocks = list(blocks.pop())
+    figure = Figure(figsize=(max(6.0, 0.45 * len(blocks)), 3.8), layout="constrained")
+    axes = figure.subplots()
+    for i, (label, of_label) in enumerate(runs.items()):
+        values = np.array([list(run.values()) for run in of_label])
+        for line in values if len(values) > 1 else ():
+            axes.plot(line, color=f"C{i}", linewidth=0.6, alpha=0.5)
+        axes.plot(values.mean(0), "o-", color=f"C{i}", markersize=4, label=label)
+    _mark_stages(axes, blocks)
+    axes.set_xticks(range(len(blocks)), [_readable(block) for block in blocks], rotation=60, ha="right", fontsize=8)
+    axes.set_ylabel("mean absolute response")
+    drawn = [value for of_label in runs.values() for run in of_label for value in run.values()]
+    if 0 < 100 * min(drawn) < max(drawn):
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def _block_outputs(model):
+    """What each unit outside modules, and each attention module, returns, in the order of the graph."""
+    last = {}
+    for layer in getattr(model, "layers", ()):
+        block = re.match(r"(?:stage|group)\d+_(?:unit|attention)\d+", layer.name)
+        if block:
+            last[block[0]] = layer.name
+    if not last:
+        raise ValueError(
+            f"Expected a network of keras_resattn with its stages in its own graph; received: {model.name}. "
+            "If the network is a layer of another model, pass that layer."
+        )
+    tensors = tensors_of_layers(model)
+    return {block: tensors[name][0] for block, name in last.items()}
+
+
+def _mark_stages(axes, blocks):
+    stages = [block.partition("_")[0] for block in blocks]
+    first = [i for i in range(len(stages)) if i == 0 or stages[i] != stages[i - 1]]
+    for start, end in zip(first, [*first[1:], len(stages)], strict=True):
+        if start:
+            axes.axvline(start - 0.5, color="0.7", linewidth=0.8)
+        title = re.sub(r"(\d+)$", r" \1", stages[start])
+        axes.text((start + end - 1) / 2, 1.02, title, transform=axes.get_xaxis_transform(), ha="center")
+
+
+def _readable(block):
+    kind, number = re.fullmatch(r".*_([a-z]+)(\d+)", block).groups()
+    return f"{'module' if kind == 'attention' else kind} {number}"
