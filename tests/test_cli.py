@@ -167,8 +167,9 @@ def pictures(tmp_path):
 
 
 def test_train_writes_a_run_and_goes_on_with_it(pictures, tmp_path, capsys):
-    command = ["train", "--model", "WideResNet-10-1", "--recipe", "warn_cifar", "--data", str(pictures), "--holdout", "4"]
-    command += ["--run-dir", str(tmp_path / "run"), "--set", "epochs=2", "batch_size=4", "normalization=unit"]
+    command = ["train", "--model", "WideResNet-10-1", "--recipe", "warn_cifar", "--data", str(pictures)]
+    command += ["--holdout", "4", "--run-dir", str(tmp_path / "run")]
+    command += ["--set", "epochs=2", "batch_size=4", "normalization=unit"]
     assert main(command) == 0
     out = capsys.readouterr().out
     assert re.search(r"last epoch: epoch 2, .*val_accuracy", out)

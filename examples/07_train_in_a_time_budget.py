@@ -1,0 +1,178 @@
+"""Train as long as a borrowed accelerator allows: the schedule is sized to the time that there is.
+
+    python examples/07_train_in_a_time_budget.py cifar10.npz runs/warn --model WARN-16-8 --minutes 25 --call-minutes 9.5
+
+The first call measures 200 steps, and writes into `plan.json` how many epochs fit into `--minutes` of training. Each
+call stops in good order after `--call-minutes` (exit status 143) and the same command goes on; the schedule ends
+where it should. All pictures lie on the device, and the network computes in bfloat16. The test pictures are not
+touched.
+"""
+
+import argparse
+import json
+import math
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+import keras
+import numpy as np
+
+from keras_resattn import compile_and_fit, count_macs
+from keras_resattn.data import load_npz
+from keras_resattn.models import zoo
+from keras_resattn.recipes import get_recipe
+
+MEASURED_STEPS = 200
+RESERVE = 0.95  # of the time that is left, for what the measurement did not see
+
+
+class StopAt(keras.callbacks.Callback):
+    """Asks the run to stop, as a scheduler would."""
+
+    def __init__(self, deadline):
+        super().__init__()
+        self.deadline, self.asked = deadline, False
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if not self.asked and time.monotonic() > self.deadline:
+            self.asked = True
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Clock(keras.callbacks.Callback):
+    """When steps began; the last ones are the compiled ones."""
+
+    def __init__(self):
+        super().__init__()
+        self.times = []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.times.append(time.monotonic())
+
+
+def main():
+    begun = time.monotonic()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", help=".npz file with x_train and y_train")
+    parser.add_argument("run_dir", type=Path, help="folder for the plan, log, checkpoint, weights and report")
+    parser.add_argument("--model", default="CifarResidualAttention92", help="network (default: %(default)s)")
+    parser.add_argument("--recipe", default="resattn_cifar_modern", help="recipe (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, help="pictures in a step (default: the recipe's)")
+    parser.add_argument("--ema", type=float, help="momentum of the average of the weights (default: the recipe's)")
+    parser.add_argument("--minutes", type=float, required=True, help="for the whole training, measuring included")
+    parser.add_argument("--call-minutes", type=float, default=math.inf, help="for this call (default: no limit)")
+    parser.add_argument("--precision", default="mixed_bfloat16", help="Keras policy (default: %(default)s)")
+    parser.add_argument("--limit", type=int, help="use only the first so many training pictures")
+    parser.add_argument("--holdout", type=int, default=0, help="training pictures, the last ones, to validate on")
+    parser.add_argument("--steps-per-execution", type=int, default=1, help="steps in one call (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation")
+    args = parser.parse_args()
+
+    args.run_dir.mkdir(parents=True, exist_ok=True)
+    if keras.backend.backend() == "jax":  # a step is compiled once, and not in each call
+        import jax
+
+        jax.config.update("jax_compilation_cache_dir", str(args.run_dir / "compiled"))
+    keras.config.set_dtype_policy(args.precision)
+    arrays = load_npz(args.data)
+    x, y = arrays["x_train"][: args.limit], arrays["y_train"][: args.limit]
+    kept = len(x) - args.holdout
+    validation = (x[kept:], y[kept:]) if args.holdout else None
+    changes = {"batch_size": args.batch_size, "ema": args.ema, "seed": args.seed}
+    recipe = get_recipe(args.recipe).replace(**{k: v for k, v in changes.items() if v is not None})
+
+    plan = args.run_dir / "plan.json"
+    if not plan.exists():
+        measured = measure(args, recipe, x[:kept], y[:kept])
+        steps = (args.minutes * 60 - (time.monotonic() - begun)) * RESERVE / measured["seconds_per_step"]
+        epochs = int(steps / (kept // recipe.batch_size))
+        if epochs <= recipe.warmup_epochs:
+            sys.exit(f"Expected --minutes for more than {recipe.warmup_epochs} epochs; {epochs} fit: {measured}.")
+        plan.write_text(json.dumps({"epochs": epochs, **measured}, indent=2) + "\n")
+    print(plan.read_text())
+    recipe = recipe.replace(epochs=json.loads(plan.read_text())["epochs"])
+
+    report = compile_and_fit(
+        build(args, x, y),
+        recipe,
+        (x[:kept], y[:kept]),
+        validation_data=validation,
+        run_dir=args.run_dir / "run",
+        verbose=2,
+        device_data=True,
+        steps_per_execution=args.steps_per_execution,
+        callbacks=[StopAt(begun + args.call_minutes * 60)],
+    )
+    print(report.metrics)
+
+
+def build(args, x, y):
+    keras.utils.set_random_seed(args.seed)
+    classes = int(y.max()) + 1
+    shape = x.shape[1:]
+    return zoo.build(args.model, weights=None, input_shape=shape, classes=classes, classifier_activation=None)
+
+
+def measure(args, recipe, x, y):
+    """Seconds of a step, pictures a second, the share of the device's matrix peak, seconds to compile, memory."""
+    clock, size = Clock(), args.steps_per_execution
+    per_epoch = len(x) // recipe.batch_size // size * size
+    steps = math.ceil(MEASURED_STEPS / size) * size
+    model = build(args, x, y)
+    short = recipe.replace(iterations=steps, warmup_epochs=0)
+    used = per_epoch * recipe.batch_size
+    started = time.monotonic()
+    compile_and_fit(
+        model, short, (x[:used], y[:used]), device_data=True, verbose=0, callbacks=[clock], steps_per_execution=size
+    )
+    half = len(clock.times) // 2
+    seconds = float(np.median(np.diff(clock.times[half:]))) / size if half > 1 else math.nan
+    elapsed = (time.monotonic() - clock.times[half]) / (steps - half * size)
+    seconds = max(seconds, elapsed)  # steps are dispatched ahead of the device
+    flops = 6 * count_macs(model) * recipe.batch_size  # forwards once, backwards twice, two operations each
+    return {
+        "model": args.model,
+        "backend": keras.backend.backend(),
+        "precision": args.precision,
+        "batch_size": recipe.batch_size,
+        "seconds_per_step": seconds,
+        "images_per_second": round(recipe.batch_size / seconds, 1),
+        "share_of_matrix_peak": round(flops / seconds / matrix_peak(args.precision), 4),
+        "seconds_until_second_step": round(clock.times[1] - started, 1),
+        "memory_bytes": memory(),
+    }
+
+
+def matrix_peak(precision, seconds=2.0):
+    """Operations a second of large products of matrices, in the precision that the network computes in."""
+    dtype = keras.DTypePolicy(precision).compute_dtype
+    on_accelerator = keras.backend.backend() == "jax" and __import__("jax").default_backend() != "cpu"
+    side = 8192 if on_accelerator else 512
+    a = keras.ops.cast(keras.random.normal((side, side)), dtype)
+    rates, end = [], time.monotonic() + seconds
+    while time.monotonic() < end:
+        begun, product = time.monotonic(), a
+        for _ in range(10):
+            product = keras.ops.matmul(a, product)
+        float(keras.ops.convert_to_numpy(keras.ops.cast(product[0, 0], "float32")))  # waits for it
+        rates.append(10 * 2 * side**3 / (time.monotonic() - begun))
+    return max(rates)
+
+
+def memory():
+    """The largest number of bytes in use on the device so far, where JAX tells it."""
+    if keras.backend.backend() != "jax":
+        return None
+    import jax
+
+    statistics = jax.local_devices()[0].memory_stats()
+    return None if statistics is None else statistics.get("peak_bytes_in_use")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,257 @@
+"""Training on several devices is training on one: the same log, the same weights, in every process.
+
+`distributed_run.py` is what runs there; it stops a run in its middle and goes on with it.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import distributed_run
+import keras
+import numpy as np
+import pytest
+from distributed_run import RECIPE, X, Y, network
+
+from keras_resattn import compile_and_fit
+from keras_resattn.data import open_source
+from keras_resattn.data.shares import EvaluationShares
+from keras_resattn.recipes import distribution, engines
+
+BACKEND = keras.backend.backend()
+PROGRAM = Path(__file__).parent / "distributed_run.py"
+
+
+def run(folder, processes=1, **environment):
+    """Runs the program in so many processes, and returns what each of them wrote."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    started = []
+    for rank in range(processes):
+        command = [sys.executable, str(PROGRAM), str(folder / f"{rank}.json")]
+        command += [address, str(processes), str(rank)] if processes > 1 else []
+        variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+        started.append(subprocess.Popen(command, env=variables, stderr=subprocess.PIPE, text=True))
+    try:
+        errors = [process.communicate(timeout=600)[1] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [0] * processes, errors
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(processes)]
+
+
+def assert_same_run(result, expected, tolerance=2e-6):
+    np.testing.assert_allclose(result["log"], expected["log"], rtol=0, atol=tolerance)
+    for a, b in zip(result["weights"], expected["weights"], strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    """The run that the others have to equal: unbroken, on one device."""
+    return distributed_run.outcome(*distributed_run.train())
+
+
+@pytest.fixture(scope="module")
+def four_devices(tmp_path_factory):
+    [result] = run(tmp_path_factory.mktemp("four"), XLA_FLAGS="--xla_force_host_platform_device_count=4")
+    return result
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("two"), processes=2)
+
+
+on_jax_and_tensorflow = pytest.mark.skipif(BACKEND == "torch", reason="PyTorch has one device in a process")
+on_jax_and_torch = pytest.mark.skipif(BACKEND == "tensorflow", reason="Keras trains one process on TensorFlow")
+on_torch = pytest.mark.skipif(BACKEND != "torch", reason="PyTorch's way")
+
+
+@on_jax_and_tensorflow
+def test_four_devices_train_as_one(four_devices, one_device):
+    """Batch normalisation, averaged weights, mixing across devices and a validation set of 13 pictures included."""
+    assert (four_devices["devices"], four_devices["processes"], four_devices["stopped"]) == (4, 1, 143)
+    assert_same_run(four_devices, one_device)
+
+
+@on_jax_and_tensorflow
+def test_what_four_devices_cannot_do_is_refused(four_devices):
+    refused = four_devices["refused"]
+    assert "4 devices can share evenly; received: batch_size=9" in refused.pop("batch_size")
+    assert "device_data=False" in refused.pop("device_data")
+    assert "built inside the scope" in refused.pop("outside")
+    if BACKEND == "tensorflow":
+        assert "clip=None" in refused.pop("clip")
+        assert "accumulate=1" in refused.pop("accumulate")
+        assert "jit_compile='auto'" in refused.pop("jit_compile")
+        assert "steps_per_execution=1" in refused.pop("steps_per_execution")
+    assert not refused
+
+
+@on_jax_and_tensorflow
+def test_synchronised_normalisation_is_not_left_in_the_model(four_devices):
+    """Other backends would refuse the file."""
+    assert four_devices["synchronised_files"] == 0
+
+
+@on_jax_and_torch
+def test_two_processes_end_alike(two_processes):
+    first, second = two_processes
+    assert (first["devices"], first["processes"], first["stopped"]) == (2, 2, 143)
+    assert first == second, "bit for bit"
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="PyTorch's batch normalisation sees its own process")
+def test_two_processes_train_as_one(two_processes, one_device):
+    assert_same_run(two_processes[0], one_device)
+
+
+@on_torch
+def test_two_processes_without_normalisation_train_as_one(two_processes):
+    assert_same_run(two_processes[0]["without_norm"], distributed_run.outcome(*distributed_run.train(norm=False)))
+
+
+@on_torch
+def test_two_processes_normalise_by_themselves(two_processes):
+    """One process that does so: halves of a batch apart, and means of gradients and of moving statistics."""
+    model, loss = network(), keras.losses.CategoricalCrossentropy(from_logits=True)
+    statistics = [variable for variable in model.non_trainable_variables if "moving" in variable.path]
+
+    def step(data):
+        (x, y), gradients, after = data, [], []
+        before = [variable.numpy().copy() for variable in statistics]
+        for half in (slice(0, 4), slice(4, 8)):
+            for variable, value in zip(statistics, before, strict=True):
+                variable.assign(value)
+            model.zero_grad()
+            loss(y[half], model(x[half], training=True)).backward()
+            gradients.append([variable.value.grad.clone() for variable in model.trainable_variables])
+            after.append([variable.numpy().copy() for variable in statistics])
+        for variable, *values in zip(statistics, *after, strict=True):
+            variable.assign(np.mean(values, axis=0))
+        import torch
+
+        with torch.no_grad():
+            means = [(a + b) / 2 for a, b in zip(*gradients, strict=True)]
+            model.optimizer.apply(means, model.trainable_variables)
+        return {"loss": torch.zeros(())}
+
+    model.train_step = step
+    compile_and_fit(model, RECIPE, (X, Y), verbose=0)
+    weights = [keras.ops.convert_to_numpy(weight) for weight in model.weights]
+    for a, b in zip(two_processes[0]["weights"], weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=2e-6)
+
+
+@on_jax_and_torch
+def test_what_two_processes_cannot_do_is_refused(two_processes):
+    refused = two_processes[0]["refused"]
+    assert "2 devices can share evenly; received: batch_size=9" in refused["batch_size"]
+    assert "device_data=False" in refused["device_data"]
+    assert ("jit_compile" in refused) == (BACKEND == "torch")
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("count", [1, 13, 16])
+def test_validation_counts_each_picture_once(processes, count):
+    """4 devices share 13 pictures: the rest weighs nothing, and the means are those of 13."""
+    x = np.arange(count, dtype="uint8").reshape(-1, 1, 1, 1)
+    sources = [(open_source((x, np.arange(count))), "by index"), (open_source(Passes(x, np.arange(count))), "a stream")]
+    for source, kind in sources:
+        of_rank = [
+            EvaluationShares(source, 8, np.float32, size=(1, 1), devices=4, shard=(rank, processes))
+            for rank in range(processes)
+        ]
+        assert {batches.num_batches for batches in of_rank} == {-(-count // 8)}
+        seen, total, filled = [], 0.0, 0
+        for index in range(of_rank[0].num_batches):
+            parts = [batches[index] for batches in of_rank]
+            assert len({len(part[0]) for part in parts}) == 1, "processes have shares of one size"
+            pictures, labels, weights = (np.concatenate(column) for column in zip(*parts, strict=True))
+            assert len(weights) % 4 == 0
+            np.testing.assert_array_equal(pictures.ravel(), labels)
+            seen += labels[weights > 0].tolist()
+            total, filled = total + (labels * weights).sum(), filled + len(weights)
+        assert seen == list(range(count)), kind
+        np.testing.assert_allclose(total / filled, np.arange(count).mean(), rtol=1e-6)
+
+
+class Passes:
+    """Batches of 8 that come by themselves."""
+
+    def __init__(self, x, y):
+        self.x, self.y = x, y
+
+    def __iter__(self):
+        for first in range(0, len(self.x), 8):
+            yield self.x[first : first + 8], self.y[first : first + 8]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kind": "model"}, "kind='data'"),
+        ({"processes": 2}, "address, processes and process together"),
+        ({"address": "localhost:1", "processes": 2, "process": 2}, "from 0 to below 2"),
+    ],
+)
+def test_a_scope_of_another_kind_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message), distribution.scope(**arguments):
+        pass
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow's limit")
+def test_several_processes_on_tensorflow_are_refused(monkeypatch):
+    with (
+        pytest.raises(ValueError, match=r"MultiWorkerMirroredStrategy .*JAX or PyTorch"),
+        distribution.scope(address="localhost:1", processes=2, process=0),
+    ):
+        pass
+    monkeypatch.setenv("TF_CONFIG", "{}")
+    with pytest.raises(ValueError, match="MultiWorkerMirroredStrategy"), distribution.scope():
+        pass
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow's strategies")
+def test_other_strategies_are_refused():
+    import tensorflow as tf
+
+    with tf.distribute.OneDeviceStrategy("CPU:0").scope(), pytest.raises(ValueError, match="MirroredStrategy"):
+        compile_and_fit(network(), RECIPE, (X, Y))
+
+
+@on_torch
+def test_pytorch_without_torchrun_is_told_how(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ValueError, match="torchrun --nproc-per-node"), distribution.scope():
+        pass
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="works there")
+def test_keras_distribution_is_refused_where_it_does_nothing(monkeypatch):
+    monkeypatch.setattr(keras.distribution, "distribution", lambda: object())
+    with pytest.raises(ValueError, match="does nothing"):
+        compile_and_fit(network(), RECIPE, (X, Y))
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="JAX's layouts")
+def test_sharing_the_model_is_refused():
+    mesh = keras.distribution.DeviceMesh((1, 1), ("batch", "model"))
+    layout = keras.distribution.LayoutMap(mesh)
+    parallel = keras.distribution.ModelParallel(layout_map=layout, batch_dim_name="batch")
+    with parallel.scope(), pytest.raises(ValueError, match=r"DataParallel .*received: ModelParallel"):
+        compile_and_fit(network(), RECIPE, (X, Y))
+
+
+def test_outside_of_a_scope_there_is_one_device():
+    engine = engines.current()
+    assert type(engine) is engines.Engine
+    assert (engine.rank, engine.processes, engine.devices) == (0, 1, 1)
+    assert (engine.signal(15, step=3), engine.signal(None), engine.first([1.0])) == (15, None, [[1.0]])
