@@ -1,10 +1,11 @@
-"""A new classifier on the frozen, pretrained network: its features once, then a Dense on them.
+"""A new classifier on the pretrained network: first on its frozen features, then with its last stage.
 
     python examples/03_transfer_learning.py data.npz
+    python examples/03_transfer_learning.py data.npz --fine-tune 10 --run-dir runs/transfer
 
-`data.npz` holds x_train, y_train, x_test and y_test: uint8 pictures of 32 x 32 x 3, integer labels. As the base is
-frozen, its features are computed once, and the Dense trains in seconds on a CPU. The model that comes out takes
-pictures, as any other does.
+`data.npz` holds x_train, y_train, x_test and y_test: uint8 pictures, integer labels. As the network is frozen at first,
+its features are computed once, and the classifier trains in seconds on a CPU. The model that comes out takes pictures,
+as any other does. With a run directory, a run that was stopped goes on where it was.
 """
 
 import argparse
@@ -14,34 +15,44 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import keras
 
-from keras_resattn import CifarResidualAttention56, preprocess_input
+from keras_resattn import fine_tune, preprocess_input
 from keras_resattn.data import load_npz
+from keras_resattn.recipes import get_recipe
+
+WEIGHTS = "CifarResidualAttention56/cifar10"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", help=".npz file with x_train, y_train, x_test and y_test")
-    parser.add_argument("--epochs", type=int, default=20, help="epochs of the Dense (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=30, help="epochs of the classifier (default: %(default)s)")
+    parser.add_argument("--fine-tune", type=int, default=0, metavar="EPOCHS", help="then train the last stage, too")
+    parser.add_argument("--batch-size", type=int, default=32, help="default: %(default)s")
     parser.add_argument("--limit", type=int, help="use only the first so many training pictures")
+    parser.add_argument("--run-dir", help="folder for logs and checkpoints")
     args = parser.parse_args()
 
     arrays = load_npz(args.data)
     x, y = arrays["x_train"][: args.limit], arrays["y_train"][: args.limit]
-    classes = int(max(y.max(), arrays["y_test"].max())) + 1
+    sizes = {"batch_size": args.batch_size}
 
     keras.utils.set_random_seed(0)
-    backbone = CifarResidualAttention56(include_top=False, pooling="avg")
-    backbone.trainable = False
-    features = backbone.predict(preprocess_input(x), batch_size=256)
-
-    head = keras.Sequential([keras.Input(features.shape[1:]), keras.layers.Dense(classes, activation="softmax")])
-    head.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    head.fit(features, y, epochs=args.epochs, verbose=0)
-
-    model = keras.Sequential([backbone, head])
+    model, report = fine_tune(
+        WEIGHTS,
+        (x, y),
+        classes=int(max(y.max(), arrays["y_test"].max())) + 1,
+        size=x.shape[1:3],
+        head_recipe=get_recipe("transfer_head").replace(epochs=args.epochs, **sizes),
+        fine_tune_recipe=get_recipe("transfer_fine_tune").replace(epochs=max(args.fine_tune, 1), **sizes),
+        unfreeze="last_stage" if args.fine_tune else None,
+        run_dir=args.run_dir,
+        verbose=2,
+    )
     model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
-    loss, accuracy = model.evaluate(preprocess_input(arrays["x_test"]), arrays["y_test"], batch_size=256, verbose=0)
-    print(f"{len(x)} training pictures, {args.epochs} epochs: test accuracy {accuracy:.2%}, loss {loss:.4f}")
+    inputs = preprocess_input(arrays["x_test"], weights=WEIGHTS)
+    loss, accuracy = model.evaluate(inputs, arrays["y_test"], batch_size=256, verbose=0)
+    trained = "and the last stage" if report.unfrozen else "alone"
+    print(f"{len(x)} training pictures, the classifier {trained}: test accuracy {accuracy:.2%}, loss {loss:.4f}")
 
 
 if __name__ == "__main__":

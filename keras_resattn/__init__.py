@@ -29,6 +29,7 @@ from keras_resattn.models.warn import WARN, WARN50x2
 from keras_resattn.models.wide_resnet import WideResNet, WideResNet50x2
 from keras_resattn.preprocessing import decode_predictions, preprocess_input
 from keras_resattn.recipes import compile_and_fit
+from keras_resattn.transfer import fine_tune, with_normalization
 from keras_resattn.visualize import attention_gates, attention_maps, plot_attention
 
 __version__ = "0.1.0"
@@ -67,8 +68,10 @@ __all__ = [
     "count_macs",
     "decode_predictions",
     "feature_pyramid",
+    "fine_tune",
     "layers",
     "losses",
     "plot_attention",
     "preprocess_input",
+    "with_normalization",
 ]

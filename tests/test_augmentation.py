@@ -238,3 +238,9 @@ def test_normalising_changes_no_picture_of_the_callers():
 def test_imagenets_statistics_are_of_three_channels():
     with pytest.raises(ValueError, match=r"3 channels.*received: 1 channels"):
         arrays.statistics(np.zeros((2, 4, 4, 1), "uint8"), "imagenet")
+
+
+def test_layers_of_keras_cv_are_refused_because_they_cannot_be_repeated():
+    layer = {"module": "keras_cv.src.layers.preprocessing.grid_mask", "class_name": "GridMask", "config": {}}
+    with pytest.raises(ValueError, match=r"keras_cv's GridMask, .* tf\.data\.Dataset"):
+        LayerAugmentation([layer])

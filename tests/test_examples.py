@@ -1,5 +1,6 @@
 """The examples run as they are, on small input; so does the first program of the README."""
 
+import json
 import re
 import runpy
 from pathlib import Path
@@ -48,8 +49,45 @@ def test_see_the_masks(run, tmp_path):
         assert image.width > 1000
 
 
-def test_transfer_learning(run, data):
-    assert re.search(r"test accuracy \d+\.\d\d%", run("03_transfer_learning.py", data, "--epochs", 2))
+def small_network(include_top=True, classes=10, **_):
+    """The bundled network as far as the examples look into it: two stages with a mask each, under its names."""
+    inputs = x = keras.Input((32, 32, 3))
+    for stage in (2, 3):
+        x = keras.layers.Conv2D(4, 4, 4, name=f"stage{stage}_unit1")(x)
+        mask = keras.layers.Conv2D(4, 1, activation="sigmoid", name=f"stage{stage}_attention1_mask")(x)
+        x = keras_resattn.layers.AttentionResidual(name=f"stage{stage}_attention1_merge")([x, mask])
+    if include_top:
+        x = keras.layers.GlobalAveragePooling2D()(x)
+        x = keras.layers.Dense(classes, activation="softmax", name="predictions")(x)
+    return keras.Model(inputs, x, name="small")
+
+
+def test_transfer_learning(run, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("keras_resattn.models.zoo.build", lambda network, **kwargs: small_network(**kwargs))
+    out = run("03_transfer_learning.py", data, "--epochs", 2, "--batch-size", 8, "--run-dir", tmp_path / "run")
+    assert re.search(r"24 training pictures, the classifier alone: test accuracy \d+\.\d\d%", out)
+    assert (tmp_path / "run" / "head" / "report.json").exists()
+
+
+def test_the_notebook_of_transfer_learning(tmp_path, monkeypatch, capsys):
+    rng = np.random.default_rng(0)
+    digits = rng.integers(0, 256, (60, 28, 28), dtype="uint8"), np.arange(60) % 10
+    monkeypatch.setattr("keras.datasets.mnist.load_data", lambda: (digits, digits))
+    monkeypatch.setattr("keras_resattn.models.zoo.build", lambda network, **kwargs: small_network(**kwargs))
+    monkeypatch.setattr("keras_resattn.CifarResidualAttention56", small_network)
+    monkeypatch.chdir(tmp_path)
+    small = {"TRAINING": 40, "VALIDATION": 10, "TEST": 60, "HEAD_EPOCHS": 2, "EPOCHS": 1, "BATCH_SIZE": 20}
+    names = {}
+    for cell in json.loads((ROOT / "examples" / "06_transfer.ipynb").read_text())["cells"]:
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), cell["id"], "exec"), names)
+        if "parameters" in cell["metadata"].get("tags", ()):
+            assert small.keys() < names.keys()
+            names.update(small)
+    out = capsys.readouterr().out
+    for model in ("frozen features", "last stage fine-tuned", "from scratch"):
+        assert re.search(rf"{model} +\d+\.\d\d% of 60 test pictures", out)
+    assert (tmp_path / "digits.keras").exists()
 
 
 @pytest.fixture

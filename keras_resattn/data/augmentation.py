@@ -232,11 +232,13 @@ class LayerAugmentation:
 
     Raises:
         ValueError: for a layer that mixes pictures (see `mixup` and `cutmix` of a recipe), for `AugMix`, which cannot
-            be repeated, or one that cannot be made from its configuration.
+            be repeated, for layers of keras-cv, which cannot either, or one that cannot be made from its configuration.
     """
 
     def __init__(self, layers):
         self._lock = threading.Lock()
+        for layer in layers:
+            _check_repeatable(layer)
         with keras.device("cpu"), _channels_last():
             self.layers = [keras.layers.deserialize(_in_channels_last(layer)) for layer in layers]
         for layer in self.layers:
@@ -272,6 +274,15 @@ class LayerAugmentation:
             # 31 bits: backends keep seeds in unsigned and in signed numbers.
             word = int(np.random.SeedSequence((*seed, number)).generate_state(1)[0]) >> 1
             state.assign(np.array([word, 0], state.dtype))
+
+
+def _check_repeatable(layer):
+    if str(layer.get("module", "")).startswith("keras_cv"):
+        raise ValueError(
+            f"Expected layers of keras.layers; received: keras_cv's {layer['class_name']}, which draws from a state "
+            "that cannot be set, so that no run could be repeated or resumed. Map it over a tf.data.Dataset of yours, "
+            "and pass that as data."
+        )
 
 
 def _check_layer(layer):

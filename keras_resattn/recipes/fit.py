@@ -111,6 +111,8 @@ def compile_and_fit(
     steps, epochs = recipe.steps(per_epoch), recipe.length(per_epoch)
     _check_loop(steps_per_execution, checkpoint_steps, per_epoch, steps)
     identity = {"network": model.name, "recipe": dataclasses.asdict(recipe), "data": source.fingerprint()}
+    if statistics is not None:
+        identity["statistics"] = [mean, std]
     engine.same("the number of steps of an epoch", per_epoch)
     with engine.together():
         folder = RunFolder(run_dir, identity, resume or engine.rank > 0, writes=engine.rank == 0)
@@ -131,21 +133,7 @@ def compile_and_fit(
     else:  # what `fit` ends with, where weights are averaged
         loop.assign(trained, metrics=False)
         trained.optimizer.finalize_variable_values(trained.trainable_variables)
-    report = Report(
-        network=model.name,
-        recipe=dataclasses.asdict(recipe),
-        metrics=loop.rows[-1],
-        mean=mean,
-        std=std,
-        training_pictures=per_epoch * recipe.batch_size if isinstance(source, Stream) else len(source),
-        seconds=round(sum(row["seconds"] for row in loop.rows), 1),
-        environment=environment(),
-        history=loop.rows,
-        best_on_validation=best_on_validation(loop.rows),
-        precision=model.dtype_policy.name,
-        steps=steps,
-        processes=engine.processes,
-    )
+    report = _report(model, recipe, source, loop, (mean, std), engine)
     with engine.together():
         _finish(model, folder, report)
     return report
@@ -186,6 +174,25 @@ def _fit(model, batches, validation, loop, epochs, verbose, callbacks, recipe, e
             shuffle=False,
             verbose=verbose,
         )
+
+
+def _report(model, recipe, source, loop, statistics, engine):
+    pictures = loop.steps_per_epoch * recipe.batch_size if isinstance(source, Stream) else len(source)
+    return Report(
+        network=model.name,
+        recipe=dataclasses.asdict(recipe),
+        metrics=loop.rows[-1],
+        mean=statistics[0],
+        std=statistics[1],
+        training_pictures=pictures,
+        seconds=round(sum(row["seconds"] for row in loop.rows), 1),
+        environment=environment(),
+        history=loop.rows,
+        best_on_validation=best_on_validation(loop.rows),
+        precision=model.dtype_policy.name,
+        steps=loop.steps,
+        processes=engine.processes,
+    )
 
 
 def _finish(model, folder, report):

@@ -189,6 +189,37 @@ _cluttered_mnist = Recipe(
     multipliers={"transformer_": 0.01},
 )
 
+_transfer_head = Recipe(
+    name="transfer_head",
+    source=(
+        "A linear classifier on standardised features, as He et al., 'Masked Autoencoders Are Scalable Vision "
+        "Learners' (CVPR 2022), App. A.1; Adam in place of LARS, and no augmentation, so that the features "
+        "are computed once"
+    ),
+    epochs=30,
+    batch_size=32,
+    learning_rate=3e-3,
+    optimizer="adam",
+    pad=0,
+    flip=False,
+    l2=1e-3,
+)
+
+_transfer_fine_tune = Recipe(
+    name="transfer_fine_tune",
+    source=(
+        "The last stage with the trained classifier, in the manner of Keras' guide 'Transfer learning & "
+        "fine-tuning': Adam at a low rate, batch normalisation in inference mode. Crops and mirror images as "
+        "for CIFAR"
+    ),
+    epochs=10,
+    batch_size=32,
+    learning_rate=3e-4,
+    warmup_epochs=0.5,
+    optimizer="adam",
+    l2=1e-4,
+)
+
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -201,5 +232,7 @@ RECIPES = {
         _warn_cifar_dropout,
         _warn_finetune,
         _cluttered_mnist,
+        _transfer_head,
+        _transfer_fine_tune,
     )
 }

@@ -1,0 +1,337 @@
+"""Transfer learning in two phases: a new classifier on the frozen network, then the last stage with it."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_resattn.backbones import Backbone, check_statistics, in_data_format
+from keras_resattn.data.sources import Arrays, Source, Stream, open_source
+from keras_resattn.files import atomic_write
+from keras_resattn.frozen_features import as_pictures, extract, fold, moments, resized
+from keras_resattn.layers.composite import channel_axis, check_choice, check_count, check_number
+from keras_resattn.models.parts import classifier, full_precision
+from keras_resattn.recipes import Report, compile_and_fit, get_recipe
+
+IDENTITY = "transfer.json"
+FEATURES = "features.npz"
+
+
+@dataclass(frozen=True)
+class TransferReport:
+    """What came out of `fine_tune`.
+
+    Attributes:
+        network: The published tag's id, or the name of the network that was given.
+        classes: Number of classes.
+        mean: What is subtracted from pictures of 0 to 255, for each channel.
+        std: What they are then divided by.
+        size: Height and width that pictures are resized to.
+        unfrozen: Names of the network's layers that were trained in the second phase.
+        head: Report of the first phase.
+        fine_tune: Report of the second phase, or `None` where there was none.
+    """
+
+    network: str
+    classes: int
+    mean: list
+    std: list
+    size: tuple
+    unfrozen: list
+    head: Report
+    fine_tune: Report | None
+
+
+def fine_tune(
+    network,
+    data,
+    *,
+    validation_data=None,
+    classes=None,
+    statistics=None,
+    size=None,
+    head_recipe="transfer_head",
+    fine_tune_recipe="transfer_fine_tune",
+    unfreeze="last_stage",
+    pooling="avg",
+    dropout=0.0,
+    run_dir=None,
+    resume=True,
+    data_dir=None,
+    verbose=1,
+):
+    """Trains a pretrained network to tell other classes apart, in two phases.
+
+    1. The network is frozen, and a new dense classifier is trained on its pooled features. Where `head_recipe` does
+       not augment pictures, as `"transfer_head"` does not, each picture goes through the network once and the
+       classifier trains on what came out: seconds instead of minutes on a CPU. A recipe that augments (`flip`, `pad`,
+       `cutout` ...) trains it on the pictures instead, at the cost of a pass through the network for each.
+    2. The layers that `unfreeze` names are trained with the classifier, on augmented pictures.
+
+    Batch normalisation inside the network stays as it is in both: its means and variances, which batches of a few
+    pictures would blur, and with them its scales and offsets (`trainable=False`, which in Keras is inference mode).
+
+    A run that was killed goes on in the phase, and after the epoch, where it was; a finished one only returns what it
+    left. The weights of the classifier are drawn anew: call `keras.utils.set_random_seed` for a repeatable run.
+
+    Args:
+        network: A published tag, `"CifarResidualAttention56/cifar10"`, or a `keras.Model` without its top that returns
+            feature maps or vectors. A model is trained in place.
+        data: Training pictures and labels: whatever `compile_and_fit` takes.
+        validation_data: Measured after each epoch of both phases, or `None`.
+        classes: Number of classes; by default the data's own, or the largest label and one.
+        statistics: `(mean, std)` that the network's pictures are normalised with, each one number for each channel, 0
+            to 255. Published tags bring their own; a `keras.Model` needs them: `([0, 0, 0], [1, 1, 1])` for a model
+            that normalises inside.
+        size: `(height, width)` that pictures are resized to; by default the tag's, or the model's.
+        head_recipe: A `Recipe` or the name of one, for the first phase.
+        fine_tune_recipe: The same for the second.
+        unfreeze: `"last_stage"` for what comes after the last change of resolution; a list of patterns, of which one
+            matches the beginning of each layer's name (`re.match`; `[""]` is the whole network); `None` for no second
+            phase.
+        pooling: `"avg"` or `"max"`, where the network returns feature maps.
+        dropout: Rate of dropout before the classifier.
+        run_dir: Folder for what each phase leaves (`head/`, `fine_tune/`, as `compile_and_fit` says) and for the
+            features of the first; `None` writes nothing.
+        resume: Whether to go on with the run that `run_dir` holds.
+        data_dir: Folder of data sets that are given by name.
+        verbose: Keras' verbosity: 1 is a progress bar, 2 a line for each epoch, 0 nothing.
+
+    Returns:
+        `(model, report)`: a `keras.Model` that takes pictures normalised by the report's `mean` and `std` (for a tag:
+        by `preprocess_input(x, weights=tag)`), and a `TransferReport`. `with_normalization(model, report.mean,
+        report.std)` takes pictures as they are. The model is not compiled; compile it to `evaluate`, or to train on.
+
+    Raises:
+        ValueError: before any work, for unknown weights, recipes or layers, a model with its top, missing
+            statistics, and a `run_dir` that holds another run.
+    """
+    head_recipe, fine_tune_recipe = get_recipe(head_recipe), get_recipe(fine_tune_recipe)
+    _check(unfreeze, pooling, dropout, classes)
+    source = open_source(data, data_dir=data_dir)
+    validation = _open_validation(validation_data, data_dir)
+    classes = classes or _classes(source)
+    _check_data(source, validation, classes, (head_recipe, fine_tune_recipe))
+    backbone = Backbone.find(network, source, statistics, size)
+    run = _Run(
+        backbone=backbone,
+        unfrozen=backbone.layers(unfreeze),
+        source=resized(source, backbone.size),
+        validation=resized(validation, backbone.size),
+        classes=classes,
+        pooling=pooling,
+        dropout=dropout,
+        folder=None if run_dir is None else Path(run_dir),
+        resume=resume,
+        verbose=verbose,
+    )
+    run.claim_folder()
+    model = run.assemble()
+    head = run.train_head(model, head_recipe)
+    tuned = run.train_unfrozen(model, fine_tune_recipe)
+    mean, std = backbone.statistics
+    report = TransferReport(backbone.name, run.classes, mean, std, backbone.size, run.unfrozen, head, tuned)
+    return _uncompiled(model), report
+
+
+def with_normalization(model, mean, std):
+    """Returns a model that takes pictures as they are, 0 to 255, and normalises them itself.
+
+    What `fine_tune` returns becomes one file that needs no other line of Python to be used:
+
+        with_normalization(model, report.mean, report.std).save("classifier.keras")
+
+    Args:
+        model: A `keras.Model` over normalised pictures. It is shared, not copied.
+        mean: Mean of each channel, 0 to 255.
+        std: Standard deviation of each channel, 0 to 255; 0 counts as 1.
+
+    Returns:
+        A functional `keras.Model` over pictures of the same shape, in Keras' image data format.
+
+    Raises:
+        ValueError: if there is not one mean and one standard deviation for each channel.
+    """
+    axis = channel_axis(keras.config.image_data_format())
+    mean, std = check_statistics((mean, std), model.input_shape[axis])
+    variance = [value**2 or 1.0 for value in std]
+    inputs = keras.Input(model.input_shape[1:], name="pictures")
+    normalize = keras.layers.Normalization(axis=axis, mean=mean, variance=variance, dtype=full_precision())
+    return keras.Model(inputs, _uncompiled(model)(normalize(inputs)), name=f"{model.name}_on_pictures")
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Both phases, with what they share."""
+
+    backbone: Backbone
+    unfrozen: list
+    source: Source | Stream
+    validation: Source | Stream | None
+    classes: int
+    pooling: str
+    dropout: float
+    folder: Path | None
+    resume: bool
+    verbose: int
+
+    def claim_folder(self):
+        """Writes down what the folder holds, or raises a `ValueError` if that is another run."""
+        if self.folder is None:
+            return
+        identity = {
+            "network": self.backbone.name,
+            "weights": _hash(self.backbone.model),
+            "statistics": self.backbone.statistics,
+            "unfrozen": self.unfrozen,
+            "data": self.source.fingerprint(),
+            "validation_data": None if self.validation is None else self.validation.fingerprint(),
+            "classes": self.classes,
+            "pooling": self.pooling,
+            "dropout": self.dropout,
+        }
+        identity = json.loads(json.dumps(identity))
+        described = self.folder / IDENTITY
+        if described.exists():
+            if not self.resume:
+                raise ValueError(
+                    f"Expected an empty run_dir with resume=False; {self.folder} holds a run. Pass another folder."
+                )
+            held = json.loads(described.read_text())
+            others = [key for key, value in identity.items() if held.get(key) != value]
+            if others:
+                raise ValueError(
+                    f"Expected {self.folder} to hold this run; it holds one of other {', '.join(others)}. "
+                    "Pass another run_dir, and a network that has not been trained on."
+                )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with atomic_write(described) as partial:
+            partial.write_text(json.dumps(identity, indent=2) + "\n")
+
+    def assemble(self):
+        """The network, pooling where it returns maps, and a new classifier."""
+        base = self.backbone.model
+        inputs = keras.Input(base.input_shape[1:])
+        x = base(inputs)
+        if len(x.shape) == 4:
+            pool = {"avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}[self.pooling]
+            x = pool(name=f"{self.pooling}_pool")(x)
+        return keras.Model(inputs, self._classify(x), name=f"{base.name}_fine_tuned")
+
+    def train_head(self, model, recipe):
+        """The first phase; returns its report."""
+        self.backbone.model.trainable = False
+        by_index = isinstance(self.source, Source) and isinstance(self.validation, (Source, type(None)))
+        if not by_index or _augments(recipe):
+            return self._fit("head", model, self.source, self.validation, self.backbone.statistics, recipe)
+        features = self._features(model)
+        arrays, statistics = as_pictures(features)
+        sources = {"train": self.source, "validation": self.validation}
+        sources |= {split: Arrays(array, sources[split].labels) for split, array in arrays.items()}
+        head = self._head(features["train"].shape[1], f"{model.name}_head")
+        report = self._fit("head", head, sources["train"], sources["validation"], statistics, recipe)
+        fold(head.layers[-1], model.layers[-1], *moments(features["train"]))
+        return report
+
+    def train_unfrozen(self, model, recipe):
+        """The second phase; returns its report, or `None` where there is nothing to train."""
+        if not self.unfrozen:
+            return None
+        self.backbone.unfreeze(self.unfrozen)
+        return self._fit("fine_tune", model, self.source, self.validation, self.backbone.statistics, recipe)
+
+    def _fit(self, phase, model, source, validation, statistics, recipe):
+        return compile_and_fit(
+            model,
+            recipe,
+            source,
+            validation_data=validation,
+            statistics=statistics,
+            run_dir=None if self.folder is None else self.folder / phase,
+            resume=self.resume,
+            verbose=self.verbose,
+        )
+
+    def _head(self, width, name):
+        inputs = keras.Input(in_data_format(1, 1, width))
+        return keras.Model(inputs, self._classify(keras.layers.Reshape((width,))(inputs)), name=name)
+
+    def _classify(self, x):
+        x = keras.layers.Dropout(self.dropout, name="dropout")(x) if self.dropout else x
+        return classifier(x, self.classes, "softmax")
+
+    def _features(self, model):
+        """What the frozen network makes of each picture, `(n, d)` by split; read again where it was written."""
+        path = None if self.folder is None else self.folder / FEATURES
+        if path is not None and path.exists():
+            # Not computed again: its last bits might differ, and the run would be another one.
+            with np.load(path) as file:
+                return dict(file)
+        frozen = keras.Model(model.input, model.layers[-2 if self.dropout else -1].input)
+        sources = {"train": self.source, "validation": self.validation}
+        features = {
+            split: extract(frozen, source, self.backbone.size, self.backbone.statistics, self.verbose)
+            for split, source in sources.items()
+            if source is not None
+        }
+        if path is not None:
+            with atomic_write(path) as partial:
+                np.savez(partial, **features)
+        return features
+
+
+def _uncompiled(model):
+    """The same model without an optimizer, for whose state a loaded model, trainable as a whole, has no place."""
+    return keras.Model(model.input, model.output, name=model.name) if isinstance(model, keras.Function) else model
+
+
+def _open_validation(data, data_dir):
+    if data is None:
+        return None
+    return open_source(data, split="validation", data_dir=data_dir if isinstance(data, str) else None)
+
+
+def _check_data(source, validation, classes, recipes):
+    for data in (source, validation):
+        if data is not None:
+            data.check_labels(classes)
+    largest = max(recipe.batch_size for recipe in recipes)
+    if isinstance(source, Source) and len(source) < largest:
+        raise ValueError(f"Expected at least a batch of {largest} pictures; received: {len(source)}.")
+
+
+def _classes(source):
+    if source.classes is not None:
+        return source.classes
+    if not isinstance(source, Source):
+        raise ValueError("Expected classes with batches, whose labels are not known beforehand; received: None.")
+    return int(source.labels.max()) + 1
+
+
+def _check(unfreeze, pooling, dropout, classes):
+    is_list = isinstance(unfreeze, (list, tuple)) and unfreeze and all(isinstance(name, str) for name in unfreeze)
+    if not is_list and unfreeze not in (None, "last_stage"):
+        raise ValueError(
+            "Expected unfreeze to be 'last_stage', a list of patterns of layer names, or None; "
+            f"received: unfreeze={unfreeze!r}."
+        )
+    check_choice("pooling", pooling, ("avg", "max"))
+    check_number("dropout", dropout, below=1)
+    if classes is not None:
+        check_count("classes", classes, least=2)
+
+
+def _augments(recipe):
+    """Whether a recipe changes pictures on their way, so that features differ from epoch to epoch."""
+    crops = recipe.crop != "pad" or recipe.pad
+    return bool(crops or recipe.flip or recipe.cutout or recipe.mixup or recipe.cutmix or recipe.augment)
+
+
+def _hash(model):
+    digest = hashlib.sha256()
+    for array in model.get_weights():
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
