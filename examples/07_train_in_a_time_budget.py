@@ -2,7 +2,7 @@
 
     python examples/07_train_in_a_time_budget.py cifar10.npz runs/warn --model WARN-16-8 --minutes 25 --call-minutes 9.5
 
-The first call measures 200 steps, and writes into `plan.json` how many epochs fit into `--minutes` of training. Each
+The first call measures some steps, and writes into `plan.json` how many epochs fit into `--minutes` of training. Each
 call stops in good order after `--call-minutes` (exit status 143) and the same command goes on; the schedule ends
 where it should. All pictures lie on the device, and the network computes in bfloat16. The test pictures are not
 touched.
@@ -27,7 +27,6 @@ from keras_resattn.data import load_npz
 from keras_resattn.models import zoo
 from keras_resattn.recipes import get_recipe
 
-MEASURED_STEPS = 200
 RESERVE = 0.95  # of the time that is left, for what the measurement did not see
 
 
@@ -70,6 +69,7 @@ def main():
     parser.add_argument("--limit", type=int, help="use only the first so many training pictures")
     parser.add_argument("--holdout", type=int, default=0, help="training pictures, the last ones, to validate on")
     parser.add_argument("--steps-per-execution", type=int, default=1, help="steps in one call (default: %(default)s)")
+    parser.add_argument("--measure", type=int, default=200, help="steps to measure first (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation")
     args = parser.parse_args()
 
@@ -122,7 +122,7 @@ def measure(args, recipe, x, y):
     """Seconds of a step, pictures a second, the share of the device's matrix peak, seconds to compile, memory."""
     clock, size = Clock(), args.steps_per_execution
     per_epoch = len(x) // recipe.batch_size // size * size
-    steps = math.ceil(MEASURED_STEPS / size) * size
+    steps = math.ceil(args.measure / size) * size
     model = build(args, x, y)
     short = recipe.replace(iterations=steps, warmup_epochs=0)
     used = per_epoch * recipe.batch_size

@@ -1,8 +1,10 @@
 """The examples run as they are, on small input; so does the first program of the README."""
 
+import contextlib
 import json
 import re
 import runpy
+import shutil
 from pathlib import Path
 
 import keras
@@ -40,6 +42,37 @@ def test_train(run, data, tmp_path):
     assert "'epoch': 4" in out
     assert "val_accuracy" in out
     assert (tmp_path / "run" / "model.weights.h5").exists()
+
+
+def test_train_in_a_budget_of_time(run, data, tmp_path):
+    """The first call is stopped at once; the second one finishes the schedule that the first one sized."""
+    command = (data, tmp_path / "budget", "--model", "WideResNet-10-1", "--batch-size", 8, "--limit", 16)
+    command += ("--measure", 6, "--minutes", 1, "--precision", "float32", "--recipe", "warn_cifar")
+    with _jax_cache_kept(), pytest.raises(SystemExit, match="143"):
+        run("07_train_in_a_time_budget.py", *command, "--call-minutes", 0)
+    plan = tmp_path / "budget" / "plan.json"
+    sized = json.loads(plan.read_text())
+    assert sized["epochs"] > 0
+    assert sized["images_per_second"] > 0
+    plan.write_text(json.dumps({**sized, "epochs": 2}))  # a minute is long for a test
+    shutil.rmtree(tmp_path / "budget" / "run")
+    with _jax_cache_kept():
+        out = run("07_train_in_a_time_budget.py", *command)
+    assert "'epoch': 2" in out
+
+
+@contextlib.contextmanager
+def _jax_cache_kept():
+    if keras.backend.backend() != "jax":
+        yield
+        return
+    import jax
+
+    kept = jax.config.jax_compilation_cache_dir
+    try:
+        yield
+    finally:
+        jax.config.update("jax_compilation_cache_dir", kept)
 
 
 def test_see_the_masks(run, tmp_path):

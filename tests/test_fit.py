@@ -292,3 +292,23 @@ def test_the_corrupt_picture_of_a_folder_is_named(tmp_path):
         compile_and_fit(
             tiny(), RECIPE.replace(batch_size=20), tmp_path / "data", statistics=([0.0] * 3, [255.0] * 3), verbose=0
         )
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="PyTorch runs eagerly")
+def test_a_longer_training_is_not_traced_more_often():
+    calls = []
+
+    class Counted(keras.layers.Layer):
+        def call(self, x):
+            calls.append(len(calls))
+            return x
+
+    def traced(epochs):
+        inputs = keras.Input((32, 32, 3))
+        x = keras.layers.GlobalAveragePooling2D()(Counted()(inputs))
+        model = keras.Model(inputs, keras.layers.Dense(3)(x))
+        calls.clear()
+        compile_and_fit(model, RECIPE.replace(epochs=epochs), (X, Y), validation_data=(X, Y), verbose=0)
+        return len(calls)
+
+    assert traced(4) == traced(2)
