@@ -2,10 +2,10 @@
 
     python examples/07_train_in_a_time_budget.py cifar10.npz runs/warn --model WARN-16-8 --minutes 25 --call-minutes 9.5
 
-The first call measures some steps, and writes into `plan.json` how many epochs fit into `--minutes` of training. Each
-call stops in good order after `--call-minutes` (exit status 143) and the same command goes on; the schedule ends
-where it should. All pictures lie on the device, and the network computes in bfloat16. The test pictures are not
-touched.
+The first call measures some steps, and writes into `plan.json` how many epochs fit into `--minutes` of calls of
+`--call-minutes`, each of which takes some time to begin. Each call stops in good order (exit status 143) and the same
+command goes on; the schedule ends where it should. All pictures lie on the device, and the network computes in
+bfloat16. The test pictures are not touched.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from keras_resattn.data import load_npz
 from keras_resattn.models import zoo
 from keras_resattn.recipes import get_recipe
 
+BEGUN = time.monotonic()
 RESERVE = 0.95  # of the time that is left, for what the measurement did not see
 
 
@@ -40,6 +41,7 @@ class StopAt(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch, logs=None):
         if not self.asked and time.monotonic() > self.deadline:
             self.asked = True
+            print("The time of this call is over; the same command goes on.")
             os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -55,7 +57,6 @@ class Clock(keras.callbacks.Callback):
 
 
 def main():
-    begun = time.monotonic()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", help=".npz file with x_train and y_train")
     parser.add_argument("run_dir", type=Path, help="folder for the plan, log, checkpoint, weights and report")
@@ -89,10 +90,12 @@ def main():
     plan = args.run_dir / "plan.json"
     if not plan.exists():
         measured = measure(args, recipe, x[:kept], y[:kept])
-        steps = (args.minutes * 60 - (time.monotonic() - begun)) * RESERVE / measured["seconds_per_step"]
-        epochs = int(steps / (kept // recipe.batch_size))
+        calls = math.ceil(args.minutes / min(args.minutes, max(args.call_minutes, 0.1)))
+        spent = time.monotonic() - BEGUN + (calls - 1) * measured["seconds_to_begin"]
+        steps = (args.minutes * 60 - spent) * RESERVE / measured["seconds_per_step"]
+        epochs = max(0, int(steps / (kept // recipe.batch_size)))
         if epochs <= recipe.warmup_epochs:
-            sys.exit(f"Expected --minutes for more than {recipe.warmup_epochs} epochs; {epochs} fit: {measured}.")
+            sys.exit(f"Expected --minutes for more than {recipe.warmup_epochs} epochs; there is time for {epochs}.")
         plan.write_text(json.dumps({"epochs": epochs, **measured}, indent=2) + "\n")
     print(plan.read_text())
     recipe = recipe.replace(epochs=json.loads(plan.read_text())["epochs"])
@@ -106,7 +109,7 @@ def main():
         verbose=2,
         device_data=True,
         steps_per_execution=args.steps_per_execution,
-        callbacks=[StopAt(begun + args.call_minutes * 60)],
+        callbacks=[StopAt(BEGUN + args.call_minutes * 60)],
     )
     print(report.metrics)
 
@@ -126,7 +129,6 @@ def measure(args, recipe, x, y):
     model = build(args, x, y)
     short = recipe.replace(iterations=steps, warmup_epochs=0)
     used = per_epoch * recipe.batch_size
-    started = time.monotonic()
     compile_and_fit(
         model, short, (x[:used], y[:used]), device_data=True, verbose=0, callbacks=[clock], steps_per_execution=size
     )
@@ -143,7 +145,7 @@ def measure(args, recipe, x, y):
         "seconds_per_step": seconds,
         "images_per_second": round(recipe.batch_size / seconds, 1),
         "share_of_matrix_peak": round(flops / seconds / matrix_peak(args.precision), 4),
-        "seconds_until_second_step": round(clock.times[1] - started, 1),
+        "seconds_to_begin": round(clock.times[1] - BEGUN, 1),
         "memory_bytes": memory(),
     }
 
@@ -175,4 +177,7 @@ def memory():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ValueError as error:
+        sys.exit(str(error))

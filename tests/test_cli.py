@@ -196,6 +196,9 @@ def test_a_recipe_may_come_from_a_file(tmp_path):
         (["--recipe", "mine"], "Expected a Recipe or one of"),
         (["--recipe", "mine.json"], "mine.json"),
         (["--holdout", "12"], "--holdout from 0 to below 12"),
+        (["--holdout", "2", "--validation", "x.npz"], "--validation or --holdout"),
+        (["--set", "epochs=4", "--set", "batch_size=13"], "at least a batch of 13"),
+        (["--set", "dropout=0.3", "--model", "CifarResidualAttention56"], "received: dropout"),
     ],
 )
 def test_bad_training_arguments_leave_no_run(pictures, tmp_path, capsys, changes, message):

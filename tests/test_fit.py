@@ -312,3 +312,52 @@ def test_a_longer_training_is_not_traced_more_often():
         return len(calls)
 
     assert traced(4) == traced(2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"recipe": RECIPE.replace(epochs=4)}, "epochs is 3 there, 4 here"),
+        ({"data": (255 - X, Y)}, "other pictures or labels"),
+        ({"statistics": ([0.0] * 3, [255.0] * 3)}, "statistics is None there"),
+    ],
+)
+def test_a_refused_folder_says_what_differs(tmp_path, change, message):
+    arguments = {"recipe": RECIPE, "data": (X, Y), "run_dir": tmp_path, "verbose": 0}
+    compile_and_fit(tiny(), **arguments)
+    with pytest.raises(ValueError, match=message):
+        compile_and_fit(tiny(), **{**arguments, **change})
+
+
+def test_a_folder_without_a_checkpoint_is_taken_over(tmp_path):
+    with pytest.raises(FloatingPointError, match="Nothing was saved"):
+        compile_and_fit(
+            tiny(), RECIPE.replace(learning_rate=1e38, warmup_epochs=0), (X, Y), run_dir=tmp_path, verbose=0
+        )
+    assert compile_and_fit(tiny(), RECIPE, (X, Y), run_dir=tmp_path, verbose=0).metrics["epoch"] == 3
+
+
+@pytest.mark.parametrize("model", ["WideResNet-10-1", None, keras.Sequential([keras.layers.Conv2D(3, 1)])])
+def test_what_is_no_classifier_is_refused(model):
+    with pytest.raises(ValueError, match=r"output of shape \(n, classes\)"):
+        compile_and_fit(model, RECIPE, (X, Y), verbose=0)
+
+
+def test_a_run_dir_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="is a file"):
+        compile_and_fit(tiny(), RECIPE, (X, Y), run_dir=tmp_path / "file", verbose=0)
+
+
+def test_going_on_is_told(tmp_path, capsys):
+    compile_and_fit(tiny(), RECIPE.replace(epochs=2), (X, Y), run_dir=tmp_path / "whole", verbose=2)
+    assert "Going on" not in capsys.readouterr().out
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        compile_and_fit(tiny(), RECIPE, (X, Y), run_dir=tmp_path / "run", verbose=0, callbacks=[Stop()])
+    compile_and_fit(tiny(), RECIPE, (X, Y), run_dir=tmp_path / "run", verbose=2)
+    assert "Going on from step 2 of 6." in capsys.readouterr().out

@@ -74,10 +74,12 @@ def test_fields_out_of_range_are_refused(change, message):
 
 
 def test_unknown_names_and_fields_are_refused():
-    with pytest.raises(ValueError, match="cifar_one_cycle"):
+    with pytest.raises(ValueError, match="Did you mean 'cifar_one_cycle'"):
         get_recipe("cifar_two_cycle")
-    with pytest.raises(ValueError, match="fields of a Recipe"):
-        Recipe.from_json('{"name": "x"}')
+    with pytest.raises(ValueError, match="received: epoch"):
+        RECIPE.replace(epoch=3)
+    with pytest.raises(ValueError, match="missing: batch_size, epochs, learning_rate, source; unknown: epoch"):
+        Recipe.from_json('{"name": "x", "epoch": 3}')
 
 
 def test_the_schedule_is_one_cycle_counted_in_steps():
@@ -169,6 +171,8 @@ def test_layers_become_data():
     assert recipe == Recipe.from_json(recipe.to_json())
     assert recipe == RECIPE.replace(augment=[keras.layers.serialize(layer)])
     assert keras.layers.deserialize(recipe.augment[0]).mode == "vertical"
+    same = [RECIPE.replace(augment=[keras.layers.RandomFlip()]) for _ in range(2)]
+    assert same[0] == same[1], "names that Keras makes up are left out"
 
 
 def test_decay_is_coupled_and_spares_vectors():

@@ -262,11 +262,19 @@ class LayerAugmentation:
             y = keras.ops.convert_to_tensor(x.astype("float32"))
             for layer in self.layers:
                 y = layer(y, training=True)
-                if tuple(y.shape) != x.shape:
+                if tuple(y.shape) != x.shape or layer.trainable_variables:
+                    has = "weights" if layer.trainable_variables else f"an output of shape {tuple(y.shape)}"
                     raise ValueError(
-                        f"Expected layers that keep the shape {x.shape}; received: {layer.name} with {tuple(y.shape)}."
+                        f"Expected layers that augment pictures and keep their shape {x.shape}; "
+                        f"received: {type(layer).__name__}, which has {has}."
                     )
-            return np.array(keras.ops.convert_to_numpy(y), "float32")
+            y = np.array(keras.ops.convert_to_numpy(y), "float32")
+        if y.max() <= 1 < x.max():
+            raise ValueError(
+                f"Expected layers that leave pictures between 0 and 255; received: what was up to {x.max():g} came "
+                f"back up to {y.max():g}. Recipes normalise by themselves: leave layers such as Rescaling out."
+            )
+        return y
 
     def _set_seeds(self, seed):
         states = [v for layer in self.layers for v in layer.variables if v.path.endswith("seed_generator_state")]

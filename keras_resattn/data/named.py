@@ -58,12 +58,12 @@ def open_named(name, split, data_dir=None, download=True):
     _keys(builder)
     try:
         builder.download_and_prepare()
-    except (
-        AssertionError
-    ) as error:  # TFDS' way to ask for files that have to be fetched by hand, with where to put them
+    except AssertionError as error:  # TFDS' way to ask for files that have to be fetched by hand
         raise FileNotFoundError(
             f"Expected the files of {name}, which have to be downloaded by hand. {error}"
         ) from error
+    except Exception as error:
+        raise _not_downloaded(name, error) from error
     return open_builder(builder, split)
 
 
@@ -132,8 +132,19 @@ def _open_keras(name, split):
             f"Expected split to be 'train' or 'test' for {name} of keras.datasets; received: split={split!r}. "
             "Slices are understood where TensorFlow Datasets has prepared the data."
         )
-    x, y = getattr(keras.datasets, name).load_data()[split == "test"]
+    try:
+        splits = getattr(keras.datasets, name).load_data()
+    except Exception as error:  # Keras raises no other
+        raise _not_downloaded(name, error) from error
+    x, y = splits[split == "test"]
     return Arrays(x if x.ndim == 4 else x[..., None], y, classes=KERAS_SETS[name])
+
+
+def _not_downloaded(name, error):
+    return ConnectionError(
+        f"Expected {name} to be there, or to be downloaded, which failed: {error}. Without a network, pass the path of "
+        "an .npz file or a folder."
+    )
 
 
 def _builder(name, data_dir):

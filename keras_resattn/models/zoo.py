@@ -1,5 +1,6 @@
 """All networks by their ids, which published weights and the command line go by, with what they cost."""
 
+import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -102,4 +103,8 @@ def build(network, **kwargs):
     else:
         check_choice("network", network, NETWORKS)
         builder, arguments = NETWORKS[network].builder, NETWORKS[network].arguments
-    return builder(**arguments, **kwargs)
+    accepted = inspect.signature(builder).parameters
+    unknown = [name for name in kwargs if name not in accepted]
+    if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values()):
+        raise ValueError(f"Expected arguments that {network} has; received: {', '.join(unknown)}.")
+    return builder(**{**arguments, **kwargs})

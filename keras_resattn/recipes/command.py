@@ -21,10 +21,13 @@ def add_arguments(parser):
     """Adds the arguments of `train` to an `argparse` parser."""
     parser.add_argument("--model", required=True, help="as `list` has them, such as CifarResidualAttention56")
     parser.add_argument("--recipe", default="cifar_one_cycle", help=f"{', '.join(RECIPES)}, or a .json file")
-    parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE", help="change fields of the recipe")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="change fields of the recipe"
+    )
     parser.add_argument("--data", required=True, help=".npz file with x_train and y_train, class folders, or a name")
     parser.add_argument("--data-dir", type=Path, help="where TensorFlow Datasets lie, for data by name")
-    parser.add_argument("--holdout", type=int, default=0, help="training pictures, the last ones, to validate on")
+    parser.add_argument("--validation", help="data to validate on, as --data: x_validation of a file, val/ of a folder")
+    parser.add_argument("--holdout", type=int, default=0, help="training pictures, drawn at random, to validate on")
     parser.add_argument("--run-dir", type=Path, required=True, help="folder for log, checkpoint, weights and report")
     parser.add_argument("--size", type=int, help="side of the network's input, in pixels (default: the pictures')")
     parser.add_argument("--device-data", action="store_true", help="keep all pictures on the accelerator")
@@ -68,7 +71,7 @@ def train(arguments):
 
 def change_recipe(name, changes):
     """Returns a recipe by name or from a file, with `field=value` changes whose values are JSON, or strings."""
-    recipe = Recipe.from_json(Path(name).read_text()) if name.endswith(".json") else get_recipe(name)
+    recipe = _read_recipe(Path(name)) if name.endswith(".json") else get_recipe(name)
     fields = {}
     for change in changes:
         field, equals, value = change.partition("=")
@@ -82,16 +85,26 @@ def change_recipe(name, changes):
     return recipe.replace(**fields)
 
 
+def _read_recipe(path):
+    try:
+        return Recipe.from_json(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"Expected {path} to hold a recipe, as Recipe.to_json writes it: {error}") from error
+
+
 def _sources(arguments):
     source = open_source(arguments.data, data_dir=arguments.data_dir)
+    if arguments.validation and arguments.holdout:
+        raise ValueError("Expected --validation or --holdout; received: both.")
     if not arguments.holdout:
-        return source, None
+        return source, arguments.validation
     if not isinstance(source, Source):
         raise ValueError(f"Expected --holdout 0 with data that comes as a stream; received: {arguments.holdout}.")
     if not 0 < arguments.holdout < len(source):
         raise ValueError(f"Expected --holdout from 0 to below {len(source)} pictures; received: {arguments.holdout}.")
-    kept = len(source) - arguments.holdout
-    return source.part(np.arange(kept)), source.part(np.arange(kept, len(source)))
+    # Always the same ones, whatever the seed of the run; the last ones may all be of one class.
+    rows = np.random.default_rng(0).permutation(len(source))
+    return source.part(np.sort(rows[arguments.holdout :])), source.part(np.sort(rows[: arguments.holdout]))
 
 
 def _model(arguments, recipe, source):
@@ -119,6 +132,6 @@ def _model(arguments, recipe, source):
 def _tensorboard(folder):
     if folder is None:
         return []
-    if importlib.util.find_spec("tensorflow") is None:
-        raise ImportError("TensorBoard's logs are written by TensorFlow: pip install tensorflow.")
+    if not all(map(importlib.util.find_spec, ("tensorflow", "tensorboard"))):
+        raise ImportError("Expected TensorFlow and TensorBoard for --tensorboard: pip install tensorflow tensorboard.")
     return [keras.callbacks.TensorBoard(folder)]

@@ -208,6 +208,10 @@ def _finish(model, folder, report):
 
 
 def _check_model(model, recipe):
+    shape = getattr(model, "output_shape", None) if getattr(model, "built", False) else None
+    if not isinstance(model, keras.Model) or not isinstance(shape, tuple) or len(shape) != 2:
+        received = repr(model) if shape is None else f"output shape {shape}"
+        raise ValueError(f"Expected a keras.Model with one output of shape (n, classes); received: {received}.")
     if recipe.precision not in (None, model.dtype_policy.name):
         raise ValueError(
             f"Expected a network built under keras.config.set_dtype_policy({recipe.precision!r}), as the recipe says; "

@@ -223,6 +223,11 @@ class Progress(keras.callbacks.ProgbarLogger):
         super().__init__()
         self.loop = loop
 
+    def on_train_begin(self, logs=None):
+        if self.loop.done:
+            print(f"Going on from step {self.loop.done} of {self.loop.steps}.")
+        super().on_train_begin(logs)
+
     def on_epoch_begin(self, epoch, logs=None):
         self._begun = time.monotonic()
         super().on_epoch_begin(epoch, logs)

@@ -1,5 +1,7 @@
 """The named recipes: the papers' protocols, and what this package's own weights were trained by."""
 
+import difflib
+
 from keras_resattn.recipes.recipe import Recipe
 
 
@@ -12,13 +14,16 @@ def get_recipe(recipe):
     if isinstance(recipe, Recipe):
         return recipe
     if recipe not in RECIPES:
-        raise ValueError(f"Expected a Recipe or one of {', '.join(map(repr, RECIPES))}; received: recipe={recipe!r}.")
+        close = difflib.get_close_matches(str(recipe), RECIPES, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        known = ", ".join(map(repr, RECIPES))
+        raise ValueError(f"Expected a Recipe or one of {known}; received: recipe={recipe!r}.{hint}")
     return RECIPES[recipe]
 
 
 def _layer(name, **config):
     """An augmentation layer as `keras.layers.serialize` writes it; making one would import TensorFlow where it is."""
-    return {"module": "keras.layers", "class_name": name, "config": {"name": name.lower(), **config}}
+    return {"module": "keras.layers", "class_name": name, "config": config}
 
 
 _cifar_one_cycle = Recipe(

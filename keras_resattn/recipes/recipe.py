@@ -108,7 +108,7 @@ class Recipe:
         self._check_types()
         layers = [keras.layers.serialize(a) if isinstance(a, keras.Layer) else a for a in self.augment]
         # As JSON has it, so that a recipe equals the one read back.
-        object.__setattr__(self, "augment", tuple(json.loads(json.dumps(layers))))
+        object.__setattr__(self, "augment", tuple(_without_names(json.loads(json.dumps(layers)))))
         for field in ("milestones", "differences"):
             object.__setattr__(self, field, tuple(getattr(self, field)))
         for field, values in CHOICES.items():
@@ -156,7 +156,8 @@ class Recipe:
         self._require("epochs", len(given) == 1, "an integer, or None with iterations in its place")
         self._require(given[0], _is_count(getattr(self, given[0]), 1), "an integer of at least 1")
         longest = math.inf if self.epochs is None else self.epochs
-        self._require("warmup_epochs", 0 <= self.warmup_epochs < longest, "a number from 0 to below epochs")
+        below = f"a number from 0 to below its {self.epochs} epochs"
+        self._require("warmup_epochs", 0 <= self.warmup_epochs < longest, below)
         rising = list(self.milestones) == sorted(set(self.milestones)) and all(0 < m < 1 for m in self.milestones)
         self._require("milestones", rising, "rising shares of the whole, between 0 and 1")
         cosine = self.schedule == "cosine"
@@ -173,6 +174,10 @@ class Recipe:
         for new, old in (("epochs", "iterations"), ("iterations", "epochs")):
             if changes.get(new) is not None:
                 changes.setdefault(old, None)
+        unknown = changes.keys() - self.__dataclass_fields__.keys()
+        if unknown:
+            known = ", ".join(self.__dataclass_fields__)
+            raise ValueError(f"Expected fields of a Recipe ({known}); received: {', '.join(sorted(unknown))}.")
         return dataclasses.replace(self, **changes)
 
     def to_json(self):
@@ -184,13 +189,18 @@ class Recipe:
         """Returns the recipe that `to_json` wrote.
 
         Raises:
-            ValueError: if a field is unknown or missing.
+            ValueError: if it is no JSON, or a field is unknown or missing.
         """
         fields = json.loads(text)
-        try:
-            return cls(**fields)
-        except TypeError as error:
-            raise ValueError(f"Expected the fields of a Recipe; received: {sorted(fields)}.") from error
+        known = cls.__dataclass_fields__
+        missing = {"name", "source", "epochs", "batch_size", "learning_rate"} - fields.keys()
+        unknown = fields.keys() - known.keys()
+        if missing or unknown:
+            raise ValueError(
+                f"Expected the fields of a Recipe ({', '.join(known)}); "
+                f"missing: {', '.join(sorted(missing)) or 'none'}; unknown: {', '.join(sorted(unknown)) or 'none'}."
+            )
+        return cls(**fields)
 
     @property
     def mixes_labels(self):
@@ -242,6 +252,18 @@ class Recipe:
             return CoupledAdam(rate, beta_1=self.momentum, **shared)
         nesterov = self.nesterov and self.momentum > 0
         return CoupledSGD(rate, momentum=self.momentum, nesterov=nesterov, multipliers=self.multipliers, **shared)
+
+
+def _without_names(value):
+    """Serialised layers without their names: those that Keras makes up differ from session to session."""
+    if isinstance(value, list):
+        return [_without_names(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    value = {key: _without_names(item) for key, item in value.items()}
+    if str(value.get("module", "")).startswith("keras.layers") and isinstance(value.get("config"), dict):
+        value["config"] = {key: item for key, item in value["config"].items() if key != "name"}
+    return value
 
 
 def _is_count(value, least):

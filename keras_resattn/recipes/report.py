@@ -65,6 +65,7 @@ def plot_history(rows):
         ImportError: if matplotlib is not installed.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     epochs = [row["epoch"] for row in rows]
     figure = Figure(figsize=(12, 3.2), layout="constrained")
@@ -74,7 +75,7 @@ def plot_history(rows):
                 axes.plot(epochs, [row[key] for row in rows], marker="." if len(rows) < 40 else None, label=label)
         axes.set(xlabel="epoch", title=name.replace("_", " "))
         axes.grid(alpha=0.3)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if f"val_{name}" in rows[-1]:
             axes.legend()
     return figure

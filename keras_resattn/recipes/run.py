@@ -37,14 +37,21 @@ class RunFolder:
                 raise ValueError(
                     f"Expected an empty run_dir with resume=False; {self.path} holds a run. Pass another folder."
                 )
-            if json.loads(described.read_text()) != json.loads(json.dumps(identity)):
-                raise ValueError(
-                    f"Expected {described} to hold this network, recipe and data; it holds another run. "
-                    "Pass another run_dir."
-                )
-        elif self.writes:
+            self._check(described, json.loads(json.dumps(identity)))
+        elif self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"Expected run_dir to be a folder; {self.path} is a file.")
+        if self.writes:
             self.path.mkdir(parents=True, exist_ok=True)
             self.write_json("recipe.json", identity)
+
+    def _check(self, described, identity):
+        there = json.loads(described.read_text())
+        # A run that got no further than this has nothing to lose.
+        if there != identity and (self.path / CHECKPOINT).exists():
+            raise ValueError(
+                f"Expected {described} to hold this network, recipe and data; it holds another run: "
+                f"{_differences(there, identity)}. Pass another run_dir."
+            )
 
     def write_json(self, name, content):
         """Writes `content` as the file `name`."""
@@ -111,6 +118,16 @@ class RunFolder:
                 f"Expected {path} to be a checkpoint; it cannot be read as one ({error}). "
                 "Delete the folder to begin anew."
             ) from error
+
+
+def _differences(there, here):
+    """What differs between two runs, in words."""
+    there, here = ({**run, **run["recipe"], "recipe": None} for run in (there, here))
+    found = [key for key in {**there, **here} if there.get(key) != here.get(key)]
+    return ", ".join(
+        "other pictures or labels" if key == "data" else f"{key} is {there.get(key)!r} there, {here.get(key)!r} here"
+        for key in found
+    )
 
 
 def assign(variables, arrays, group):
