@@ -74,7 +74,7 @@ def fine_tune(
     Batch normalisation inside the network stays as it is in both: its means and variances, which batches of a few
     pictures would blur, and with them its scales and offsets (`trainable=False`, which in Keras is inference mode).
 
-    A run that was killed goes on in the phase, and after the epoch, where it was; a finished one only returns what it
+    A run that was killed goes on in the phase and at the step where it was; a finished one only returns what it
     left. The weights of the classifier are drawn anew: call `keras.utils.set_random_seed` for a repeatable run.
 
     Args:

@@ -9,7 +9,8 @@ import keras
 import numpy as np
 
 from keras_resattn.data.arrays import in_data_format, smoothed
-from keras_resattn.data.augmentation import LayerAugmentation, crop_and_flip, cutout, draw_plan, mix, mixed_labels
+from keras_resattn.data.augmentation import crop_and_flip, cutout, draw_plan, mix, mixed_labels
+from keras_resattn.data.layer_augmentation import LayerAugmentation
 from keras_resattn.data.streams import Stream
 
 
