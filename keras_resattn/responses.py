@@ -1,12 +1,17 @@
 """How strongly each stage of a network responds: the measure of Fig. 4 of the Residual Attention Network paper."""
 
 import re
+from numbers import Real
+from textwrap import fill
 
 import keras
 import numpy as np
 
 from keras_resattn.layers.composite import check_count
 from keras_resattn.models.graph import tensors_of_layers
+
+#: A stage, or a block of one.
+BLOCK = re.compile(r"(stage|group)(\d+)(?:_(unit|attention)(\d+))?")
 
 
 def stage_responses(model, images, batch_size=32, blocks=False):
@@ -17,7 +22,8 @@ def stage_responses(model, images, batch_size=32, blocks=False):
 
     Args:
         model: A network of this package with stages (`stage1_...`) or groups (`group1_...`) in its own graph.
-        images: Array of shape `(n, h, w, c)`, preprocessed as for `model.predict`, with at least one image.
+        images: Array of shape `(n, h, w, c)`, preprocessed as for `model.predict`, with at least one image. Raw
+            pictures, 0 to 255, are not told apart from preprocessed ones, and give other responses.
         batch_size: Images in a step.
         blocks: Whether to return the response of each unit and each attention module, in the order of the graph, and
             not only of the last one of each stage.
@@ -48,48 +54,83 @@ def stage_responses(model, images, batch_size=32, blocks=False):
 
 
 def plot_responses(responses):
-    """Draws the responses of one or several networks, block by block, with the stages marked.
+    """Draws the responses of one or several networks, in the order of the graph, with the stages marked.
 
     The scale is logarithmic where the largest response is more than a hundred times the smallest.
 
     Args:
-        responses: `{label: responses}`, each as `stage_responses(blocks=True)` returns them, or a list of those for
-            several seeds: their mean is a line, and each of them a thin one. All have the same blocks.
+        responses: What `stage_responses` returns, with `blocks` or without; or for several networks
+            `{label: responses}`, each such a dictionary, or a list of those for several seeds: their mean is a line,
+            and each of them a thin one. All have the same stages or blocks.
 
     Returns:
         A `matplotlib.figure.Figure`. Needs the extra `viz`.
 
     Raises:
         ImportError: if matplotlib is not installed.
-        ValueError: if there are no responses, or networks have different blocks.
+        ValueError: if there are no responses, they are not as `stage_responses` returns them, or networks have
+            different blocks.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("plot_responses needs matplotlib: pip install 'keras-resattn[viz]'.") from error
-    runs = {label: [of] if hasattr(of, "keys") else list(of) for label, of in responses.items()}
+    runs = _by_label(responses)
     blocks = {tuple(run) for of_label in runs.values() for run in of_label}
     if len(blocks) != 1:
         raise ValueError(f"Expected responses of the same blocks; received: {len(blocks)} different sets of blocks.")
     blocks = list(blocks.pop())
-    figure = Figure(figsize=(max(6.0, 0.45 * len(blocks)), 3.8), layout="constrained")
+    width = max(6.0, 0.45 * len(blocks))
+    # At 9 points, some 13 letters to the inch; the marker before a label takes the place of ten.
+    labels = {label: fill(str(label), int(13 * width) - 10) for label in runs if label is not None}
+    lines = sum(label.count("\n") + 1 for label in labels.values())
+    figure = Figure(figsize=(width, 3.8 + 0.2 * lines), layout="constrained")
     axes = figure.subplots()
     for i, (label, of_label) in enumerate(runs.items()):
         values = np.array([list(run.values()) for run in of_label])
         for line in values if len(values) > 1 else ():
             axes.plot(line, color=f"C{i}", linewidth=0.6, alpha=0.5)
-        axes.plot(values.mean(0), "o-", color=f"C{i}", markersize=4, label=label)
-    _mark_stages(axes, blocks)
+        axes.plot(values.mean(0), "o-", color=f"C{i}", markersize=4, label=labels.get(label))
+    if any("_" in block for block in blocks):
+        _mark_stages(axes, blocks)
     axes.set_xticks(range(len(blocks)), [_readable(block) for block in blocks], rotation=60, ha="right", fontsize=8)
+    _scale(axes, [value for of_label in runs.values() for run in of_label for value in run.values()])
+    if labels:
+        figure.legend(loc="outside lower center", fontsize=9)
+    return figure
+
+
+def _by_label(responses):
+    """`{label: [responses of a run, ...]}`, checked; the label of a single network is `None`."""
+    if _are_responses(responses):
+        return {None: [responses]}
+    if not hasattr(responses, "items") or not responses:
+        raise ValueError(f"Expected responses, or {{label: responses}}; received: {responses!r}.")
+    runs = {label: list(of) if isinstance(of, (list, tuple)) else [of] for label, of in responses.items()}
+    wrong = [label for label, of_label in runs.items() if not of_label or not all(map(_are_responses, of_label))]
+    if wrong:
+        raise ValueError(
+            "Expected responses as stage_responses returns them, such as {'stage1': 0.8} or {'stage1_unit1': 0.3}; "
+            f"received: {wrong[0]!r}: {responses[wrong[0]]!r}."
+        )
+    return runs
+
+
+def _are_responses(run):
+    return (
+        hasattr(run, "items")
+        and len(run) > 0
+        and all(BLOCK.fullmatch(str(block)) and isinstance(value, Real) for block, value in run.items())
+    )
+
+
+def _scale(axes, drawn):
     axes.set_ylabel("mean absolute response")
-    drawn = [value for of_label in runs.values() for run in of_label for value in run.values()]
     if 0 < 100 * min(drawn) < max(drawn):
         axes.set_yscale("log")
     else:
         axes.set_ylim(bottom=0)
     axes.grid(axis="y", alpha=0.3)
-    axes.legend()
-    return figure
 
 
 def _block_outputs(model):
@@ -119,5 +160,7 @@ def _mark_stages(axes, blocks):
 
 
 def _readable(block):
-    kind, number = re.fullmatch(r".*_([a-z]+)(\d+)", block).groups()
+    stage, of_stage, kind, number = BLOCK.fullmatch(block).groups()
+    if kind is None:
+        return f"{stage} {of_stage}"
     return f"{'module' if kind == 'attention' else kind} {number}"

@@ -168,8 +168,10 @@ def test_a_run_that_was_trained_but_not_measured_is_not_trained_again(table, rep
 
 def test_a_rehearsal_is_shorter_and_kept_apart(table, reproduce, tmp_path, capsys):
     assert reproduce("resattn/tiny", "--scale", "0.5", "--row", "second") == 0
-    assert "second, seed 0 at scale 0.5: error" in capsys.readouterr().out
+    out = capsys.readouterr().out
     [row] = read_rows(tmp_path / "results/resattn_tiny.csv")
+    assert f"second, seed 0 at scale 0.5: error {row['error']} % of 10 test pictures\n" in out
+    assert "20 of 50,000; test 10 of 10,000 |" in out
     assert (row["scale"], row["epochs"], row["pictures"], row["test_pictures"]) == ("0.5", "1.0", "20", "10")
     assert (tmp_path / "runs/resattn/tiny/second/seed0-scale0.5/result.json").exists()
 
@@ -226,19 +228,30 @@ REFUSED = {
     ),
     "no such weights": (
         ["warn/table3", "--row", "wrn_dogs", "--base-weights", "no.h5"],
-        "received: --base-weights no.h5",
+        "Expected --base-weights to be a file; there is no no.h5",
     ),
     "two data sets": (
         ["resattn/table6", "--data", "cifar10.npz"],
         r"Expected --data cifar10=\.\.\. cifar100=\.\.\., as these rows use 2 data sets; received: cifar10.npz",
     ),
     "other data set": (["resattn/table1", "--data", "mnist=a"], "Expected a data set of these rows: cifar10; received"),
+    "data given twice": (
+        ["resattn/table1", "--data", "cifar10=a", "--data", "cifar10=b"],
+        "Expected one --data cifar10=...; received: a and b",
+    ),
+    "two unnamed data sets": (["resattn/table1", "--data", "a", "--data", "b"], "Expected --data cifar10=...*: a"),
     "missing file": (["resattn/table1", "--data", "no.npz"], "there is no no.npz"),
     "output": (["resattn/table1", "--output", "a.txt"], "Expected --output to end in .md for resattn/table1"),
     "figure": (["resattn/fig4", "--output", "a.md"], "Expected --output to end in .png, .pdf, .svg, .jpg"),
     "no folder": (["resattn/table1", "--output", "no/a.md"], "Expected --output in a folder that there is"),
     "runs of a table": (["resattn/table1", "--runs", "mixed=a"], "Expected --runs with a figure, such as resattn/fig4"),
     "unknown run": (["resattn/fig4", "--runs", "nave=a"], "Expected a row of resattn/fig4, as ROW=FOLDER.*naive"),
+    "runs and a scale": (
+        ["resattn/fig4", "--runs", "naive=a", "--scale", "0.1"],
+        "Expected --runs without what only a training takes; received: --scale",
+    ),
+    "no table": (["--row", "mixed", "--seeds", "1"], "Expected a table to run, .*; received: --row, --seeds"),
+    "list of one row": (["resattn/table1", "--list", "--row", "mixed"], "no more than a table with --list; .*: --row"),
     "unfinished run": (["resattn/fig4", "--runs", "naive=a"], "Expected a finished run with a report.json"),
 }
 
@@ -251,6 +264,33 @@ def test_refused_before_any_work(case, monkeypatch, tmp_path, capsys):
     assert main(["reproduce", *arguments]) == 2
     assert re.search(message, capsys.readouterr().err)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", ["--run-dir", "--results"])
+@pytest.mark.parametrize("path", ["data.npz", "data.npz/below"])
+def test_a_file_in_place_of_a_folder_is_refused_before_training(option, path, table, reproduce, monkeypatch, capsys):
+    monkeypatch.setattr(runs, "open_sets", None)
+    assert reproduce("resattn/tiny", option, path) == 2
+    assert f"Expected {option} to be a folder; data.npz is a file." in capsys.readouterr().err
+
+
+def test_a_folder_in_place_of_weights_is_refused(tmp_path, capsys):
+    assert main(["reproduce", "warn/table3", "--base-weights", str(tmp_path)]) == 2
+    assert f"Expected --base-weights to be a file; {tmp_path} is a folder." in capsys.readouterr().err
+
+
+def test_options_given_again_add_up(table, reproduce, tmp_path, monkeypatch):
+    given = []
+
+    def record(table, row, seed, options):
+        given.append((row.name, seed, options.where))
+        raise FloatingPointError("enough")
+
+    monkeypatch.setattr("keras_resattn.reproduce.command.run", record)
+    repeated = ["--row", "second", "--row", "first", "--row", "second", "--seeds", "3", "--seeds", "5", "3"]
+    assert reproduce("resattn/tiny", *repeated) == 2
+    rows = [("second", 3), ("first", 3), ("second", 5), ("first", 5)]
+    assert given == [(*of, {"cifar10": "data.npz"}) for of in rows]
 
 
 def test_a_file_of_other_results_is_refused_before_training(table, reproduce, tmp_path, capsys):
@@ -299,6 +339,14 @@ def test_thinned_pictures_are_a_fixed_share_of_all_classes(tmp_path):
     assert len(np.unique(part.labels)) == 10, "labels are sorted, and a first tenth would be one class"
     assert np.array_equal(part.x, thinned(Arrays(x.clip(0, 255), y), 0.1, 1).x)
     assert len(thinned(part, 0.01, 64)) == 64
+
+
+@pytest.mark.parametrize(("pictures", "tested"), [(1000, 10), (10, 10), (7, 7)])
+def test_a_rehearsal_is_tested_on_ten_pictures_or_all(pictures, tested, tmp_path):
+    x, y = np.zeros((1000, 2, 2, 3), "uint8"), np.arange(1000) % 10
+    np.savez(tmp_path / "data.npz", x_train=x, y_train=y, x_test=x[:pictures], y_test=y[:pictures])
+    sets = open_sets("cifar10", tmp_path / "data.npz", 0.001, 64)
+    assert (len(sets.train), len(sets.tests["error"])) == (64, tested)
 
 
 def test_a_part_of_a_folder_reads_as_the_folder_does(tmp_path):
@@ -452,11 +500,42 @@ def finished_runs(narrow_network, tmp_path, monkeypatch):
 def test_the_lines_of_a_figure_say_what_was_trained():
     row = {"row": "naive", "network": "CifarResidualAttention164", "scale": 1.0, "epochs": 205}
     lines = [row, {**row, "scale": 0.1}, {**row, "network": "CifarResidualAttention56", "scale": ""}]
+    lines.append({**row, "network": "AttentionNeXt56"})
     assert [figures._label(TABLES["resattn/fig4"], line) for line in lines] == [
-        "naive attention learning",
-        "naive attention learning, rehearsal at scale 0.1",
-        "naive attention learning, CifarResidualAttention56, 205 epochs",
+        "naive learning",
+        "naive learning, rehearsal at scale 0.1",
+        "naive learning, Attention-56, 205 epochs",
+        "naive learning, AttentionNeXt56",
     ]
+
+
+RUN_OF = {
+    "another learning": (
+        "resattn/table1/mixed",
+        r"learning='naive' for naive; .*table1/mixed with learning='residual'",
+    ),
+    "another mask": ("resattn/table4/local", r"mask='encoder_decoder', .*; received: naive, .* with mask='local'"),
+    "another data set": ("resattn/table6/attention236_cifar100", r"data='cifar10'.* with data='cifar100'"),
+}
+
+
+@pytest.mark.parametrize("case", RUN_OF)
+def test_a_run_of_another_row_is_not_drawn_under_a_wrong_name(
+    case, finished_runs, reproduce, tmp_path, monkeypatch, capsys
+):
+    recorded, message = RUN_OF[case]
+    monkeypatch.setattr(figures, "build", None)
+    (tmp_path / "naive/result.json").write_text(json.dumps({"run": {"row": recorded, "scale": 0.1}}))
+    assert reproduce("resattn/fig4", "--runs", "residual=residual", "naive=naive") == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_run_of_the_same_learning_may_be_of_another_depth(finished_runs, tmp_path):
+    [naive] = TABLES["resattn/fig4"].select(["naive"])
+    run = {"row": "resattn/table3/attention56_naive", "scale": 0.1}
+    (tmp_path / "naive/result.json").write_text(json.dumps({"run": run}))
+    assert figures.open_run(naive, tmp_path / "naive")[1:] == ("CifarResidualAttention56", run)
 
 
 def test_a_network_that_diverged_is_not_drawn(finished_runs, reproduce, tmp_path, monkeypatch, capsys):
@@ -466,20 +545,63 @@ def test_a_network_that_diverged_is_not_drawn(finished_runs, reproduce, tmp_path
     assert not (tmp_path / "fig4.png").exists()
 
 
+def test_both_kinds_of_responses_are_drawn(narrow_network, images):
+    model = narrow_network()
+    for blocks, ticks in ((False, ["stage 1", "stage 2"]), (True, ["unit 1", "module 1"])):
+        responses = stage_responses(model, images, blocks=blocks)
+        alone, [axes] = plot_responses(responses), plot_responses({"a": responses, "b": [responses] * 2}).axes
+        assert [tick.get_text() for tick in axes.get_xticklabels()][:2] == ticks
+        assert_close(alone.axes[0].lines[0].get_ydata(), list(responses.values()))
+        assert not alone.legends, "one network needs no name"
+        assert [text.get_text() for text in axes.texts] == (["stage 1", "stage 2", "stage 3"] if blocks else [])
+
+
+NO_RESPONSES = {
+    "none": ({}, r"Expected responses, or \{label: responses\}; received: \{\}"),
+    "a list": ([{"stage1": 1.0}], r"Expected responses, or \{label: responses\}; received: \[\{"),
+    "no run": ({"a": []}, r"Expected responses as stage_responses returns them, .*received: 'a': \[\]"),
+    "a number": ({"a": 1.0}, "received: 'a': 1.0"),
+    "empty": ({"a": {}}, r"received: 'a': \{\}"),
+    "no block": ({"a": {"stage1": 1.0}, "b": {"layer1": 1.0}}, "received: 'b': .*layer1"),
+    "no value": ({"a": {"stage1": None}}, "received: 'a': .*None"),
+}
+
+
+@pytest.mark.parametrize("case", NO_RESPONSES)
+def test_what_is_no_responses_is_not_drawn(case):
+    responses, message = NO_RESPONSES[case]
+    with pytest.raises(ValueError, match=message):
+        plot_responses(responses)
+
+
+@pytest.mark.parametrize("copies", [1, 6])
+def test_the_legend_covers_nothing_and_is_whole(copies):
+    label = "naive attention learning, CifarResidualAttention56, rehearsal at scale 0.001; " * copies
+    figure = plot_responses({f"{label}{i}": {"stage1_unit1": 1.0, "stage2_unit1": 2.0} for i in range(3)})
+    figure.draw_without_rendering()
+    legend, axes = figure.legends[0].get_window_extent(), figure.axes[0].get_tightbbox()
+    assert legend.y1 <= axes.y0, "it begins below the tick labels"
+    assert min(legend.x0, legend.y0) >= 0
+    assert legend.x1 <= figure.bbox.x1
+    assert figure.axes[0].bbox.height > 200, "the more lines it has, the taller the figure"
+
+
 @pytest.mark.parametrize(("largest", "scale"), [(50.0, "linear"), (500.0, "log")])
 def test_responses_that_differ_much_are_drawn_by_their_logarithm(largest, scale):
     figure = plot_responses({"a": {"stage1_unit1": 1.0, "stage2_unit1": largest}})
     assert figure.axes[0].get_yscale() == scale
 
 
-def test_a_figure_of_two_finished_runs(finished_runs, reproduce, tmp_path, monkeypatch):
+def test_a_figure_of_two_finished_runs(finished_runs, reproduce, tmp_path, monkeypatch, capsys):
     def respond(model, images, blocks):
         """In place of a forward pass: the range of the pictures, and a weight of the network."""
         assert blocks
         return {"stage1_unit1": np.ptp(images), "stage1_attention1": float(np.abs(model.get_weights()[0]).sum())}
 
     monkeypatch.setattr(figures, "stage_responses", respond)
-    assert reproduce("resattn/fig4", "--runs", "naive=naive", "residual=residual", "--output", "fig4.png") == 0
+    given = ["--runs", "naive=naive", "--runs", "residual=residual"]
+    assert reproduce("resattn/fig4", *given, "--output", "fig4.png") == 0
+    assert "naive is no run of `reproduce`, and does not say how its attention learns" in capsys.readouterr().out
     with Image.open(tmp_path / "fig4.png") as image:
         assert image.width > 500
     rows = read_rows(tmp_path / "fig4.csv")

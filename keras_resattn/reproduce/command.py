@@ -12,31 +12,44 @@ from keras_resattn.reproduce.rows import DATA_SETS, check_name
 from keras_resattn.reproduce.runs import Options, run, run_folder
 from keras_resattn.tables import read_rows
 
+#: What runs go by; the list of tables takes none of it.
+DEFAULTS = {
+    "row": [],
+    "seeds": None,  # a list here would stay before the seeds given
+    "scale": 1.0,
+    "data": [],
+    "base_weights": None,
+    "run_dir": Path("runs"),
+    "results": Path("results"),
+    "output": None,
+    "runs": [],
+    "device_data": False,
+}
+
 
 def add_arguments(parser):
     """Adds the arguments of `reproduce` to an `argparse` parser."""
+    many = {"nargs": "+", "action": "extend"}
     parser.add_argument("table", nargs="?", help="such as resattn/table1; without one, all tables are listed")
     parser.add_argument("--list", action="store_true", help="only list rows, published errors, and what they cost")
-    parser.add_argument("--row", nargs="+", default=[], metavar="ROW", help="rows to run (default: all of the table)")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="SEED", help="default: 0")
-    parser.add_argument(
-        "--scale", type=float, default=1.0, help="share of the passes and of the pictures, for a rehearsal"
-    )
+    parser.add_argument("--row", metavar="ROW", help="rows to run (default: all of the table)", **many)
+    parser.add_argument("--seeds", type=int, metavar="SEED", help="default: 0", **many)
+    parser.add_argument("--scale", type=float, help="share of the passes and of the pictures, for a rehearsal")
     parser.add_argument(
         "--data",
-        nargs="+",
-        default=[],
         metavar="[SET=]WHERE",
         help="name, .npz file or folder; for each data set where rows use several: cifar10=a.npz cifar100=b.npz",
+        **many,
     )
     parser.add_argument("--base-weights", type=Path, metavar="FILE", help="ImageNet weights, for rows that need some")
-    parser.add_argument("--run-dir", type=Path, default=Path("runs"), help="folder of runs (default: %(default)s)")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of tables (default: %(default)s)")
+    parser.add_argument("--run-dir", type=Path, help="folder of runs (default: %(default)s)")
+    parser.add_argument("--results", type=Path, help="folder of tables (default: %(default)s)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the table as .md, or the figure")
     parser.add_argument(
-        "--runs", nargs="+", default=[], metavar="ROW=FOLDER", help="for a figure: finished runs in place of the rows'"
+        "--runs", metavar="ROW=FOLDER", help="for a figure: finished runs in place of the rows'", **many
     )
     parser.add_argument("--device-data", action="store_true", help="keep all pictures on the accelerator")
+    parser.set_defaults(**DEFAULTS)
 
 
 def reproduce(arguments):
@@ -48,22 +61,20 @@ def reproduce(arguments):
         FloatingPointError: at the end, if a training diverged; the other rows were run.
     """
     if arguments.table is None or arguments.list:
-        names = [get_table(arguments.table).name] if arguments.table else TABLES
-        console = Console()
-        for line in report.listing(names):
-            console.print(line)
-        return
+        return _list(arguments)
     table = get_table(arguments.table)
-    rows = table.select(arguments.row)
+    rows = table.select(dict.fromkeys(arguments.row))
+    seeds = list(dict.fromkeys(arguments.seeds or [0]))
+    _check_folders(arguments)
     output = _check_output(arguments.output, table, arguments.results)
     if arguments.runs:
         return _draw_runs(table, rows, arguments, output)
-    options = _check(arguments, rows)
+    options = _check(arguments, rows, seeds)
     of_table = home(table, rows[0])[0] if table.figure else table  # a figure's runs are rows of another table
     path = report.results_file(of_table, arguments.results)
     report.check_file(path, report.columns(of_table))
     diverged = []
-    for seed in dict.fromkeys(arguments.seeds):
+    for seed in seeds:
         for row in rows:
             recorded = home(table, row)[1] if table.figure else row
             try:
@@ -73,7 +84,8 @@ def reproduce(arguments):
                 continue
             added = report.record(path, report.result_row(of_table, recorded, result))
             rehearsal = "" if options.scale == 1 else f" at scale {options.scale:g}"
-            print(f"{row.name}, seed {seed}{rehearsal}: error {result['error']} %", end="")
+            error = f"error {result['error']} % of {result['test_pictures']:,} test pictures"
+            print(f"{row.name}, seed {seed}{rehearsal}: {error}", end="")
             print("" if added else f" (in {path} already)", flush=True)
     if not table.figure:
         text = report.markdown(table, read_rows(path))
@@ -85,32 +97,62 @@ def reproduce(arguments):
     if diverged:
         raise FloatingPointError("; ".join(diverged))
     if table.figure:
-        folders = [(row, run_folder(table, row, seed, options)) for row in rows for seed in arguments.seeds]
+        folders = [(row, run_folder(table, row, seed, options)) for row in rows for seed in seeds]
         _draw(table, folders, options.data(rows[0]), output)
 
 
-def _check(arguments, rows):
+def _list(arguments):
+    if arguments.list:
+        _check_only(arguments, (), "no more than a table with --list")
+    else:
+        _check_only(arguments, (), "a table to run, such as resattn/table1")
+    console = Console()
+    for line in report.listing([get_table(arguments.table).name] if arguments.table else TABLES):
+        console.print(line)
+
+
+def _check_only(arguments, used, expected):
+    """Refuses options that would be ignored, as they are not among `used`."""
+    given = [name for name, default in DEFAULTS.items() if getattr(arguments, name) != default and name not in used]
+    if given:
+        raise ValueError(
+            f"Expected {expected}; received: {', '.join('--' + name.replace('_', '-') for name in given)}."
+        )
+
+
+def _check_folders(arguments):
+    for option, path in (("--run-dir", arguments.run_dir), ("--results", arguments.results)):
+        for folder in (path, *path.parents):
+            if folder.exists() and not folder.is_dir():
+                raise ValueError(f"Expected {option} to be a folder; {folder} is a file.")
+
+
+def _check(arguments, rows, seeds):
     """The options of the runs, after all checks that need no data."""
     if not 0 < arguments.scale <= 1:
         raise ValueError(f"Expected --scale above 0, up to 1; received: {arguments.scale:g}.")
-    if min(arguments.seeds) < 0:
-        raise ValueError(f"Expected --seeds of at least 0; received: {min(arguments.seeds)}.")
+    if min(seeds) < 0:
+        raise ValueError(f"Expected --seeds of at least 0; received: {min(seeds)}.")
+    weights = arguments.base_weights
+    if weights is not None and not weights.is_file():
+        wrong = f"{weights} is a folder" if weights.is_dir() else f"there is no {weights}"
+        raise ValueError(f"Expected --base-weights to be a file; {wrong}.")
     where = _check_where(arguments.data, rows)
     missing = {}
     for row in rows:
         if where.get(row.data, DATA_SETS[row.data].where) is None:
             missing.setdefault(DATA_SETS[row.data].need, []).append(row.name)
-        if row.base is not None and (arguments.base_weights is None or not arguments.base_weights.is_file()):
+        if row.base is not None and weights is None:
             missing.setdefault(row.needs[-1], []).append(row.name)
     if missing:
         lacking = "; ".join(f"{need} ({', '.join(names)})" for need, names in missing.items())
-        received = f"--base-weights {arguments.base_weights}" if arguments.base_weights else "none of it"
+        received = f"--base-weights {weights}" if weights else "none of it"
         raise ValueError(f"Expected what these rows need: {lacking}; received: {received}.")
     return Options(
         scale=arguments.scale,
         where=where,
         run_dir=arguments.run_dir,
-        base_weights=arguments.base_weights,
+        base_weights=weights,
         device_data=arguments.device_data,
         verbose=1 if sys.stdout.isatty() else 2,
     )
@@ -122,6 +164,8 @@ def _check_where(given, rows):
     where = {}
     for item in given:
         name, equals, place = item.partition("=")
+        if equals and name in where:
+            raise ValueError(f"Expected one --data {name}=...; received: {where[name]} and {place}.")
         if equals:
             where[check_name("data set", name, used, " of these rows")] = place
         elif len(used) > 1 or len(given) > 1:
@@ -150,11 +194,15 @@ def _check_output(output, table, results):
 def _draw_runs(table, rows, arguments, output):
     if not table.figure:
         raise ValueError(f"Expected --runs with a figure, such as resattn/fig4; received: {table.name}.")
+    _check_only(arguments, ("row", "data", "results", "output", "runs"), "--runs without what only a training takes")
     names = [row.name for row in rows]
     folders = []
     for item in arguments.runs:
         name, _, folder = item.partition("=")
         row = table.select([check_name("row", name, names, f" of {table.name}, as ROW=FOLDER")])[0]
+        _, _, recorded = figures.open_run(row, folder)
+        if recorded is None:
+            print(f"{folder} is no run of `reproduce`, and does not say how its attention learns: drawn as {name}")
         folders.append((row, folder))
     where = _check_where(arguments.data, rows).get(rows[0].data, DATA_SETS[rows[0].data].where)
     _draw(table, folders, where, output)

@@ -1,16 +1,20 @@
 """Fig. 4 of the Residual Attention Network paper: responses of trained networks, drawn and kept."""
 
 import csv
+import inspect
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 
 from keras_resattn.data import network_input, open_source
 from keras_resattn.files import atomic_write
+from keras_resattn.models.residual_attention import ResidualAttentionNet
 from keras_resattn.models.variants import VARIANTS
 from keras_resattn.models.zoo import identify
-from keras_resattn.reproduce.runs import build
+from keras_resattn.reproduce.published import get_table
+from keras_resattn.reproduce.runs import RESULT, build
 from keras_resattn.reproduce.sets import thinned
 from keras_resattn.responses import plot_responses, stage_responses
 
@@ -18,6 +22,49 @@ from keras_resattn.responses import plot_responses, stage_responses
 PICTURES = 1000
 FORMATS = (".png", ".pdf", ".svg", ".jpg")
 COLUMNS = ("row", "network", "seed", "scale", "epochs", "block", "response", "pictures", "backend", "revision")
+
+
+def open_run(row, folder):
+    """Reads what a finished run is, and checks that it may stand for a row.
+
+    Args:
+        row: The `Row` that says how attention learns.
+        folder: The run's folder, as `compile_and_fit` leaves it.
+
+    Returns:
+        `(report, network, run)`: the run's report, the id of its network, and what `keras-resattn reproduce` kept of
+        it, or `None` for a run of another command, which does not say how its attention learns.
+
+    Raises:
+        ValueError: if the folder holds no finished run, or one of another network, learning or data set.
+    """
+    folder = Path(folder)
+    try:
+        report = json.loads((folder / "report.json").read_text())
+    except OSError as error:
+        raise ValueError(f"Expected a finished run with a report.json; there is none in {folder}.") from error
+    network = identify(report["network"])
+    if VARIANTS.get(network) is None:
+        raise ValueError(f"Expected a run of a Residual Attention Network; {folder} holds one of {network}.")
+    result = folder / RESULT
+    run = json.loads(result.read_text())["run"] if result.exists() else None
+    if run is not None:
+        _check_row(row, folder, run["row"])
+    return report, network, run
+
+
+def _check_row(row, folder, recorded):
+    """Checks a run by the row that it was run for, such as `"resattn/table3/attention56_naive"`; depths may differ."""
+    table, _, name = recorded.rpartition("/")
+    [of_run] = get_table(table).select([name])
+    defaults = {key: argument.default for key, argument in inspect.signature(ResidualAttentionNet).parameters.items()}
+    wanted, found = ({"data": of.data, **defaults, **of.arguments} for of in (row, of_run))
+    differing = [key for key in wanted if wanted[key] != found[key]]
+    if differing:
+        words = [", ".join(f"{key}={of[key]!r}" for key in differing) for of in (wanted, found)]
+        raise ValueError(
+            f"Expected a run with {words[0]} for {row.name}; received: {folder}, a run of {recorded} with {words[1]}."
+        )
 
 
 def measure(row, folder, where):
@@ -32,29 +79,21 @@ def measure(row, folder, where):
         List of rows of `COLUMNS`, one for each block.
 
     Raises:
-        ValueError: if the folder holds no finished run, or one of another network.
+        ValueError: as `open_run`.
         FloatingPointError: if the network has diverged.
     """
-    folder = Path(folder)
-    try:
-        report = json.loads((folder / "report.json").read_text())
-    except OSError as error:
-        raise ValueError(f"Expected a finished run with a report.json; there is none in {folder}.") from error
-    network = identify(report["network"])
-    if VARIANTS.get(network) is None:
-        raise ValueError(f"Expected a run of a Residual Attention Network; {folder} holds one of {network}.")
+    report, network, run = open_run(row, folder)
     source = open_source(where)
     pictures = thinned(source, min(1.0, PICTURES / len(source)), 1)
     like = type(row)(network, network, row.recipe, row.data, None, arguments=row.arguments)
     model = build(like, source.picture_shape)
-    model.load_weights(folder / "model.weights.h5")
+    model.load_weights(Path(folder) / "model.weights.h5")
     x = network_input(pictures.read(np.arange(len(pictures))), report["mean"], report["std"])
-    result = folder / "result.json"
     fields = {
         "row": row.name,
         "network": network,
         "seed": report["recipe"]["seed"],
-        "scale": json.loads(result.read_text())["run"]["scale"] if result.exists() else "",
+        "scale": "" if run is None else run["scale"],
         "epochs": report["metrics"]["epoch"],
         "pictures": len(pictures),
         "backend": report["environment"]["backend"],
@@ -96,9 +135,9 @@ def write(runs, figure, table):
 def _label(table, row):
     """How a line is called: a rehearsal is called one."""
     [of_paper] = table.select([row["row"]])
-    label = f"{row['row']} attention learning"
+    label = f"{row['row']} learning"
     if row["network"] != of_paper.network:
-        label += f", {row['network']}"
+        label += ", " + re.sub("^(Cifar)?ResidualAttention", "Attention-", row["network"])
     if row["scale"] == "":  # not a run of this command
         return f"{label}, {row['epochs']} epochs"
     return label if row["scale"] == 1 else f"{label}, rehearsal at scale {row['scale']:g}"

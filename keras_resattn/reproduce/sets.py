@@ -10,6 +10,8 @@ from keras_resattn.data import cluttered_mnist, mnist_splits, open_source
 from keras_resattn.data.indexed import Arrays, Source
 from keras_resattn.reproduce.rows import DATA_SETS
 
+#: Test pictures of the shortest rehearsal, where there are as many.
+LEAST_TESTED = 10
 #: Cluttered MNIST: distractors to train on, and those of the further tests.
 DISTRACTORS, MORE_DISTRACTORS = 8, (4, 16, 32, 64)
 
@@ -38,7 +40,8 @@ def open_sets(data, where, scale, batch_size):
     Args:
         data: Key of `DATA_SETS`.
         where: What `open_source` takes; for Cluttered MNIST what `mnist_splits` does.
-        scale: Share of the pictures to keep, above 0, up to 1. The same ones are drawn each time.
+        scale: Share of the pictures to keep, above 0, up to 1, but no fewer than `LEAST_TESTED` test pictures. The same
+            ones are drawn each time.
         batch_size: Least number of training pictures.
 
     Returns:
@@ -63,7 +66,7 @@ def open_sets(data, where, scale, batch_size):
             f"Expected the {classes} classes of {data} in {where}; received: training labels of "
             f"{len(np.unique(train.labels))} classes."
         )
-    return Sets(thinned(train, scale, batch_size), {"error": thinned(test, scale, 1)})
+    return Sets(thinned(train, scale, batch_size), {"error": thinned(test, scale, LEAST_TESTED)})
 
 
 def thinned(source, scale, least):
@@ -79,7 +82,7 @@ def _composed(where, scale, batch_size):
     """Cluttered MNIST: seeds 0 and 2, as the ablation's other runs have them."""
     splits, data = mnist_splits(where), DATA_SETS["cluttered_mnist"]
     pictures = max(batch_size, round(scale * data.pictures))
-    test_pictures = max(1, round(scale * data.test_pictures))
+    test_pictures = max(LEAST_TESTED, round(scale * data.test_pictures))
     train = cluttered_mnist(*splits["train"], pictures, DISTRACTORS, seed=0)
     tests = {
         column: Arrays(*cluttered_mnist(*splits["test"], test_pictures, distractors, seed=2), classes=10)
