@@ -22,7 +22,7 @@ class Report:
         std: What they were then divided by, for each channel.
         training_pictures: Number of training pictures.
         seconds: Wall time of all epochs, resumed parts included, and repeated parts left out.
-        environment: Backend, versions, processor, processor count and git revision of the last session.
+        environment: Backend, versions, device, processor, processor count and git revision of the last session.
         history: All rows of the log.
         best_on_validation: The row of the highest accuracy on validation data, or `None` without any. It is for looking
             at: the network's weights are the last epoch's.
@@ -82,13 +82,14 @@ def plot_history(rows):
 
 
 def environment():
-    """Returns what a number depends on besides code and data: backend, versions, machine, git revision."""
+    """Returns what a number depends on besides code and data: backend, versions, device, machine, git revision."""
     backend = keras.backend.backend()
     packages = ("keras", backend, "numpy")
     return {
         "backend": backend,
         "versions": {name: _version(name) for name in packages},
         "python": platform.python_version(),
+        "device": _accelerator() or _processor(),
         "processor": _processor(),
         "processors": os.cpu_count(),
         "revision": _git_revision(),
@@ -102,6 +103,24 @@ def _version(package):
         except importlib.metadata.PackageNotFoundError:
             continue
     return None
+
+
+def _accelerator():
+    """The name of the accelerator that Keras runs on, or `None` on a processor alone."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        device = jax.devices()[0]
+        return None if device.platform == "cpu" else device.device_kind
+    if backend == "torch":
+        import torch
+
+        return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+    import tensorflow as tf
+
+    devices = tf.config.list_physical_devices("GPU")
+    return tf.config.experimental.get_device_details(devices[0]).get("device_name", "GPU") if devices else None
 
 
 def _processor():

@@ -105,7 +105,7 @@ def run(table, row, seed, options):
         **_errors(_tested(model, row, sets), row, sets, report),
         "seconds": round(report.seconds),
         "backend": report.environment["backend"],
-        "device": device_name() or report.environment["processor"],
+        "device": report.environment["device"],
         "revision": report.environment["revision"] or "",
     }
     with atomic_write(folder / RESULT) as path:
@@ -231,21 +231,3 @@ def _ranks(model, source, report, size):
                 "too short for the moving statistics of batch normalisation. Nothing was recorded."
             )
         yield (scores > own[:, None]).sum(1)
-
-
-def device_name():
-    """Returns the name of the accelerator that Keras runs on, or `None` on a processor alone."""
-    backend = keras.backend.backend()
-    if backend == "jax":
-        import jax
-
-        device = jax.devices()[0]
-        return None if device.platform == "cpu" else device.device_kind
-    if backend == "torch":
-        import torch
-
-        return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
-    import tensorflow as tf
-
-    devices = tf.config.list_physical_devices("GPU")
-    return tf.config.experimental.get_device_details(devices[0]).get("device_name", "GPU") if devices else None
