@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_resattn.backbones import Backbone, check_statistics, in_data_format
+from keras_resattn.data.named import is_name
 from keras_resattn.data.sources import Arrays, Source, Stream, open_source
 from keras_resattn.files import atomic_write
 from keras_resattn.frozen_features import as_pictures, extract, fold, moments, resized
@@ -291,7 +292,7 @@ def _uncompiled(model):
 def _open_validation(data, data_dir):
     if data is None:
         return None
-    return open_source(data, split="validation", data_dir=data_dir if isinstance(data, str) else None)
+    return open_source(data, split="validation", data_dir=data_dir if is_name(data) else None)
 
 
 def _check_data(source, validation, classes, recipes):

@@ -361,3 +361,56 @@ def test_going_on_is_told(tmp_path, capsys):
         compile_and_fit(tiny(), RECIPE, (X, Y), run_dir=tmp_path / "run", verbose=0, callbacks=[Stop()])
     compile_and_fit(tiny(), RECIPE, (X, Y), run_dir=tmp_path / "run", verbose=2)
     assert "Going on from step 2 of 6." in capsys.readouterr().out
+
+
+def test_a_nested_network_of_logits_is_trained_as_one():
+    plain = compile_and_fit(tiny(), RECIPE.replace(epochs=2), (X, Y), verbose=0)
+    inner = tiny()
+    outer = keras.Sequential([keras.Input((32, 32, 3)), inner])
+    nested = compile_and_fit(outer, RECIPE.replace(epochs=2), (X, Y), verbose=0)
+    np.testing.assert_allclose(nested.metrics["loss"], plain.metrics["loss"], rtol=1e-4)
+    unknown = keras.Sequential([keras.Input((32, 32, 3)), inner, keras.layers.Rescaling(1.0)])
+    with pytest.raises(ValueError, match="received: Rescaling in the end"):
+        compile_and_fit(unknown, RECIPE, (X, Y), verbose=0)
+
+
+def test_validation_data_may_come_and_go(tmp_path):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                raise InterruptedError
+
+    for first, then in ((None, (X, Y)), ((X, Y), None)):
+        run = {"run_dir": tmp_path / str(first is None), "verbose": 0}
+        with pytest.raises(InterruptedError):
+            compile_and_fit(tiny(), RECIPE, (X, Y), validation_data=first, callbacks=[Stop()], **run)
+        report = compile_and_fit(tiny(), RECIPE, (X, Y), validation_data=then, **run)
+        assert ["val_loss" in row for row in report.history] == ([False, True, True] if then else [True, False, False])
+        assert (run["run_dir"] / "report.json").exists()
+
+
+def test_a_file_may_hold_validation_pictures(tmp_path):
+    np.savez(tmp_path / "data.npz", x_train=X, y_train=Y, x_validation=X[:5], y_validation=Y[:5])
+    path = tmp_path / "data.npz"
+    report = compile_and_fit(tiny(), RECIPE.replace(epochs=2), path, validation_data=path, verbose=0)
+    assert "val_loss" in report.metrics
+
+
+def test_a_warm_up_longer_than_the_run_is_refused_before_any_work(tmp_path):
+    with pytest.raises(ValueError, match="more than the 2 steps of the warm-up"):
+        compile_and_fit(tiny(), RECIPE.replace(iterations=2), (X, Y), run_dir=tmp_path / "run", verbose=0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_loss_is_scaled_by_the_networks_own_policy():
+    keras.config.set_dtype_policy("mixed_float16")
+    model = tiny()
+    keras.config.set_dtype_policy("float32")
+    kept = []
+
+    class Keep(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            kept.append(self.model.optimizer)
+
+    compile_and_fit(model, RECIPE.replace(epochs=2), (X, Y), device_data=True, callbacks=[Keep()], verbose=0)
+    assert isinstance(kept[0], keras.optimizers.LossScaleOptimizer)

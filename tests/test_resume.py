@@ -241,3 +241,61 @@ def test_several_steps_at_a_time_go_on_too(tmp_path):
         train(tmp_path, recipe, callbacks=[Stop(3, kill)], checkpoint_steps=2, steps_per_execution=2)
     resumed = train(tmp_path, recipe, steps_per_execution=2)
     assert_same(*resumed, (weights_of(whole), report.history))
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="Keras runs single steps on PyTorch")
+def test_going_on_with_other_steps_at_a_time_is_refused_where_some_would_be_lost(tmp_path):
+    recipe = RECIPE.replace(batch_size=10)
+    with pytest.raises(Killed):
+        train(tmp_path, recipe, callbacks=[Stop(4, kill)], checkpoint_steps=1)
+    with pytest.raises(ValueError, match="divide the 3 steps that are done"):
+        train(tmp_path, recipe, steps_per_execution=2)
+
+
+def test_a_refused_checkpoint_leaves_the_model_as_it_was(tmp_path):
+    with pytest.raises(Killed):
+        train(tmp_path, callbacks=[Stop(8, kill)], checkpoint_steps=1)
+    model = tiny(dropout=0.3)
+    model.layers[1].trainable = False
+    before = weights_of(model)
+    with pytest.raises(ValueError, match="its optimizer has"):
+        compile_and_fit(model, RECIPE, (X, Y), run_dir=tmp_path, verbose=0)
+    for a, b in zip(before, weights_of(model), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_stream_of_another_length_is_another_run(tmp_path):
+    class Batches:
+        def __init__(self, count):
+            self.count = count
+
+        def __iter__(self):
+            return ((X[i * 8 : i * 8 + 8], Y[i * 8 : i * 8 + 8]) for i in range(self.count))
+
+    recipe = RECIPE.replace(mixup=0.0, cutmix=0.0)
+    with pytest.raises(Killed):
+        compile_and_fit(
+            tiny(), recipe, Batches(4), run_dir=tmp_path, verbose=0, checkpoint_steps=1, callbacks=[Stop(6, kill)]
+        )
+    with pytest.raises(ValueError, match="steps_per_epoch is 4 there, 5 here"):
+        compile_and_fit(tiny(), recipe, Batches(5), run_dir=tmp_path, verbose=0)
+
+
+def test_an_error_while_a_batch_is_read_leaves_a_usable_model():
+    """The first batch after a validation: on JAX the model's variables are in the middle of the step."""
+
+    class Batches:
+        def __init__(self):
+            self.passes = 0
+
+        def __iter__(self):
+            self.passes += 1
+            if self.passes > 4:  # the length, the first batch, two epochs
+                raise OSError("bad picture")
+            return ((X[i : i + 8], Y[i : i + 8]) for i in range(0, 40, 8))
+
+    model = tiny()
+    with pytest.raises(OSError, match="bad picture"):
+        compile_and_fit(model, RECIPE, Batches(), validation_data=(X, Y), statistics=([0] * 3, [255] * 3), verbose=0)
+    assert all(np.isfinite(weight).all() for weight in weights_of(model))
+    assert compile_and_fit(model, RECIPE, (X, Y), verbose=0).metrics["epoch"] == 3

@@ -8,8 +8,11 @@ IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
 
+NAMES = ("x_train", "y_train", "x_validation", "y_validation", "x_test", "y_test")
+
+
 def load_npz(path):
-    """Reads `x_train`, `y_train`, `x_test`, `y_test` from an `.npz` file, those that it holds.
+    """Reads `x_` and `y_` of `train`, `validation` and `test` from an `.npz` file, those that it holds.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -17,16 +20,14 @@ def load_npz(path):
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("x_train", "y_train", "x_test", "y_test") if name in file}
+            arrays = {name: file[name] for name in NAMES if name in file}
             found = file.files
     except (OSError, ValueError, AttributeError, EOFError) as error:
         if isinstance(error, FileNotFoundError):
             raise
         raise ValueError(f"Expected {path} to be an .npz file; it cannot be read as one ({error}).") from error
     if not arrays:
-        raise ValueError(
-            f"Expected x_train, y_train, x_test or y_test in {path}; received: {', '.join(found) or 'nothing'}."
-        )
+        raise ValueError(f"Expected some of {', '.join(NAMES)} in {path}; received: {', '.join(found) or 'nothing'}.")
     return arrays
 
 

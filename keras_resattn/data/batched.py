@@ -49,7 +49,10 @@ def known_length(batches):
         if number == -1:  # tf.data.INFINITE_CARDINALITY
             raise _endless()
         return number if number >= 0 else None
-    return len(batches) if hasattr(batches, "__len__") else None
+    try:
+        return len(batches)
+    except (TypeError, NotImplementedError):  # a DataLoader of an iterable data set has __len__, which raises
+        return None
 
 
 def counted(batches, batch_size):

@@ -97,7 +97,9 @@ class TrainingBatches(keras.utils.PyDataset):
         return (self.recipe.length(self.steps_per_epoch) - self.first_epoch) * self.steps_per_epoch
 
     def __getitem__(self, index):
-        return self._ahead[max(self.first_epoch * self.steps_per_epoch + index, self.first_step)]
+        step = self.first_epoch * self.steps_per_epoch + index
+        last = self.recipe.steps(self.steps_per_epoch) - 1  # may lie inside an epoch
+        return self._ahead[min(max(step, self.first_step), last)]
 
     def rows(self, global_step):
         """Returns which pictures of the source make up a step, `(batch,)`, all ranks' of them; `None` for a stream.

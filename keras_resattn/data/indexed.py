@@ -140,6 +140,9 @@ class Part(Source):
     def read(self, rows, size=None, crops=None, central=1.0):
         return self.source.read(self.rows[np.asarray(rows)], size, crops, central)
 
+    def _picture(self, row, size, crop, central):
+        return self.source._picture(int(self.rows[row]), size, crop, central)
+
     def _pictures_hash(self):
         return hashlib.sha256(self.rows.tobytes()).hexdigest() + self.source.fingerprint()
 

@@ -20,7 +20,9 @@ INSTALL = 'pip install "keras-resattn[data]"'
 
 
 def is_name(data):
-    """Whether a string names a data set, and no file or folder: `"./mnist"` is a folder, `"mnist"` never is."""
+    """Whether `data` names a data set, and no file or folder: `"./mnist"` is a folder, `"mnist"` never is."""
+    if not isinstance(data, str):
+        return False
     looks_like_one = NAME.fullmatch(data) is not None and not data.endswith(".npz")
     return data in KNOWN or (looks_like_one and not os.path.exists(data))
 

@@ -46,6 +46,7 @@ def on_device(network, source, recipe, mean, std, *, validation=None, first_epoc
     layer = DevicePictures(_read([source, validation], size), recipe, mean, std, name="pictures")
     inputs = _inputs(recipe)
     model = keras.Model(inputs, network(layer(inputs)), name=f"{network.name}_on_device")
+    model.dtype_policy = network.dtype_policy  # by which Keras knows whether the loss is to be scaled
     batches = PlanBatches(source, recipe, size=size, classes=classes, first_epoch=first_epoch, first_step=first_step)
     if validation is None:
         return model, batches, None
@@ -246,12 +247,13 @@ def _reflected(positions, length):
 def _read(sources, size):
     """All pictures of all sources, in one array."""
     sources = [source for source in sources if source is not None]
+    dtype = np.result_type(*(source.read(np.arange(1), size=size) for source in sources))
     pictures, place = None, 0
     for source in sources:
         for first in range(0, len(source), CHUNK):
             x = source.read(np.arange(first, min(first + CHUNK, len(source))), size=size)
             if pictures is None:
-                pictures = np.empty((sum(map(len, sources)), *x.shape[1:]), x.dtype)
+                pictures = np.empty((sum(map(len, sources)), *x.shape[1:]), dtype)
             pictures[place : place + len(x)] = x
             place += len(x)
     return pictures

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_resattn.data import Source, Stream, open_source
+from keras_resattn.data.named import is_name
 from keras_resattn.models import zoo
 from keras_resattn.recipes import distribution, engines
 from keras_resattn.recipes.fit import compile_and_fit
@@ -97,7 +98,7 @@ def _sources(arguments):
     if arguments.validation and arguments.holdout:
         raise ValueError("Expected --validation or --holdout; received: both.")
     if not arguments.holdout:
-        return source, arguments.validation
+        return source, _validation(arguments)
     if not isinstance(source, Source):
         raise ValueError(f"Expected --holdout 0 with data that comes as a stream; received: {arguments.holdout}.")
     if not 0 < arguments.holdout < len(source):
@@ -105,6 +106,13 @@ def _sources(arguments):
     # Always the same ones, whatever the seed of the run; the last ones may all be of one class.
     rows = np.random.default_rng(0).permutation(len(source))
     return source.part(np.sort(rows[arguments.holdout :])), source.part(np.sort(rows[: arguments.holdout]))
+
+
+def _validation(arguments):
+    if arguments.validation is None:
+        return None
+    folder = arguments.data_dir if is_name(arguments.validation) else None
+    return open_source(arguments.validation, split="validation", data_dir=folder)
 
 
 def _model(arguments, recipe, source):

@@ -3,12 +3,16 @@
 import dataclasses
 import functools
 import importlib.util
+import json
+from pathlib import Path
 
 import keras
+import numpy as np
 
 from keras_resattn.data.arrays import normalize
 from keras_resattn.data.batches import TrainingBatches
 from keras_resattn.data.label_noise import with_label_noise
+from keras_resattn.data.named import is_name
 from keras_resattn.data.on_device import on_device
 from keras_resattn.data.ordered import OrderedBatches
 from keras_resattn.data.sources import Stream, open_source
@@ -19,7 +23,7 @@ from keras_resattn.recipes import engines
 from keras_resattn.recipes.loop import Loop, Progress
 from keras_resattn.recipes.named import get_recipe
 from keras_resattn.recipes.report import Report, best_on_validation, environment, plot_history
-from keras_resattn.recipes.run import RunFolder
+from keras_resattn.recipes.run import CHECKPOINT, RunFolder
 
 WEIGHTS = "model.weights.h5"
 
@@ -93,14 +97,20 @@ def compile_and_fit(
     engine.check(model, recipe, jit_compile, device_data, steps_per_execution)
     classes = model.output_shape[-1]
     source, validation = (
-        None if given is None else open_source(given, split=split, data_dir=data_dir)
-        for given, split in ((data, "train"), (validation_data, "validation"))
+        None if given is None else open_source(given, split=split, data_dir=folder)
+        for given, split, folder in (
+            (data, "train", data_dir),
+            (validation_data, "validation", data_dir if is_name(validation_data) else None),
+        )
     )
     size = _check_fits(model, source, recipe, classes)
     if validation is not None:
         _check_fits(model, validation, recipe, classes)
     source = with_label_noise(source, recipe.label_noise, classes, recipe.seed)
-    mean, std = source.statistics(recipe.normalization, size) if statistics is None else statistics
+    if statistics is None:
+        mean, std = _kept_statistics(run_dir, source) or source.statistics(recipe.normalization, size)
+    else:
+        mean, std = (np.asarray(values, "float64").tolist() for values in statistics)
     if isinstance(source, Stream):  # each process may have measured its own part
         mean, std = engine.first(mean, std)
 
@@ -110,14 +120,26 @@ def compile_and_fit(
     per_epoch = batches.steps_per_epoch
     steps, epochs = recipe.steps(per_epoch), recipe.length(per_epoch)
     _check_loop(steps_per_execution, checkpoint_steps, per_epoch, steps)
-    identity = {"network": model.name, "recipe": dataclasses.asdict(recipe), "data": source.fingerprint()}
-    if statistics is not None:
-        identity["statistics"] = [mean, std]
+    recipe.learning_rate_schedule(per_epoch)  # which may not fit the length
+    identity = {
+        "network": model.name,
+        "precision": model.dtype_policy.name,
+        "recipe": dataclasses.asdict(recipe),
+        "data": source.fingerprint(),
+        "steps_per_epoch": per_epoch,
+        "statistics": None if statistics is None else [mean, std],
+    }
     engine.same("the number of steps of an epoch", per_epoch)
     with engine.together():
         folder = RunFolder(run_dir, identity, resume or engine.rank > 0, writes=engine.rank == 0)
         loop = Loop(folder, steps, per_epoch, batches.rows, recipe.batch_size, checkpoint_steps, left_out, engine)
         loop.restore()
+        if loop.done < steps and loop.done % steps_per_execution:
+            raise ValueError(
+                f"Expected steps_per_execution to divide the {loop.done} steps that are done; "
+                f"received: steps_per_execution={steps_per_execution}."
+            )
+        folder.write_json("statistics.json", [mean, std])
     engine.same("the step to go on from (run_dir has to be on a file system of all processes)", loop.done)
     trained.compile(
         optimizer=engine.make_optimizer(recipe, per_epoch),
@@ -137,6 +159,13 @@ def compile_and_fit(
     with engine.together():
         _finish(model, folder, report)
     return report
+
+
+def _kept_statistics(run_dir, source):
+    """The statistics that a run on a stream was begun with: measured again, they might be others."""
+    if run_dir is None or not isinstance(source, Stream) or not (Path(run_dir) / CHECKPOINT).exists():
+        return None
+    return json.loads((Path(run_dir) / "statistics.json").read_text())
 
 
 def _feeds(model, source, recipe, statistics, size, classes, validation, device_data, engine):
@@ -190,7 +219,7 @@ def _report(model, recipe, source, loop, statistics, engine):
         history=loop.rows,
         best_on_validation=best_on_validation(loop.rows),
         precision=model.dtype_policy.name,
-        steps=loop.steps,
+        steps=loop.done,
         processes=engine.processes,
     )
 
@@ -201,17 +230,19 @@ def _finish(model, folder, report):
     with atomic_write(folder.path / WEIGHTS) as path:
         # Without the optimizer, whose variables a model saves with its own.
         keras.Model(model.inputs, model.outputs).save_weights(path, overwrite=True)
+    folder.write_json("report.json", dataclasses.asdict(report))
     if importlib.util.find_spec("matplotlib"):
         with atomic_write(folder.path / "history.png") as path:
             plot_history(report.history).savefig(path, dpi=100)
-    folder.write_json("report.json", dataclasses.asdict(report))
 
 
 def _check_model(model, recipe):
     shape = getattr(model, "output_shape", None) if getattr(model, "built", False) else None
-    if not isinstance(model, keras.Model) or not isinstance(shape, tuple) or len(shape) != 2:
+    if not isinstance(model, keras.Model) or not isinstance(shape, tuple) or len(shape) != 2 or len(model.inputs) != 1:
         received = repr(model) if shape is None else f"output shape {shape}"
-        raise ValueError(f"Expected a keras.Model with one output of shape (n, classes); received: {received}.")
+        raise ValueError(
+            f"Expected a keras.Model with one input and one output of shape (n, classes); received: {received}."
+        )
     if recipe.precision not in (None, model.dtype_policy.name):
         raise ValueError(
             f"Expected a network built under keras.config.set_dtype_policy({recipe.precision!r}), as the recipe says; "
@@ -266,10 +297,24 @@ def _check_loop(size, checkpoint_steps, per_epoch, steps):
         )
 
 
+def _returns_logits(model):
+    layer = model
+    while isinstance(layer, keras.Model):
+        layer = layer.layers[-1]
+    if isinstance(layer, keras.layers.Softmax):
+        return False
+    if not hasattr(layer, "activation"):
+        raise ValueError(
+            "Expected a classifier that ends in a layer with an activation, or in Softmax, to know whether it returns "
+            f"probabilities; received: {type(layer).__name__} in the end of {model.name}."
+        )
+    return layer.activation is keras.activations.linear
+
+
 def _loss(model, mixes_labels):
     """The cross-entropy of probabilities or logits; that of gated log-probabilities is their authors'."""
-    returns_logits = getattr(model.layers[-1], "activation", None) is keras.activations.linear
-    if returns_logits and any(isinstance(layer, Rectify) for layer in model.layers):
+    returns_logits = _returns_logits(model)
+    if returns_logits and any(isinstance(layer, Rectify) for layer in engines.sublayers(model)):
         return NegativeLogLikelihood()
     if mixes_labels:
         return keras.losses.CategoricalCrossentropy(from_logits=returns_logits)

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_resattn.recipes.engines import Engine
-from keras_resattn.recipes.run import assign
+from keras_resattn.recipes.run import assign, check
 
 # Losses are read so many steps late: reading one at once would make an accelerator wait for its host.
 LAG = 4
@@ -60,11 +60,14 @@ class Loop(keras.callbacks.Callback):
             self._seconds_before = progress["seconds"]
 
     def assign(self, model, metrics=True):
-        """Gives the model, its optimizer and its metrics the checkpoint's values."""
-        if self._arrays is not None:
-            for group, variables in self._variables(model).items():
-                if metrics or group != "metrics":
-                    assign(variables, self._arrays, group)
+        """Gives the model, its optimizer and its metrics the checkpoint's values; all of them, or none."""
+        if self._arrays is None:
+            return
+        groups = {group: found for group, found in self._variables(model).items() if metrics or group != "metrics"}
+        for group, variables in groups.items():
+            check(variables, self._arrays, group)
+        for group, variables in groups.items():
+            assign(variables, self._arrays, group)
 
     def _variables(self, model):
         return {
@@ -86,6 +89,7 @@ class Loop(keras.callbacks.Callback):
             model.train_function = compiled
 
     def _around_step(self, compiled, size):
+        self._size = size
         self._step = self.done // self.steps_per_epoch * self.steps_per_epoch
         self._losses = collections.deque()
         self._logs = {}
@@ -99,7 +103,19 @@ class Loop(keras.callbacks.Callback):
                     for _ in range(size):
                         next(batches)
                 return (self._logs, *state) if state else self._logs
-            result = compiled(*arguments)
+            try:
+                result = compiled(*arguments)
+            except BaseException:
+                if state:  # Keras took the variables' values out of the model, and would not put these back
+                    groups = (
+                        "trainable_variables",
+                        "non_trainable_variables",
+                        "optimizer_variables",
+                        "metrics_variables",
+                    )
+                    self._model._jax_state = dict(zip(groups, state[0], strict=True))
+                    self._model._jax_state_synced = False
+                raise
             self._logs = result[0] if state else result
             self._losses.append((first, self._logs["loss"]))
             return result
@@ -115,14 +131,16 @@ class Loop(keras.callbacks.Callback):
 
     def _diverged(self, step, loss):
         epoch, in_epoch = divmod(step, self.steps_per_epoch)
-        rows = self.rows_of(step)
-        pictures = "" if rows is None else f" of the pictures {', '.join(map(str, rows))}"
+        rows = [self.rows_of(each) for each in range(step, min(step + self._size, self.steps))]
+        known = [str(row) for each in rows if each is not None for row in each]
+        pictures = f" of the pictures {', '.join(known)}" if known else ""
+        which = f"step {step + 1}" if self._size == 1 else f"one of steps {step + 1} to {step + self._size}"
         if self.folder.path is None or not self.done:
             kept = "Nothing was saved."
         else:
             kept = f"{self.folder.path} holds the last good checkpoint, of step {self.done}."
         return (
-            f"The loss is {loss} from step {step + 1} on (epoch {epoch + 1}, step {in_epoch + 1} of "
+            f"The loss is {loss} from {which} on (epoch {epoch + 1}, step {in_epoch + 1} of "
             f"{self.steps_per_epoch}){pictures}. {kept} Try a lower learning rate or a longer warm-up."
         )
 

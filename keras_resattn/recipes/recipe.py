@@ -59,8 +59,9 @@ class Recipe:
         augment: `keras.layers` that augment pictures 0 to 255, or what `keras.layers.serialize` makes of them:
             `augment=[keras.layers.RandAugment((0, 255))]`. They come after cropping and flipping.
         label_noise: Share of training labels that are wrong, by the confusion matrix of Wang et al., Eq. 7.
-        clip: Largest norm of the whole gradient, decay included; `None` for no limit.
-        accumulate: Batches whose gradients are averaged for one update; schedules still count batches.
+        clip: Largest norm of the whole gradient, decay and multipliers included; `None` for no limit.
+        accumulate: Batches whose gradients are averaged for one update; schedules still count batches, and so does
+            `ema`. What is left over in the end makes no update.
         precision: Keras policy that the network must have been built under; `None` takes the network as it is.
         dropout: Rate that the network must have been built with; `None` takes the network as it is.
         differences: Where the source's text and code differ from each other, or from this recipe.
@@ -222,6 +223,11 @@ class Recipe:
         """
         steps = self.steps(steps_per_epoch)
         warmup = round(self.warmup_epochs * steps_per_epoch)
+        if warmup >= steps or self.accumulate > steps:
+            raise ValueError(
+                f"Expected more than the {warmup} steps of the warm-up, and at least a batch for each of "
+                f"accumulate={self.accumulate}; received: a recipe of {steps} steps."
+            )
         if self.schedule == "cosine":
             return keras.optimizers.schedules.CosineDecay(
                 initial_learning_rate=0.0 if warmup else self.learning_rate,

@@ -1,6 +1,7 @@
 """What came out of a run, and on what machine."""
 
 import importlib.metadata
+import math
 import os
 import platform
 import subprocess
@@ -72,7 +73,12 @@ def plot_history(rows):
     for axes, name in zip(figure.subplots(1, 3), ("loss", "accuracy", "learning_rate"), strict=True):
         for key, label in ((name, "training"), (f"val_{name}", "validation")):
             if key in rows[-1]:
-                axes.plot(epochs, [row[key] for row in rows], marker="." if len(rows) < 40 else None, label=label)
+                axes.plot(
+                    epochs,
+                    [row.get(key, math.nan) for row in rows],
+                    marker="." if len(rows) < 40 else None,
+                    label=label,
+                )
         axes.set(xlabel="epoch", title=name.replace("_", " "))
         axes.grid(alpha=0.3)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -42,12 +42,14 @@ class RunFolder:
             raise ValueError(f"Expected run_dir to be a folder; {self.path} is a file.")
         if self.writes:
             self.path.mkdir(parents=True, exist_ok=True)
+            for left in self.path.glob(".partial-*"):  # by a kill in the middle of a write
+                left.unlink()
             self.write_json("recipe.json", identity)
 
     def _check(self, described, identity):
         there = json.loads(described.read_text())
         # A run that got no further than this has nothing to lose.
-        if there != identity and (self.path / CHECKPOINT).exists():
+        if _compared(there) != _compared(identity) and (self.path / CHECKPOINT).exists():
             raise ValueError(
                 f"Expected {described} to hold this network, recipe and data; it holds another run: "
                 f"{_differences(there, identity)}. Pass another run_dir."
@@ -63,7 +65,9 @@ class RunFolder:
         """Writes `rows`, dictionaries of the same keys, as `log.csv`."""
         if self.writes and rows:
             with atomic_write(self.path / "log.csv") as partial, open(partial, "w", newline="") as file:
-                writer = csv.DictWriter(file, fieldnames=list(rows[-1]))
+                # A call that goes on may bring validation data, or leave them out.
+                fields = list(dict.fromkeys(field for row in rows for field in row))
+                writer = csv.DictWriter(file, fieldnames=fields)
                 writer.writeheader()
                 writer.writerows(rows)
 
@@ -120,9 +124,15 @@ class RunFolder:
             ) from error
 
 
+def _compared(run):
+    """What makes a run, in one dictionary: not what is said about its recipe."""
+    recipe = {field: value for field, value in run["recipe"].items() if field not in ("source", "differences")}
+    return {**run, **recipe, "recipe": None}
+
+
 def _differences(there, here):
     """What differs between two runs, in words."""
-    there, here = ({**run, **run["recipe"], "recipe": None} for run in (there, here))
+    there, here = _compared(there), _compared(here)
     found = [key for key in {**there, **here} if there.get(key) != here.get(key)]
     return ", ".join(
         "other pictures or labels" if key == "data" else f"{key} is {there.get(key)!r} there, {here.get(key)!r} here"
@@ -130,12 +140,8 @@ def _differences(there, here):
     )
 
 
-def assign(variables, arrays, group):
-    """Gives a group of variables the values that `RunFolder.save` wrote of them.
-
-    Raises:
-        ValueError: if their number or shapes differ; then none is changed.
-    """
+def check(variables, arrays, group):
+    """Raises a `ValueError` if a group of variables has another number or shapes than what `RunFolder.save` wrote."""
     found = [arrays.get(f"{group}/{i}") for i in range(len(variables))]
     count = sum(name.startswith(f"{group}/") for name in arrays)
     if count != len(variables) or any(tuple(v.shape) != a.shape for v, a in zip(variables, found, strict=True)):
@@ -143,5 +149,9 @@ def assign(variables, arrays, group):
             f"Expected a checkpoint of this network; its {group} has {count} variables, this one's {len(variables)}, "
             "or their shapes differ. Pass another run_dir."
         )
-    for variable, value in zip(variables, found, strict=True):
-        variable.assign(value)
+
+
+def assign(variables, arrays, group):
+    """Gives a group of variables the values that `RunFolder.save` wrote of them."""
+    for i, variable in enumerate(variables):
+        variable.assign(arrays[f"{group}/{i}"])
