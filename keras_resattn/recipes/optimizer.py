@@ -54,7 +54,7 @@ class CoupledSGD(_Coupled, keras.optimizers.SGD):
         multipliers: Factors on the learning rate of groups of variables: `{pattern: factor}`. The first pattern that
             matches the beginning of a variable's path counts (`re.match`), and 1 where none does:
             `{"attention|global_gate": 1.0, "": 0.1}` trains all else at a tenth of the rate. It is the gradient that
-            is multiplied, which for SGD, with or without momentum, is the same.
+            is multiplied, which for SGD, with or without momentum but without clipping, is the same.
         **kwargs: The other arguments of `keras.optimizers.SGD`.
     """
 
