@@ -288,10 +288,10 @@ def test_the_corrupt_picture_of_a_folder_is_named(tmp_path):
     assert np.isfinite(report.metrics["loss"])
     corrupt = tmp_path / "data" / f"class{Y[7]}" / "7.png"
     corrupt.write_bytes(corrupt.read_bytes()[:500])
-    with pytest.raises(ValueError, match=rf"class{Y[7]}.7\.png"):
-        compile_and_fit(
-            tiny(), RECIPE.replace(batch_size=20), tmp_path / "data", statistics=([0.0] * 3, [255.0] * 3), verbose=0
-        )
+    for batch_size in (4, 20):  # in the middle of an epoch, and in the first batch
+        recipe = RECIPE.replace(batch_size=batch_size)
+        with pytest.raises(ValueError, match=rf"class{Y[7]}.7\.png"):
+            compile_and_fit(tiny(), recipe, tmp_path / "data", statistics=([0.0] * 3, [255.0] * 3), verbose=0)
 
 
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="PyTorch runs eagerly")

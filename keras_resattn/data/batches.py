@@ -44,6 +44,7 @@ class TrainingBatches(keras.utils.PyDataset):
 
     Attributes:
         steps_per_epoch: Whole batches in the source; the remainder of a pass is left out of that pass.
+        error: What was raised while a batch was made, or `None`: TensorFlow tells it in an error of its own.
 
     Raises:
         ValueError: if the source has less than a batch, or other batches than the recipe; if `shard` does not divide
@@ -64,6 +65,7 @@ class TrainingBatches(keras.utils.PyDataset):
         workers=None,
     ):
         super().__init__()
+        self.error = None
         self.source, self.recipe, self.normalize = source, recipe, normalize
         self.size, self.classes = tuple(size), classes
         self.first_epoch, self.first_step = first_epoch, first_step
@@ -99,7 +101,11 @@ class TrainingBatches(keras.utils.PyDataset):
     def __getitem__(self, index):
         step = self.first_epoch * self.steps_per_epoch + index
         last = self.recipe.steps(self.steps_per_epoch) - 1  # may lie inside an epoch
-        return self._ahead[min(max(step, self.first_step), last)]
+        try:
+            return self._ahead[min(max(step, self.first_step), last)]
+        except Exception as error:
+            self.error = error
+            raise
 
     def rows(self, global_step):
         """Returns which pictures of the source make up a step, `(batch,)`, all ranks' of them; `None` for a stream.

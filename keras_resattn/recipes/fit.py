@@ -192,17 +192,22 @@ def _fit(model, batches, validation, loop, epochs, verbose, callbacks, recipe, e
         model.reset_metrics()
     averages = [keras.callbacks.SwapEMAWeights()] if recipe.ema is not None else []
     progress = [Progress(loop)] if verbose else []
-    with loop.around(model):
-        model.fit(
-            batches,
-            steps_per_epoch=loop.steps_per_epoch,
-            epochs=epochs,
-            initial_epoch=first_epoch,
-            validation_data=validation,
-            callbacks=[*averages, loop, *progress, *callbacks],
-            shuffle=False,
-            verbose=verbose,
-        )
+    try:
+        with loop.around(model):
+            model.fit(
+                batches,
+                steps_per_epoch=loop.steps_per_epoch,
+                epochs=epochs,
+                initial_epoch=first_epoch,
+                validation_data=validation,
+                callbacks=[*averages, loop, *progress, *callbacks],
+                shuffle=False,
+                verbose=verbose,
+            )
+    except Exception:
+        if batches.error is not None:  # a picture that cannot be read, say
+            raise batches.error from None
+        raise
 
 
 def _report(model, recipe, source, loop, statistics, engine):

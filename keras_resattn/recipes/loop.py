@@ -82,11 +82,20 @@ class Loop(keras.callbacks.Callback):
         model.make_train_function()
         compiled = model.train_function
         model.train_function = self._around_step(compiled, model.steps_per_execution)
+        finalize = model.optimizer.finalize_variable_values
+
+        def finalize_finished(variables):
+            # On JAX Keras puts averaged weights into the model even where an error ends the training.
+            if self.done >= self.steps or model.stop_training:
+                finalize(variables)
+
+        model.optimizer.finalize_variable_values = finalize_finished
         try:
             with self._signals():
                 yield
         finally:
             model.train_function = compiled
+            model.optimizer.finalize_variable_values = finalize
 
     def _around_step(self, compiled, size):
         self._size = size
