@@ -153,8 +153,7 @@ def measure(args, recipe, x, y):
 def matrix_peak(precision, seconds=2.0):
     """Operations a second of large products of matrices, in the precision that the network computes in."""
     dtype = keras.DTypePolicy(precision).compute_dtype
-    on_accelerator = keras.backend.backend() == "jax" and __import__("jax").default_backend() != "cpu"
-    side = 8192 if on_accelerator else 512
+    side = 512 if memory() is None else 8192
     a = keras.ops.cast(keras.random.normal((side, side)), dtype)
     rates, end = [], time.monotonic() + seconds
     while time.monotonic() < end:

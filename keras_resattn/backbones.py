@@ -11,6 +11,7 @@ from keras_resattn.data.sources import Source
 from keras_resattn.layers.composite import channel_axis, spatial_axes
 from keras_resattn.models import zoo
 from keras_resattn.models.graph import tensors_of_layers
+from keras_resattn.recipes.engines import sublayers
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Backbone:
         self.model.trainable = True
         for layer in self.model.layers:
             layer.trainable = layer.name in names
-            for part in _parts(layer):
+            for part in (layer, *sublayers(layer)):
                 if isinstance(part, keras.layers.BatchNormalization):
                     part.trainable = False
 
@@ -119,13 +120,6 @@ def check_statistics(statistics, channels):
     if [len(values) for values in lists] != [channels, channels]:
         raise ValueError(f"Expected (mean, std) with a number for each of {channels} channels; received: {statistics}.")
     return lists
-
-
-def _parts(layer):
-    """A layer and, at any depth, those that it is made of."""
-    yield layer
-    for part in getattr(layer, "layers", None) or getattr(layer, "_layers", ()):
-        yield from _parts(part)
 
 
 def _check_model(model, channels):

@@ -208,6 +208,24 @@ def test_bad_training_arguments_leave_no_run(pictures, tmp_path, capsys, changes
     assert not (tmp_path / "run").exists()
 
 
+def test_every_option_of_train_arrives(pictures, tmp_path, monkeypatch):
+    seen = {}
+
+    def fit(model, recipe, data, **arguments):
+        seen.update(arguments, model=model, data=data)
+        raise ValueError("seen")
+
+    monkeypatch.setattr("keras_resattn.recipes.command.compile_and_fit", fit)
+    command = ["train", "--model", "WideResNet-10-1", "--data", str(pictures), "--run-dir", str(tmp_path / "run")]
+    command += ["--set", "dropout=0.3", "precision=mixed_bfloat16", "--size", "40", "--holdout", "4", "--device-data"]
+    assert main([*command, "--checkpoint-steps", "7", "--steps-per-execution", "2"]) == 2
+    assert (seen["checkpoint_steps"], seen["steps_per_execution"], seen["device_data"]) == (7, 2, True)
+    assert seen["run_dir"] == tmp_path / "run"
+    assert (len(seen["data"]), len(seen["validation_data"])) == (8, 4)
+    assert 40 in seen["model"].input_shape
+    assert seen["model"].dtype_policy.name == "mixed_bfloat16"
+
+
 def test_an_unknown_network_is_not_trained(pictures, tmp_path, capsys):
     assert main(["train", "--model", "WARN", "--data", str(pictures), "--run-dir", str(tmp_path / "run")]) == 2
     assert "network='WARN'" in capsys.readouterr().err

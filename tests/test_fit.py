@@ -414,3 +414,11 @@ def test_the_loss_is_scaled_by_the_networks_own_policy():
 
     compile_and_fit(model, RECIPE.replace(epochs=2), (X, Y), device_data=True, callbacks=[Keep()], verbose=0)
     assert isinstance(kept[0], keras.optimizers.LossScaleOptimizer)
+
+
+def test_label_noise_and_jit_compile_arrive():
+    clean, noisy = tiny(), tiny()
+    compile_and_fit(clean, RECIPE, (X, Y), verbose=0, jit_compile=False)
+    compile_and_fit(noisy, RECIPE.replace(label_noise=0.9), (X, Y), verbose=0)
+    assert clean.jit_compile is False
+    assert not np.array_equal(weights_of(clean)[-1], weights_of(noisy)[-1])

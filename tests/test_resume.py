@@ -112,6 +112,13 @@ def test_a_run_killed_around_a_checkpoint(tmp_path, unbroken, monkeypatch, momen
     assert not list(tmp_path.glob(".partial*"))
 
 
+def test_time_makes_a_checkpoint_due_inside_an_epoch(tmp_path, monkeypatch):
+    monkeypatch.setattr("keras_resattn.recipes.loop.SECONDS_BETWEEN_CHECKPOINTS", 0)
+    with pytest.raises(Killed):
+        train(tmp_path, callbacks=[Stop(3, kill)])
+    assert step_of(tmp_path) == 2
+
+
 def test_a_run_killed_again_and_again(tmp_path, unbroken):
     for _ in range(4):
         with pytest.raises(Killed):

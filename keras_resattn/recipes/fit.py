@@ -108,7 +108,7 @@ def compile_and_fit(
         _check_fits(model, validation, recipe, classes)
     source = with_label_noise(source, recipe.label_noise, classes, recipe.seed)
     if statistics is None:
-        mean, std = _kept_statistics(run_dir, source) or source.statistics(recipe.normalization, size)
+        mean, std = _kept_statistics(run_dir) or source.statistics(recipe.normalization, size)
     else:
         mean, std = (np.asarray(values, "float64").tolist() for values in statistics)
     if isinstance(source, Stream):  # each process may have measured its own part
@@ -161,9 +161,9 @@ def compile_and_fit(
     return report
 
 
-def _kept_statistics(run_dir, source):
-    """The statistics that a run on a stream was begun with: measured again, they might be others."""
-    if run_dir is None or not isinstance(source, Stream) or not (Path(run_dir) / CHECKPOINT).exists():
+def _kept_statistics(run_dir):
+    """The statistics that a run was begun with: measured again, those of a stream might be others."""
+    if run_dir is None or not (Path(run_dir) / CHECKPOINT).exists():
         return None
     return json.loads((Path(run_dir) / "statistics.json").read_text())
 

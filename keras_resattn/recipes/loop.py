@@ -136,9 +136,9 @@ class Loop(keras.callbacks.Callback):
             step, loss = self._losses.popleft()
             loss = float(np.mean(keras.ops.convert_to_numpy(loss)))
             if not np.isfinite(loss):
-                raise FloatingPointError(self._diverged(step, loss))
+                raise FloatingPointError(self._diverged(f"The loss is {loss} from", " on", step))
 
-    def _diverged(self, step, loss):
+    def _diverged(self, found, since, step):
         epoch, in_epoch = divmod(step, self.steps_per_epoch)
         rows = [self.rows_of(each) for each in range(step, min(step + self._size, self.steps))]
         known = [str(row) for each in rows if each is not None for row in each]
@@ -149,7 +149,7 @@ class Loop(keras.callbacks.Callback):
         else:
             kept = f"{self.folder.path} holds the last good checkpoint, of step {self.done}."
         return (
-            f"The loss is {loss} from {which} on (epoch {epoch + 1}, step {in_epoch + 1} of "
+            f"{found} {which}{since} (epoch {epoch + 1}, step {in_epoch + 1} of "
             f"{self.steps_per_epoch}){pictures}. {kept} Try a lower learning rate or a longer warm-up."
         )
 
@@ -203,7 +203,7 @@ class Loop(keras.callbacks.Callback):
             try:
                 self.folder.save(self._variables(self.model), progress)
             except FloatingPointError as error:
-                raise FloatingPointError(f"{error}. {self._diverged(step, float('nan'))}") from None
+                raise FloatingPointError(self._diverged(f"{error} after", "", step - self._size)) from None
         self.done = step
         self._checkpointed = time.monotonic()
 

@@ -157,8 +157,8 @@ _warn_finetune = Recipe(
     differences=(
         "The paper says batches of 64 and a rate divided by 10 every 30 epochs, 1e-3 for the base and 1e-2 for the "
         "modules; the code's batches of 128 and 40 and 80 of 100 epochs are taken, with the paper's two rates.",
-        "Pictures are resized to 256 there before a crop of 224 is drawn; here to the network's size, reflected by "
-        "an eighth of it.",
+        "Pictures are resized to 256 there before a crop of 224 is drawn; here to the network's size, and the crop is "
+        "drawn from them and 16 reflected pixels on each side.",
     ),
     epochs=100,
     batch_size=128,
