@@ -242,7 +242,7 @@ def test_a_release_holds_half_precision_and_loads_in_float32(release):
 
 def test_a_release_is_complete_and_immutable(release, run):
     assert sorted(path.name for path in release.folder.iterdir()) == [
-        "README.md", "config.json", "log.csv", "model.weights.h5", "predictions.npy",
+        "README.md", "attention.png", "config.json", "log.csv", "model.weights.h5", "predictions.npy",
     ]  # fmt: skip
     card = (release.folder / "README.md").read_text()
     assert release.sha256 in card
@@ -250,6 +250,29 @@ def test_a_release_is_complete_and_immutable(release, run):
     assert release.metrics["test_pictures"] == 8
     with pytest.raises(ValueError, match="immutable"):
         publish.release(run, release.folder.parent, tag="shapes_v1", aliases=[], **release_arguments(run))
+
+
+def test_an_alias_moves_to_a_better_run_and_the_old_tag_stays(release, run):
+    before = {path.name: path.read_bytes() for path in release.folder.iterdir()}
+    folder = release.folder.parent
+    publish.release(run, folder, tag="shapes_v2", aliases=["shapes", "default"], **release_arguments(run))
+    assert [tag.tag for tag in checkpoints.find("shapes")] == ["shapes_v2"]
+    assert [tag.tag for tag in checkpoints.find("default")] == ["shapes_v2"]
+    assert [tag.aliases for tag in checkpoints.find("shapes_v1")] == [()]
+    assert {path.name: path.read_bytes() for path in release.folder.iterdir()} == before
+
+
+def test_an_alias_is_not_the_name_of_a_tag(release, run):
+    for alias in ("shapes_v1", "shapes_v2"):
+        with pytest.raises(ValueError, match=f"no tags; received: {alias}"):
+            publish.release(run, release.folder.parent, tag="shapes_v2", aliases=[alias], **release_arguments(run))
+    assert not (release.folder.parent / "cifar_residual_attention56-shapes_v2").exists()
+
+
+def test_an_alias_of_a_tag_that_is_gone_says_so(release):
+    registry.move_aliases(release.folder.parent, release.network, "shapes_v3", ["shapes"])
+    with pytest.raises(ValueError, match=r"aliases\.json to name released tags; CifarResidualAttention56/shapes_v3 is"):
+        registry.tags()
 
 
 def test_half_precision_refuses_what_it_cannot_hold(tmp_path):

@@ -26,7 +26,6 @@ def repository(tmp_path):
     record = {
         "network": "CifarResidualAttention56",
         "tag": "shapes_v1",
-        "aliases": [],
         "sha256": hashlib.sha256((folder / "model.weights.h5").read_bytes()).hexdigest(),
         "classes": ["a", "b", "c"],
         "preprocessing": {"mean": [0, 0, 0], "std": [1, 1, 1]},

@@ -1,4 +1,4 @@
-"""Turning a finished run into the folder that is released: tensors, record, card, log, predictions.
+"""Turning a finished run into the folder that is released: tensors, record, card, log, predictions, attention.
 
     python -m keras_resattn.checkpoints.publish runs/cifar56 weights --tag cifar10_v1 --alias cifar10 --alias default \\
         --data cifar10.npz --data-name CIFAR-10 --classes airplane,automobile,... --command "python examples/..."
@@ -7,6 +7,7 @@ The test pictures are touched here, once. Nothing that was chosen may depend on 
 """
 
 import argparse
+import importlib.util
 import json
 import re
 import shutil
@@ -18,10 +19,15 @@ import numpy as np
 
 from keras_resattn import evaluation
 from keras_resattn.checkpoints import registry
-from keras_resattn.checkpoints.registry import RECORD, TENSORS, Tag, tags
-from keras_resattn.data import check_pictures, load_npz
+from keras_resattn.checkpoints.registry import RECORD, TENSORS, Tag
+from keras_resattn.data import check_pictures, load_npz, network_input
 from keras_resattn.files import sha256
+from keras_resattn.layers import AttentionHead, SoftMask
 from keras_resattn.models import zoo
+from keras_resattn.visualize import plot_attention
+
+ATTENTION = "attention.png"
+SHOWN = 4  # test pictures, the first ones
 
 CARD = """---
 license: apache-2.0
@@ -59,13 +65,14 @@ standard deviations {std}, on the scale 0 to 255. Outputs are, in order: {classe
 `FILE.npz` holds `x_test` (uint8, n x {height} x {width} x {channels}) and `y_test` in the data set's official order.
 `predictions.npy` holds labels and predicted classes of the release, so the command names every picture that flips.
 
+{attention}
 ## Training
 
     {command}
 
 Recipe: `{recipe}`
 
-{training_pictures:,} training pictures, {seconds:,.0f} s on {processor} ({processors} processors),
+{training_pictures:,} training pictures, {seconds:,.0f} s on {device} ({processors} processors),
 {backend} {version}, Keras {keras}, seed {seed}, revision `{revision}`. `log.csv` holds every epoch; {notes}
 
 SHA-256 of `model.weights.h5`: `{sha256}`
@@ -81,6 +88,11 @@ KINDS = {
 
 NOTES = "the last one is what is released."
 
+SEEN = f"""![The first test pictures and where the network looks]({ATTENTION})
+
+The first {SHOWN} test pictures, with their classes, and the network's masks (`keras_resattn.plot_attention`).
+"""
+
 
 def release(run_dir, destination, *, tag, aliases, classes, data, data_name, command, notes=NOTES):
     """Writes `destination/<network>-<tag>`, complete or not at all.
@@ -89,7 +101,7 @@ def release(run_dir, destination, *, tag, aliases, classes, data, data_name, com
         run_dir: Folder of a finished `compile_and_fit` run.
         destination: Folder of released tags.
         tag: Name of the tag, `"cifar10_v1"`. Released tags are never overwritten.
-        aliases: Its other names; `"default"` makes it the builder's default.
+        aliases: Its other names, which no longer mean another tag then; `"default"` makes it the builder's default.
         classes: Class names in the order of the labels.
         data: `.npz` file with `x_test` and `y_test`.
         data_name: What the card calls the data set.
@@ -100,8 +112,11 @@ def release(run_dir, destination, *, tag, aliases, classes, data, data_name, com
         The `Tag` that was written.
 
     Raises:
+        ImportError: if matplotlib is not installed.
         ValueError: if the tag exists, the run is not finished, or a tensor leaves half precision's range.
     """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ImportError("A release holds a picture of attention: pip install 'keras-resattn[viz]'.")
     run_dir = Path(run_dir)
     report = json.loads((run_dir / "report.json").read_text())
     network = zoo.identify(report["network"])
@@ -113,6 +128,9 @@ def release(run_dir, destination, *, tag, aliases, classes, data, data_name, com
     folder = Path(destination) / f"{report['network']}-{tag}"
     if folder.exists():
         raise ValueError(f"Expected a new tag, as released ones are immutable; {folder} exists.")
+    taken = {tag, *(Tag.read(record.parent).tag for record in Path(destination).glob(f"*/{RECORD}"))} & set(aliases)
+    if taken:
+        raise ValueError(f"Expected aliases that are no tags; received: {', '.join(sorted(taken))}.")
     arrays = load_npz(data)
     x, y = arrays["x_test"], check_pictures(arrays["x_test"], arrays["y_test"], len(classes))
     with tempfile.TemporaryDirectory(dir=destination) as temporary:
@@ -121,7 +139,6 @@ def release(run_dir, destination, *, tag, aliases, classes, data, data_name, com
         record = {
             "network": network,
             "tag": tag,
-            "aliases": list(aliases),
             "classes": list(classes),
             "preprocessing": {"mean": report["mean"], "std": report["std"]},
             "input_shape": list(x.shape[1:]),
@@ -153,9 +170,10 @@ def release(run_dir, destination, *, tag, aliases, classes, data, data_name, com
         _write_record(partial, record)
         np.save(partial / evaluation.PREDICTIONS, np.stack([y, half.predictions]).astype("uint8"))
         shutil.copy(run_dir / "log.csv", partial / "log.csv")
-        (partial / "README.md").write_text(_card(record, notes), encoding="utf-8")
+        seen = _draw_attention(partial, x[:SHOWN], y[:SHOWN])
+        (partial / "README.md").write_text(_card(record, notes, SEEN if seen else ""), encoding="utf-8")
         partial.rename(folder)
-    tags.cache_clear()
+    registry.move_aliases(destination, network, tag, aliases)
     return Tag.read(folder)
 
 
@@ -196,7 +214,19 @@ def _measure(folder, tensors, record, x, y):
     return evaluation.evaluate(Tag.read(folder), x, y)
 
 
-def _card(record, notes):
+def _draw_attention(folder, pictures, labels):
+    """Draws where the tag in `folder` looks; returns whether it has attention at all."""
+    tag = Tag.read(folder)
+    model = evaluation.build(tag)
+    if not any(isinstance(layer, (SoftMask, AttentionHead)) for layer in model.layers):
+        return False
+    titles = [tag.classes[label] for label in labels]
+    figure = plot_attention(model, network_input(pictures, tag.mean, tag.std), pictures=pictures, titles=titles)
+    figure.savefig(folder / ATTENTION, dpi=80)
+    return True
+
+
+def _card(record, notes, attention):
     training, metrics, row = record["training"], record["metrics"], zoo.NETWORKS[record["network"]]
     environment = training["environment"]
     height, width, channels = record["input_shape"]
@@ -226,7 +256,7 @@ def _card(record, notes):
         recipe=json.dumps(training["recipe"]),
         training_pictures=training["training_pictures"],
         seconds=training["seconds"],
-        processor=environment["processor"],
+        device=environment.get("device") or environment["processor"],
         processors=environment["processors"],
         backend=environment["backend"],
         version=environment["versions"][environment["backend"]],
@@ -234,6 +264,7 @@ def _card(record, notes):
         seed=training["recipe"]["seed"],
         revision=environment["revision"],
         notes=notes,
+        attention=attention,
         sha256=record["sha256"],
     )
 

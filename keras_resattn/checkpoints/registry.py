@@ -1,15 +1,20 @@
-"""The registry: one record for each released tag, read from `weights/*/config.json`."""
+"""The registry: a record for each released tag (`weights/*/config.json`), and what aliases mean (`aliases.json` there).
 
+A released folder never changes; an alias moves by a line of `aliases.json`.
+"""
+
+import dataclasses
 import functools
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_resattn.files import sha256
+from keras_resattn.files import atomic_write, sha256
 
 TENSORS = "model.weights.h5"
 RECORD = "config.json"
+ALIASES = "aliases.json"
 
 
 @dataclass(frozen=True)
@@ -19,7 +24,6 @@ class Tag:
     Attributes:
         network: Id of the network that it belongs to, `"CifarResidualAttention56"` or `"WARN-16-8"`.
         tag: Its name among that builder's, `"cifar10_v1"`.
-        aliases: Other names of it, `"cifar10"`; `"default"` marks the builder's best.
         sha256: Of the tensors' file, in hexadecimal.
         classes: Class names in the order of the outputs.
         mean: Channel means that inputs are normalised with, 0 to 255.
@@ -30,11 +34,11 @@ class Tag:
         repository: `owner/name` of the Hub repository that holds the folder, or `None`.
         revision: Commit of that repository.
         folder: Where the record lies.
+        aliases: Other names of it in this registry, `"cifar10"`; `"default"` marks the builder's best.
     """
 
     network: str
     tag: str
-    aliases: tuple
     sha256: str
     classes: tuple
     mean: tuple
@@ -45,6 +49,7 @@ class Tag:
     repository: str | None
     revision: str | None
     folder: Path
+    aliases: tuple = ()
 
     @property
     def id(self):
@@ -74,7 +79,6 @@ class Tag:
             return cls(
                 network=fields["network"],
                 tag=fields["tag"],
-                aliases=tuple(fields["aliases"]),
                 sha256=fields["sha256"],
                 classes=tuple(fields["classes"]),
                 mean=tuple(preprocessing["mean"]),
@@ -107,9 +111,37 @@ def weights_folder():
 
 @functools.cache
 def tags():
-    """Returns every released `Tag`, ordered by network and tag."""
-    folders = sorted(path.parent for path in weights_folder().glob(f"*/{RECORD}"))
-    return tuple(sorted((Tag.read(folder) for folder in folders), key=lambda tag: tag.id))
+    """Returns every released `Tag`, ordered by network and tag.
+
+    Raises:
+        ValueError: if a record is broken, or an alias has no tag.
+    """
+    records = sorted(weights_folder().glob(f"*/{RECORD}"))
+    found = sorted((Tag.read(record.parent) for record in records), key=lambda tag: tag.id)
+    aliases = read_aliases(weights_folder())
+    lost = {f"{network}/{tag}" for network, names in aliases.items() for tag in names.values()} - {t.id for t in found}
+    if lost:
+        raise ValueError(f"Expected {weights_folder() / ALIASES} to name released tags; {', '.join(lost)} is none.")
+
+    def names(tag):
+        return tuple(alias for alias, target in aliases.get(tag.network, {}).items() if target == tag.tag)
+
+    return tuple(dataclasses.replace(tag, aliases=names(tag)) for tag in found)
+
+
+def read_aliases(folder):
+    """Returns `{network: {alias: tag}}` of a folder of released tags."""
+    path = Path(folder) / ALIASES
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def move_aliases(folder, network, tag, names):
+    """Lets `names` mean `tag`, whatever they meant, in `aliases.json` of a folder of released tags."""
+    aliases = read_aliases(folder)
+    aliases[network] = aliases.get(network, {}) | dict.fromkeys(names, tag)
+    with atomic_write(Path(folder) / ALIASES) as path:
+        path.write_text(json.dumps(aliases, indent=2) + "\n", encoding="utf-8")
+    tags.cache_clear()
 
 
 def find(name, network=None):
