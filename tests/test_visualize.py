@@ -48,7 +48,15 @@ def twice_nested(network):
     return keras.Model(inputs, keras.layers.Dense(3)(sequential(network)(inputs)))
 
 
-@pytest.mark.parametrize("nest", [sequential, functional, twice_nested])
+def with_lists(network):
+    return keras.Model(network.inputs, network.outputs)
+
+
+def nested_with_lists(network):
+    return functional(keras.Model(network.inputs, network.output))
+
+
+@pytest.mark.parametrize("nest", [sequential, functional, twice_nested, with_lists, nested_with_lists])
 def test_a_network_inside_another_model_is_found(network, maps, nest):
     model = nest(network)
     model.compile("sgd", "mse")

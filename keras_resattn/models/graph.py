@@ -49,6 +49,7 @@ def replay(model, inputs, visit):
     if not isinstance(model, keras.Function):
         raise ValueError(f"Expected a functional or sequential keras.Model; received: {type(model).__name__}.")
     uncompiled = keras.Model(model.input, model.output)
+    inputs = keras.tree.pack_sequence_as(model.input, keras.tree.flatten(inputs))  # x and [x] are the same to Keras
     keras.models.clone_model(uncompiled, input_tensors=inputs, clone_function=lambda layer: layer, call_function=call)
     return keras.tree.map_structure(again, model.output)
 
