@@ -147,6 +147,24 @@ def test_cluttered_mnist(run, digits, tmp_path, monkeypatch):
         assert image.width > 1000
 
 
+def test_label_noise(run, data, tmp_path):
+    results = tmp_path / "results.csv"
+    command = ("08_label_noise.py", data, results, tmp_path / "runs", "--networks", "WideResNet-10-1", "--epochs", 4)
+    with np.load(data) as arrays:  # a batch of the recipe's
+        many = {name: np.tile(array, (6,) + (1,) * (array.ndim - 1)) for name, array in arrays.items()}
+    np.savez(data, **many)
+    run(*command, "--pictures", 130, "--rates", 0, 0.7)
+    rows = read_rows(results)
+    assert [(row["network"], row["rate"]) for row in rows] == [("WideResNet-10-1", "0.0"), ("WideResNet-10-1", "0.7")]
+    assert [row["test_pictures"] for row in rows] == ["36", "36"]
+    wrong = json.loads((tmp_path / "runs" / "WideResNet-10-1-0.7-0-130-4" / "report.json").read_text())
+    assert wrong["recipe"]["label_noise"] == 0.7
+    assert "70% wrong, seed 0: in" in run(*command, "--pictures", 130, "--rates", 0.7)
+    run(*command, "--plot", tmp_path / "noise.png")
+    with Image.open(tmp_path / "noise.png") as image:
+        assert image.width > 900
+
+
 def test_attend_and_rectify(run, data, tmp_path):
     inputs = x = keras.Input((32, 32, 3))
     for i in (1, 2, 3):

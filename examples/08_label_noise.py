@@ -1,0 +1,119 @@
+"""Wrong training labels: Table 5 of the Residual Attention Network paper, at a scale that fits a CPU.
+
+    python examples/08_label_noise.py cifar10.npz results/label_noise.csv runs/label_noise
+    python examples/08_label_noise.py cifar10.npz results/label_noise.csv runs/label_noise --plot label_noise.png
+
+A network is trained on labels of which a share is wrong (Eq. 7), with the one-cycle schedule, and tested, once and
+after the last epoch, on true ones. The wrong labels are the same for all networks of a seed. Each network, rate and
+seed is a run in its own folder, which goes on when it was killed, and a row of the CSV file; rows that are there, at
+the same scale, are not run again. `keras-resattn reproduce resattn/table5` is the table at the paper's length.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+import keras
+import numpy as np
+
+from keras_resattn import compile_and_fit
+from keras_resattn.data import load_npz, network_input
+from keras_resattn.models import zoo
+from keras_resattn.recipes import get_recipe
+from keras_resattn.reproduce import get_table
+from keras_resattn.tables import append_row, read_rows
+
+NETWORKS = ("ResNet164", "CifarResidualAttention56")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", help=".npz file with x_train, y_train, x_test and y_test")
+    parser.add_argument("results", type=Path, help="CSV file that rows are added to")
+    parser.add_argument("run_dir", type=Path, help="folder of runs")
+    parser.add_argument("--networks", nargs="+", default=NETWORKS, metavar="NAME", help="default: %(default)s")
+    parser.add_argument("--rates", nargs="+", type=float, default=[0.1, 0.3, 0.5, 0.7], help="shares of wrong labels")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="default: %(default)s")
+    parser.add_argument("--pictures", type=int, default=10_000, help="to train on, the first ones (paper: 50,000)")
+    parser.add_argument("--epochs", type=int, default=8, help="(paper: 205; default: %(default)s)")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the results instead")
+    args = parser.parse_args()
+    if args.plot:
+        if not read_rows(args.results):
+            parser.error(f"there are no results in {args.results} to plot")
+        return plot(read_rows(args.results), args.plot)
+
+    arrays = load_npz(args.data)
+    if not 0 < args.pictures <= len(arrays["x_train"]):
+        parser.error(f"expected --pictures up to {len(arrays['x_train'])}; received: {args.pictures}")
+    for seed in args.seeds:
+        for rate in args.rates:
+            for network in args.networks:
+                key = {"network": network, "rate": rate, "seed": seed, "pictures": args.pictures, "epochs": args.epochs}
+                if any(all(row[k] == str(v) for k, v in key.items()) for row in read_rows(args.results)):
+                    print(f"{network}, {rate:.0%} wrong, seed {seed}: in {args.results} already")
+                    continue
+                row = run(key, arrays, args.run_dir)
+                append_row(args.results, row)
+                print(row, flush=True)
+
+
+def run(key, arrays, run_dir):
+    """Trains one network and returns its row."""
+    recipe = get_recipe("cifar_one_cycle").replace(epochs=key["epochs"], label_noise=key["rate"], seed=key["seed"])
+    x, y = arrays["x_train"][: key["pictures"]], arrays["y_train"][: key["pictures"]]
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(key["seed"])
+    model = zoo.build(key["network"], weights=None, classes=int(y.max()) + 1, classifier_activation=None)
+    folder = "-".join(map(str, key.values()))
+    report = compile_and_fit(model, recipe, (x, y), run_dir=run_dir / folder, verbose=2)
+    test = network_input(arrays["x_test"], report.mean, report.std)
+    predictions = model.predict(test, batch_size=500, verbose=0).argmax(-1)
+    return {
+        **key,
+        "test_pictures": len(test),
+        "test_error": percent(np.mean(predictions != arrays["y_test"])),
+        "train_error": percent(1 - report.metrics["accuracy"]),
+        "seconds": round(report.seconds),
+        "device": report.environment["device"],
+        "versions": ", ".join(f"{name} {version}" for name, version in report.environment["versions"].items()),
+    }
+
+
+def percent(share):
+    return round(100 * float(share), 3)
+
+
+def plot(rows, path):
+    """Draws test errors against the share of wrong labels, and beside them the paper's."""
+    import matplotlib.pyplot as plt
+
+    figure, (here, paper) = plt.subplots(1, 2, figsize=(8, 3.4), layout="constrained")
+    for network in dict.fromkeys(row["network"] for row in rows):
+        own = [row for row in rows if row["network"] == network]
+        rates = sorted({float(row["rate"]) for row in own})
+        errors = [[float(row["test_error"]) for row in own if float(row["rate"]) == rate] for rate in rates]
+        here.plot([100 * rate for rate in rates], [np.mean(runs) for runs in errors], "o-", label=network)
+    here.set_title("here", fontsize=10)
+    table = get_table("resattn/table5")
+    for network in dict.fromkeys(row.network for row in table.rows):
+        own = [row for row in table.rows if row.network == network]
+        rates = [100 * row.changes["label_noise"] for row in own]
+        paper.plot(rates, [row.published for row in own], "o-", label=network)
+    paper.set_title("Table 5 of the paper", fontsize=10)
+    for axis in (here, paper):
+        axis.set_xlabel("wrong training labels (%)")
+        axis.set_ylabel("test error (%)")
+        axis.set_ylim(bottom=0)
+        axis.legend(fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ValueError as error:
+        sys.exit(str(error))
