@@ -54,7 +54,7 @@ def test_an_epoch_sees_each_picture_once_but_for_the_remainder():
     rows = stream.rows(4)
     np.testing.assert_allclose(x, (X[rows] - 100.0) / 50, atol=1e-6)
     np.testing.assert_array_equal(y, Y[rows])
-    assert (x.dtype, y.dtype) == (np.float32, np.int64)
+    assert (x.dtype, y.dtype) == (np.float32, np.int32)
 
 
 def test_a_batch_depends_on_seed_and_step_alone():

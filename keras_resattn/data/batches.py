@@ -129,7 +129,7 @@ class TrainingBatches(keras.utils.PyDataset):
 
     def _labels(self, y, plan):
         if not self.recipe.mixes_labels:
-            return y
+            return y.astype("int32")  # JAX warns of 64 bits
         return mixed_labels(smoothed(y, self.classes, self.recipe.label_smoothing), plan)
 
     def _batch(self, global_step):

@@ -50,7 +50,7 @@ def on_device(network, source, recipe, mean, std, *, validation=None, first_epoc
     batches = PlanBatches(source, recipe, size=size, classes=classes, first_epoch=first_epoch, first_step=first_step)
     if validation is None:
         return model, batches, None
-    y = smoothed(validation.labels, classes) if recipe.mixes_labels else validation.labels
+    y = smoothed(validation.labels, classes) if recipe.mixes_labels else validation.labels.astype("int32")
     return model, batches, _PlainBatches(len(source), y, recipe)
 
 

@@ -39,5 +39,5 @@ class OrderedBatches(keras.utils.PyDataset):
         else:
             rows = np.arange(index * self.batch_size, min((index + 1) * self.batch_size, len(self.source)))
             x, y = self.source.read(rows, size=self.size, central=self.central), self.source.labels[rows]
-        y = y if self.shares is None else smoothed(y, self.shares)
+        y = y.astype("int32") if self.shares is None else smoothed(y, self.shares)
         return in_data_format(self.normalize(x)), y
