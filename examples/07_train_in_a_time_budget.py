@@ -90,10 +90,7 @@ def main():
     plan = args.run_dir / "plan.json"
     if not plan.exists():
         measured = measure(args, recipe, x[:kept], y[:kept])
-        calls = math.ceil(args.minutes / min(args.minutes, max(args.call_minutes, 0.1)))
-        spent = time.monotonic() - BEGUN + (calls - 1) * measured["seconds_to_begin"]
-        steps = (args.minutes * 60 - spent) * RESERVE / measured["seconds_per_step"]
-        epochs = max(0, int(steps / (kept // recipe.batch_size)))
+        epochs = fitting(args, measured, time.monotonic() - BEGUN, kept // recipe.batch_size)
         if epochs <= recipe.warmup_epochs:
             sys.exit(f"Expected --minutes for more than {recipe.warmup_epochs} epochs; there is time for {epochs}.")
         plan.write_text(json.dumps({"epochs": epochs, **measured}, indent=2) + "\n")
@@ -112,6 +109,13 @@ def main():
         callbacks=[StopAt(BEGUN + args.call_minutes * 60)],
     )
     print(report.metrics)
+
+
+def fitting(args, measured, spent, steps_per_epoch):
+    """How many epochs fit, after the seconds that are spent, and those in which later calls begin."""
+    calls = math.ceil(args.minutes / min(args.minutes, max(args.call_minutes, 0.1)))
+    seconds = args.minutes * 60 - spent - (calls - 1) * measured["seconds_to_begin"]
+    return max(0, int(seconds * RESERVE / measured["seconds_per_step"] / steps_per_epoch))
 
 
 def build(args, x, y):

@@ -1,10 +1,11 @@
 """The examples run as they are, on small input; so does the first program of the README."""
 
+import argparse
 import contextlib
 import json
+import math
 import re
 import runpy
-import shutil
 from pathlib import Path
 
 import keras
@@ -44,21 +45,34 @@ def test_train(run, data, tmp_path):
     assert (tmp_path / "run" / "model.weights.h5").exists()
 
 
-def test_train_in_a_budget_of_time(run, data, tmp_path):
-    """The first call is stopped at once; the second one finishes the schedule that the first one sized."""
-    command = (data, tmp_path / "budget", "--model", "WideResNet-10-1", "--batch-size", 8, "--limit", 16)
-    command += ("--measure", 6, "--minutes", 1, "--precision", "float32", "--recipe", "warn_cifar")
+BUDGET = ("--model", "WideResNet-10-1", "--batch-size", 8, "--limit", 16, "--recipe", "warn_cifar")
+BUDGET += ("--measure", 6, "--precision", "float32")
+
+
+def test_a_budget_that_is_too_small_is_told_after_measuring(run, data, tmp_path):
+    with _jax_cache_kept(), pytest.raises(SystemExit, match="more than 0 epochs; there is time for 0"):
+        run("07_train_in_a_time_budget.py", data, tmp_path / "budget", *BUDGET, "--minutes", 0.01)
+    assert not (tmp_path / "budget" / "plan.json").exists()
+
+
+def test_a_budget_of_time_is_kept_in_calls(run, data, tmp_path):
+    """The first call is stopped at once; the second one ends the schedule."""
+    (tmp_path / "plan.json").write_text('{"epochs": 2}')
+    command = ("07_train_in_a_time_budget.py", data, tmp_path, *BUDGET, "--minutes", 9)
     with _jax_cache_kept(), pytest.raises(SystemExit, match="143"):
-        run("07_train_in_a_time_budget.py", *command, "--call-minutes", 0)
-    plan = tmp_path / "budget" / "plan.json"
-    sized = json.loads(plan.read_text())
-    assert sized["epochs"] > 0
-    assert sized["images_per_second"] > 0
-    plan.write_text(json.dumps({**sized, "epochs": 2}))  # a minute is long for a test
-    shutil.rmtree(tmp_path / "budget" / "run")
+        run(*command, "--call-minutes", 0)
+    assert not (tmp_path / "run" / "report.json").exists()
     with _jax_cache_kept():
-        out = run("07_train_in_a_time_budget.py", *command)
-    assert "'epoch': 2" in out
+        assert "'epoch': 2" in run(*command)
+
+
+def test_a_schedule_is_sized_to_its_budget():
+    fitting = runpy.run_path(str(ROOT / "examples" / "07_train_in_a_time_budget.py"))["fitting"]
+    measured = {"seconds_per_step": 0.5, "seconds_to_begin": 30.0}
+    in_one = argparse.Namespace(minutes=10, call_minutes=math.inf)
+    assert fitting(in_one, measured, 100, steps_per_epoch=10) == int(500 * 0.95 / 5)
+    in_three = argparse.Namespace(minutes=10, call_minutes=4)
+    assert fitting(in_three, measured, 100, steps_per_epoch=10) == int((500 - 2 * 30) * 0.95 / 5)
 
 
 @contextlib.contextmanager
