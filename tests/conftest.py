@@ -1,5 +1,6 @@
 """Fixtures that the tests share. Every test runs on the backend that `KERAS_BACKEND` names."""
 
+import inspect
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -7,9 +8,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import pytest
-from helpers import random_array
+from helpers import random_array, randomise
+from networks import base_of, small_cnn, small_network
+from sample_pictures import write_folder
 
 from keras_resattn import ResidualAttentionNet
+from keras_resattn.cli import main
+from keras_resattn.reproduce import TABLES, Row, Table, runs
 
 
 def pytest_configure(config):
@@ -84,3 +89,64 @@ def narrow_network():
 def images():
     """Two random pictures, `(2, 32, 32, 3)`."""
     return random_array(2, 32, 32, 3)
+
+
+@pytest.fixture
+def picture_folder(tmp_path):
+    """The pictures of `sample_pictures`, in a folder for each class."""
+    return write_folder(tmp_path / "pictures")
+
+
+@pytest.fixture
+def refuses(monkeypatch):
+    """A function that checks that a builder raises a `ValueError`, without having called a layer.
+
+    What takes `weights` gets `weights=None`, if nothing else is said.
+    """
+
+    def fail(layer, *args, **kwargs):
+        pytest.fail(f"{type(layer).__name__} was called before the arguments were checked")
+
+    def check(build, message, *args, **arguments):
+        if "weights" in inspect.signature(build).parameters:
+            arguments = {"weights": None, **arguments}
+        monkeypatch.setattr(keras.layers.Layer, "__call__", fail)
+        with pytest.raises(ValueError, match=message):
+            build(*args, **arguments)
+
+    return check
+
+
+# --- What attention is put on --------------------------------------------------------------------
+
+
+@pytest.fixture
+def base():
+    """A small network of any kind, that ends in a softmax over five classes."""
+    return randomise(base_of(small_cnn(), "dense_softmax"))
+
+
+# --- `keras-resattn reproduce` -------------------------------------------------------------------
+
+
+@pytest.fixture
+def table(monkeypatch):
+    """A table of two rows, with networks that train in no time, and one row that shares the first one's run."""
+    monkeypatch.setattr(runs, "build", small_network)
+    shape = {"recipe": "resattn_cifar", "data": "cifar10", "parameters": 1, "macs": 1}
+    changes = {"changes": {"epochs": 2, "batch_size": 10, "normalization": "channel", "pad": 1}}
+    rows = Row("first", "A", published=5.5, **changes, **shape), Row("second", "B", published=6.5, **changes, **shape)
+    again = Row("again", "A", published=5.5, same_as="tiny/first", **changes, **shape)
+    monkeypatch.setitem(TABLES, "resattn/tiny", Table("resattn/tiny", "Tiny networks", rows))
+    monkeypatch.setitem(TABLES, "resattn/other", Table("resattn/other", "Other networks", (again,)))
+    return TABLES["resattn/tiny"]
+
+
+@pytest.fixture
+def reproduce(tmp_path, monkeypatch):
+    """Runs the command in an empty folder, on 40 training and 20 test pictures of 8 x 8."""
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (60, 8, 8, 3), dtype="uint8"), np.arange(60) % 10
+    np.savez(tmp_path / "data.npz", x_train=x[:40], y_train=y[:40], x_test=x[40:], y_test=y[40:])
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: main(["reproduce", *arguments, "--data", "data.npz"])

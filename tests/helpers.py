@@ -58,6 +58,17 @@ def forward(layer, inputs):
     return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
 
 
+def predict(model, x):
+    """As `forward`, but compiled as a whole: on JAX, layer by layer, most of the time would go into compiling."""
+    return model.predict(x, verbose=0)
+
+
+def losses_of(layer, *args, **kwargs):
+    """Calls a layer, and returns the losses that it adds."""
+    layer(*args, **kwargs)
+    return [float(keras.ops.convert_to_numpy(loss)) for loss in layer.losses]
+
+
 def randomise(layer, seed=0):
     """Gives every weight a random value, batch normalisation's statistics included. Returns `layer`.
 
@@ -94,9 +105,25 @@ def assert_close(actual, expected, tolerance=1e-5):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * np.abs(expected).max())
 
 
+def assert_comes_back(layer):
+    """Checks that a layer's configuration is registered as the package's, and makes the same layer again."""
+    configuration = keras.saving.serialize_keras_object(layer)
+    restored = keras.saving.deserialize_keras_object(configuration)
+    assert configuration["registered_name"] == f"keras_resattn>{type(layer).__name__}"
+    assert type(restored) is type(layer)
+    assert restored.get_config() == layer.get_config()
+
+
 def channels_first(array):
     return np.moveaxis(array, -1, 1)
 
 
 def channels_last(array):
     return np.moveaxis(array, 1, -1)
+
+
+def by_format(function, arrays, data_format):
+    """Calls `function` on channels-last arrays in the data format of the test."""
+    if data_format == "channels_last":
+        return function(arrays)
+    return channels_last(function(keras.tree.map_structure(channels_first, arrays)))

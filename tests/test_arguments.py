@@ -8,22 +8,6 @@ import keras_resattn
 from keras_resattn import CifarResidualAttention56, ResidualAttention56, ResidualAttentionNet
 from keras_resattn.models.variants import VARIANTS
 
-
-@pytest.fixture
-def refuses(monkeypatch):
-    """A function that checks that a builder raises a `ValueError`, without having called a layer."""
-
-    def fail(layer, *args, **kwargs):
-        pytest.fail(f"{type(layer).__name__} was called before the arguments were checked")
-
-    def check(build, message, **arguments):
-        monkeypatch.setattr(keras.layers.Layer, "__call__", fail)
-        with pytest.raises(ValueError, match=message):
-            build(**{"weights": None, **arguments})
-
-    return check
-
-
 # --- The eight arguments of every builder --------------------------------------------------------
 
 

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_resattn import compile_and_fit
 from keras_resattn.data import Arrays, Records, named, open_source
 from keras_resattn.data.tfrecords import RecordStream
+from keras_resattn.recipes import get_recipe
 
 RNG = np.random.default_rng(0)
 X = RNG.integers(0, 256, (12, 28, 28), dtype="uint8")
@@ -179,6 +181,32 @@ def test_a_folder_beside_a_name(no_tfds, keras_mnist, tmp_path, monkeypatch):
         open_source("./other")
 
 
+# --- Training by name ----------------------------------------------------------------------------
+
+
+def digit_network():
+    inputs = keras.Input((28, 28, 1))
+    return keras.Model(inputs, keras.layers.Dense(10)(keras.layers.Flatten()(inputs)))
+
+
+RECIPE = get_recipe("cifar_one_cycle").replace(epochs=1, batch_size=4, warmup_epochs=0)
+
+
+@pytest.mark.parametrize("validation", ["oxford_iiit_pet", "arrays", None])
+def test_a_training_looks_for_names_in_data_dir(tfds, tmp_path, validation):
+    """Validation data that are no name do not lie there."""
+    tfds.prepared.add("oxford_iiit_pet")
+    given = (X[:6, ..., None], Y[:6]) if validation == "arrays" else validation
+    report = compile_and_fit(
+        digit_network(), RECIPE, "oxford_iiit_pet", validation_data=given, data_dir=tmp_path, verbose=0
+    )
+    opened = [("oxford_iiit_pet", tmp_path, None), "train"]
+    if validation == "oxford_iiit_pet":
+        opened += [("oxford_iiit_pet", tmp_path, None), "validation"]
+    assert tfds.log == opened
+    assert (report.training_pictures, report.steps, "val_loss" in report.metrics) == (12, 3, validation is not None)
+
+
 # --- TensorFlow Datasets itself ------------------------------------------------------------------
 
 SIZES = [(20 + i, 60 - i) for i in range(40)]
@@ -222,6 +250,18 @@ def test_both_file_formats_hold_the_same_arrays(prepared):
     assert [type(source) for source in sources] == [Arrays, Arrays]
     assert sources[0].fingerprint() == sources[1].fingerprint()
     assert len(open_source("mnist", split="train[:25%]", data_dir=prepared("mnist", "array_record"))) == 10
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
+def test_a_training_on_what_lies_in_data_dir(prepared, file_format):
+    data_dir = prepared("mnist", file_format)
+    model, other = digit_network(), digit_network()
+    other.set_weights(model.get_weights())
+    report = compile_and_fit(model, RECIPE, "mnist", data_dir=data_dir, verbose=0)
+    assert (report.training_pictures, report.steps) == (40, 10)
+    again = compile_and_fit(other, RECIPE, open_source("mnist", data_dir=data_dir), verbose=0)
+    assert again.metrics["loss"] == report.metrics["loss"]
 
 
 @pytest.mark.filterwarnings("ignore")

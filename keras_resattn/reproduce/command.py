@@ -170,7 +170,9 @@ def _check_where(given, rows):
             where[check_name("data set", name, used, " of these rows")] = place
         elif len(used) > 1 or len(given) > 1:
             example = " ".join(f"{data}=..." for data in used)
-            raise ValueError(f"Expected --data {example}, as these rows use {len(used)} data sets; received: {item}.")
+            sets = "one data set" if len(used) == 1 else f"{len(used)} data sets"
+            received = " ".join(given)
+            raise ValueError(f"Expected --data {example}, as these rows use {sets}; received: {received}.")
         else:
             where[used[0]] = item
     for place in where.values():

@@ -1,0 +1,113 @@
+"""Training by a recipe: data of every kind, their statistics, and validation."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import tiny, weights_of
+from training import RECIPE, X, Y
+
+from keras_resattn import compile_and_fit
+from keras_resattn.data import network_input
+
+
+def test_an_npz_file_is_data_too(tmp_path):
+    np.savez(tmp_path / "data.npz", x_train=X, y_train=Y[:, None])
+    report = compile_and_fit(tiny(), RECIPE.replace(epochs=2), tmp_path / "data.npz", verbose=0)
+    assert report.training_pictures == 20
+    np.savez(tmp_path / "test.npz", x_test=X, y_test=Y)
+    with pytest.raises(ValueError, match="x_train and y_train"):
+        compile_and_fit(tiny(), RECIPE, tmp_path / "test.npz", verbose=0)
+    (tmp_path / "text.npz").write_text("no archive")
+    with pytest.raises(ValueError, match=r"text\.npz to be an \.npz file"):
+        compile_and_fit(tiny(), RECIPE, tmp_path / "text.npz", verbose=0)
+
+
+def test_statistics_may_be_those_of_published_weights():
+    given = ([20.0, 121.0, 222.0], [60.0, 31.0, 12.0])
+    model, other = tiny(), tiny()
+    report = compile_and_fit(
+        model, RECIPE.replace(epochs=2), (X, Y), validation_data=(X, Y), statistics=given, verbose=0
+    )
+    assert (report.mean, report.std) == given
+    loss, _ = model.evaluate(network_input(X, *given), Y, verbose=0)
+    np.testing.assert_allclose(report.metrics["val_loss"], loss, rtol=1e-4, err_msg="validation is normalised so, too")
+    compile_and_fit(other, RECIPE.replace(epochs=2), (X, Y), verbose=0)
+    assert np.abs(weights_of(model)[0] - weights_of(other)[0]).max() > 1e-3, "and what is trained on"
+
+
+def test_pictures_on_the_device_give_the_same_weights(tmp_path):
+    recipe = RECIPE.replace(cutout=8, mixup=0.2, ema=0.5)
+    host, device = tiny(), tiny()
+    reference = compile_and_fit(host, recipe, (X, Y), validation_data=(X[:5], Y[:5]), verbose=0)
+    report = compile_and_fit(
+        device, recipe, (X, Y), validation_data=(X[:5], Y[:5]), run_dir=tmp_path, device_data=True, verbose=0
+    )
+    for a, b in zip(weights_of(host), weights_of(device), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    np.testing.assert_allclose(report.metrics["val_loss"], reference.metrics["val_loss"], rtol=1e-4)
+    with np.load(tmp_path / "checkpoint.npz") as checkpoint:
+        assert not any(checkpoint[name].nbytes >= X.nbytes for name in checkpoint.files), "without the pictures"
+    compile_and_fit(tiny(), recipe, (X, Y), validation_data=(X[:5], Y[:5]), run_dir=tmp_path, verbose=0)
+
+
+class Batches:
+    """Batches of 8 pictures in an order of their own; the last one is of 4."""
+
+    def __iter__(self):
+        return ((X[i : i + 8], Y[i : i + 8]) for i in range(0, 20, 8))
+
+
+def test_a_stream_trains_validates_and_goes_on(tmp_path):
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 0 and (tmp_path / "checkpoint.npz").exists():
+                raise InterruptedError
+
+    unbroken, resumed = tiny(), tiny()
+    report = compile_and_fit(unbroken, RECIPE, Batches(), validation_data=Batches(), verbose=0)
+    loss, _ = unbroken.evaluate(network_input(X, report.mean, report.std), Y, verbose=0)
+    np.testing.assert_allclose(report.metrics["val_loss"], loss, rtol=1e-4, err_msg="the remainder is measured, too")
+    with pytest.raises(InterruptedError):
+        compile_and_fit(tiny(), RECIPE, Batches(), run_dir=tmp_path, verbose=0, checkpoint_steps=1, callbacks=[Stop()])
+    compile_and_fit(resumed, RECIPE, Batches(), run_dir=tmp_path, verbose=0)
+    for a, b in zip(weights_of(unbroken), weights_of(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match=r"recipe\.replace\(batch_size=8\)"):
+        compile_and_fit(tiny(), RECIPE.replace(batch_size=10), Batches(), verbose=0)
+
+
+def test_the_corrupt_picture_of_a_folder_is_named(tmp_path):
+    Image = pytest.importorskip("PIL.Image")
+    for i, (x, y) in enumerate(zip(X, Y, strict=True)):
+        (tmp_path / "data" / f"class{y}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(x).save(tmp_path / "data" / f"class{y}" / f"{i}.png")
+    report = compile_and_fit(tiny(), RECIPE.replace(epochs=2), tmp_path / "data", verbose=0)
+    assert np.isfinite(report.metrics["loss"])
+    corrupt = tmp_path / "data" / f"class{Y[7]}" / "7.png"
+    corrupt.write_bytes(corrupt.read_bytes()[:500])
+    for batch_size in (4, 20):  # in the middle of an epoch, and in the first batch
+        recipe = RECIPE.replace(batch_size=batch_size)
+        with pytest.raises(ValueError, match=rf"class{Y[7]}.7\.png"):
+            compile_and_fit(tiny(), recipe, tmp_path / "data", statistics=([0.0] * 3, [255.0] * 3), verbose=0)
+
+
+def test_validation_data_may_come_and_go(tmp_path):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                raise InterruptedError
+
+    for first, then in ((None, (X, Y)), ((X, Y), None)):
+        run = {"run_dir": tmp_path / str(first is None), "verbose": 0}
+        with pytest.raises(InterruptedError):
+            compile_and_fit(tiny(), RECIPE, (X, Y), validation_data=first, callbacks=[Stop()], **run)
+        report = compile_and_fit(tiny(), RECIPE, (X, Y), validation_data=then, **run)
+        assert ["val_loss" in row for row in report.history] == ([False, True, True] if then else [True, False, False])
+        assert (run["run_dir"] / "report.json").exists()
+
+
+def test_a_file_may_hold_validation_pictures(tmp_path):
+    np.savez(tmp_path / "data.npz", x_train=X, y_train=Y, x_validation=X[:5], y_validation=Y[:5])
+    path = tmp_path / "data.npz"
+    report = compile_and_fit(tiny(), RECIPE.replace(epochs=2), path, validation_data=path, verbose=0)
+    assert "val_loss" in report.metrics

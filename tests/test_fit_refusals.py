@@ -1,0 +1,86 @@
+"""Training by a recipe: what it refuses, before any work."""
+
+import keras
+import pytest
+from helpers import tiny
+from training import RECIPE, X, Y
+
+from keras_resattn import compile_and_fit
+
+
+def test_another_runs_folder_is_left_alone(tmp_path):
+    compile_and_fit(tiny(), RECIPE, (X, Y), run_dir=tmp_path, verbose=0)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for recipe, data, resume in (
+        (RECIPE.replace(seed=1), (X, Y), True),
+        (RECIPE, (255 - X, Y), True),
+        (RECIPE, (X, Y), False),
+    ):
+        with pytest.raises(ValueError, match=r"another run|empty run_dir"):
+            compile_and_fit(tiny(), recipe, data, run_dir=tmp_path, resume=resume, verbose=0)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ((X, Y + 1), "labels from 0 to 2"),
+        ((X[:5], Y[:5]), "at least a batch of 8"),
+        ((X[:, :16], Y), r"shape \(32, 32, 3\)"),
+        ((X, Y[:-1]), "one integer label"),
+        ((X, Y.astype("float32")), "one integer label"),
+        ((X[0], Y), "shape"),
+    ],
+)
+def test_data_that_does_not_fit_is_refused_before_any_work(tmp_path, data, message):
+    with pytest.raises(ValueError, match=message):
+        compile_and_fit(tiny(), RECIPE, data, run_dir=tmp_path / "run", verbose=0)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "arguments", "message"),
+    [
+        (RECIPE, {"steps_per_execution": 3}, "steps_per_execution=3"),
+        (RECIPE, {"checkpoint_steps": 0}, "checkpoint_steps=0"),
+        (RECIPE.replace(precision="mixed_bfloat16"), {}, "set_dtype_policy"),
+        (RECIPE.replace(dropout=0.3), {}, "dropout=0.3"),
+    ],
+)
+def test_what_does_not_go_with_the_network_is_refused_before_any_work(tmp_path, recipe, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        compile_and_fit(tiny(), recipe, (X, Y), run_dir=tmp_path / "run", verbose=0, **arguments)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"recipe": RECIPE.replace(epochs=4)}, "epochs is 3 there, 4 here"),
+        ({"data": (255 - X, Y)}, "other pictures or labels"),
+        ({"statistics": ([0.0] * 3, [255.0] * 3)}, "statistics is None there"),
+    ],
+)
+def test_a_refused_folder_says_what_differs(tmp_path, change, message):
+    arguments = {"recipe": RECIPE, "data": (X, Y), "run_dir": tmp_path, "verbose": 0}
+    compile_and_fit(tiny(), **arguments)
+    with pytest.raises(ValueError, match=message):
+        compile_and_fit(tiny(), **{**arguments, **change})
+
+
+@pytest.mark.parametrize("model", ["WideResNet-10-1", None, keras.Sequential([keras.layers.Conv2D(3, 1)])])
+def test_what_is_no_classifier_is_refused(model):
+    with pytest.raises(ValueError, match=r"output of shape \(n, classes\)"):
+        compile_and_fit(model, RECIPE, (X, Y), verbose=0)
+
+
+def test_a_run_dir_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="is a file"):
+        compile_and_fit(tiny(), RECIPE, (X, Y), run_dir=tmp_path / "file", verbose=0)
+
+
+def test_a_warm_up_longer_than_the_run_is_refused_before_any_work(tmp_path):
+    with pytest.raises(ValueError, match="more than the 2 steps of the warm-up"):
+        compile_and_fit(tiny(), RECIPE.replace(iterations=2), (X, Y), run_dir=tmp_path / "run", verbose=0)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,124 @@
+"""What holds for every layer: configuration, files, shapes, data formats, half precision, gradients."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import (
+    assert_close,
+    assert_comes_back,
+    channels_first,
+    channels_last,
+    forward,
+    random_array,
+    randomise,
+    weights_by_path,
+)
+
+from keras_resattn.layers import (
+    AttentionResidual,
+    BilinearResize,
+    CeilMaxPooling2D,
+    InceptionUnit,
+    PostActivationUnit,
+    PreActivationUnit,
+    SoftMask,
+    WideUnit,
+)
+
+# A function that makes the layer, and the shapes that it is called on.
+LAYERS = {
+    "resize": (BilinearResize, [(3, 4, 8), (7, 6, 8)]),
+    "pool": (CeilMaxPooling2D, [(7, 6, 8)]),
+    "unit": (lambda **kwargs: PreActivationUnit(2, **kwargs), [(7, 6, 8)]),
+    "projecting_unit": (lambda **kwargs: PreActivationUnit(2, **kwargs), [(7, 6, 4)]),
+    "strided_unit": (lambda **kwargs: PreActivationUnit(2, strides=2, **kwargs), [(7, 6, 8)]),
+    "next_unit": (lambda **kwargs: PostActivationUnit(4, strides=2, groups=2, **kwargs), [(7, 6, 4)]),
+    "inception_unit": (lambda **kwargs: InceptionUnit(2, strides=2, filters=5, **kwargs), [(7, 6, 4)]),
+    "wide_unit": (
+        lambda **kwargs: WideUnit(4, strides=2, dropout=0.1, preactivated=True, **kwargs),
+        [(7, 6, 8), (7, 6, 8)],
+    ),
+    "mask": (lambda **kwargs: SoftMask(2, depth=2, bottom_units=1, **kwargs), [(7, 6, 8)]),
+    "channel_mask": (lambda **kwargs: SoftMask(2, activation="channel", **kwargs), [(7, 6, 8)]),
+    "spatial_mask": (
+        lambda **kwargs: SoftMask(2, mask="local", local_units=2, activation="spatial", **kwargs),
+        [(7, 6, 8)],
+    ),
+    "merge": (AttentionResidual, [(7, 6, 8), (7, 6, 8)]),
+    "naive_merge": (lambda **kwargs: AttentionResidual("naive", **kwargs), [(7, 6, 8), (7, 6, 8)]),
+}
+
+
+@pytest.fixture(params=LAYERS)
+def case(request):
+    return LAYERS[request.param]
+
+
+def inputs_for(shapes):
+    arrays = [random_array(4, *shape, seed=i) for i, shape in enumerate(shapes)]
+    return arrays if len(arrays) > 1 else arrays[0]
+
+
+def model_of(layer, shapes):
+    inputs = [keras.Input(shape) for shape in shapes]
+    return keras.Model(inputs if len(inputs) > 1 else inputs[0], layer(inputs if len(inputs) > 1 else inputs[0]))
+
+
+def test_every_layer_comes_back_from_its_configuration(case):
+    make, _ = case
+    assert_comes_back(make(name="layer", dtype="mixed_bfloat16"))
+
+
+def test_every_layer_comes_back_from_a_file(case, tmp_path):
+    make, shapes = case
+    model = randomise(model_of(make(name="layer"), shapes))
+    model.save(tmp_path / "layer.keras")
+    restored = keras.saving.load_model(tmp_path / "layer.keras", safe_mode=True)
+    np.testing.assert_array_equal(forward(restored, inputs_for(shapes)), forward(model, inputs_for(shapes)))
+
+
+def test_every_layer_states_the_shape_that_it_returns(case):
+    make, shapes = case
+    layer, inputs = make(), inputs_for(shapes)
+    received = [array.shape for array in inputs] if len(shapes) > 1 else inputs.shape
+    assert forward(layer, inputs).shape == layer.compute_output_shape(received)
+
+
+def test_every_layer_returns_the_same_in_both_data_formats(case):
+    make, shapes = case
+    inputs = inputs_for(shapes)
+    last = randomise(model_of(make(name="layer"), shapes))
+    keras.config.set_image_data_format("channels_first")
+    first = model_of(make(name="layer"), [(shape[-1], *shape[:-1]) for shape in shapes])
+    first.set_weights(last.get_weights())
+    outputs = forward(first, keras.tree.map_structure(channels_first, inputs))
+    assert_close(channels_last(outputs), forward(last, inputs))
+
+
+def test_every_layer_computes_in_half_precision(case, mixed_policy):
+    make, shapes = case
+    half = randomise(model_of(make(name="layer"), shapes))
+    outputs = half(inputs_for(shapes), training=False)
+    assert keras.backend.standardize_dtype(outputs.dtype) == mixed_policy.removeprefix("mixed_")
+    assert {variable.dtype for variable in half.weights} <= {"float32"}
+    single = model_of(make(name="layer", dtype="float32"), shapes)
+    single.set_weights(half.get_weights())
+    rounding = {"mixed_float16": 2**-10, "mixed_bfloat16": 2**-7}[mixed_policy]
+    expected = forward(single, inputs_for(shapes))
+    difference = keras.ops.convert_to_numpy(keras.ops.cast(outputs, "float32")) - expected
+    assert np.sqrt(np.mean(difference**2)) < 3 * rounding * np.sqrt(np.mean(expected**2))
+
+
+TRAINABLE = [name for name in LAYERS if name not in ("resize", "pool", "merge", "naive_merge")]
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_gradients_reach_every_weight(name):
+    make, shapes = LAYERS[name]
+    model = model_of(make(name="layer"), shapes)
+    model.compile(keras.optimizers.SGD(1.0), "mse", jit_compile=False)
+    before = weights_by_path(model)
+    x = inputs_for(shapes)
+    model.train_on_batch(x, random_array(4, *model.output_shape[1:], seed=9))
+    after = weights_by_path(model)
+    assert [path for path in before if np.array_equal(before[path], after[path])] == []
