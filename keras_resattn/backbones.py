@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_resattn.checkpoints import find, tags
 from keras_resattn.data.sources import Source
-from keras_resattn.layers.composite import channel_axis, spatial_axes
+from keras_resattn.layers.composite import channel_axis, picture_shape, spatial_axes
 from keras_resattn.models import zoo
 from keras_resattn.models.graph import tensors_of_layers
 from keras_resattn.recipes.engines import sublayers
@@ -69,7 +69,7 @@ class Backbone:
         if channels == 1:  # as `preprocess_input` has it
             mean, std = [float(np.mean(mean))], [float(np.mean(std))]
         size = tuple(size or tag.input_shape[:2])
-        model = zoo.build(tag.network, include_top=False, weights=tag.tag, input_shape=in_data_format(*size, channels))
+        model = zoo.build(tag.network, include_top=False, weights=tag.tag, input_shape=picture_shape(*size, channels))
         return cls(model, tag.id, (list(mean), list(std)), size)
 
     def layers(self, unfreeze):
@@ -106,12 +106,6 @@ class Backbone:
             for part in (layer, *sublayers(layer)):
                 if isinstance(part, keras.layers.BatchNormalization):
                     part.trainable = False
-
-
-def in_data_format(height, width, channels):
-    """The shape of one picture, in Keras' image data format."""
-    first = keras.config.image_data_format() == "channels_first"
-    return (channels, height, width) if first else (height, width, channels)
 
 
 def check_statistics(statistics, channels):

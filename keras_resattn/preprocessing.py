@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_resattn.checkpoints import find, tags
-from keras_resattn.layers.composite import channel_axis, standardize_data_format
+from keras_resattn.layers.composite import channel_axis, is_integer, standardize_data_format
 
 
 def preprocess_input(x, weights="default", data_format=None):
@@ -68,7 +68,7 @@ def decode_predictions(probabilities, top=5, weights="default"):
         raise ValueError(
             f"Expected probabilities of shape (n, {len(tag.classes)}) for {tag.tag}; received: shape {values.shape}."
         )
-    if not isinstance(top, int) or isinstance(top, bool) or top < 1:
+    if not is_integer(top) or top < 1:
         raise ValueError(f"Expected top to be a positive integer; received: top={top!r}.")
     order = np.argsort(-values, axis=1, kind="stable")[:, :top]
     return [[(int(i), tag.classes[i], float(row[i])) for i in best] for row, best in zip(values, order, strict=True)]

@@ -1,21 +1,20 @@
 """Transfer learning in two phases: a new classifier on the frozen network, then the last stage with it."""
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from keras_resattn.backbones import Backbone, check_statistics, in_data_format
-from keras_resattn.data.named import is_name
-from keras_resattn.data.sources import Arrays, Source, Stream, open_source
+from keras_resattn.backbones import Backbone, check_statistics
+from keras_resattn.data.sources import Arrays, Source, Stream, open_source, open_validation
 from keras_resattn.files import atomic_write
 from keras_resattn.frozen_features import as_pictures, extract, fold, moments, resized
-from keras_resattn.layers.composite import channel_axis, check_choice, check_count, check_number
+from keras_resattn.layers.composite import channel_axis, check_choice, check_count, check_number, picture_shape
 from keras_resattn.models.parts import classifier, full_precision
 from keras_resattn.recipes import Report, compile_and_fit, get_recipe
+from keras_resattn.recipes.run import differing, held_run, write_json
 
 IDENTITY = "transfer.json"
 FEATURES = "features.npz"
@@ -113,8 +112,8 @@ def fine_tune(
     head_recipe, fine_tune_recipe = get_recipe(head_recipe), get_recipe(fine_tune_recipe)
     _check(unfreeze, pooling, dropout, classes)
     source = open_source(data, data_dir=data_dir)
-    validation = _open_validation(validation_data, data_dir)
-    classes = classes or _classes(source)
+    validation = open_validation(validation_data, data_dir)
+    classes = int(_classes(source) if classes is None else classes)
     _check_data(source, validation, classes, (head_recipe, fine_tune_recipe))
     backbone = Backbone.find(network, source, statistics, size)
     run = _Run(
@@ -194,23 +193,16 @@ class _Run:
             "pooling": self.pooling,
             "dropout": self.dropout,
         }
-        identity = json.loads(json.dumps(identity))
         described = self.folder / IDENTITY
-        if described.exists():
-            if not self.resume:
-                raise ValueError(
-                    f"Expected an empty run_dir with resume=False; {self.folder} holds a run. Pass another folder."
-                )
-            held = json.loads(described.read_text())
-            others = [key for key, value in identity.items() if held.get(key) != value]
-            if others:
-                raise ValueError(
-                    f"Expected {self.folder} to hold this run; it holds one of other {', '.join(others)}. "
-                    "Pass another run_dir, and a network that has not been trained on."
-                )
+        held = held_run(described, self.resume)
+        others = {} if held is None else differing(held, identity)
+        if others:
+            raise ValueError(
+                f"Expected {self.folder} to hold this run; it holds one of other {', '.join(others)}. "
+                "Pass another run_dir, and a network that has not been trained on."
+            )
         self.folder.mkdir(parents=True, exist_ok=True)
-        with atomic_write(described) as partial:
-            partial.write_text(json.dumps(identity, indent=2) + "\n")
+        write_json(described, identity)
 
     def assemble(self):
         """The network, pooling where it returns maps, and a new classifier."""
@@ -257,7 +249,7 @@ class _Run:
         )
 
     def _head(self, width, name):
-        inputs = keras.Input(in_data_format(1, 1, width))
+        inputs = keras.Input(picture_shape(1, 1, width))
         return keras.Model(inputs, self._classify(keras.layers.Reshape((width,))(inputs)), name=name)
 
     def _classify(self, x):
@@ -287,12 +279,6 @@ class _Run:
 def _uncompiled(model):
     """The same model without an optimizer, for whose state a loaded model, trainable as a whole, has no place."""
     return keras.Model(model.input, model.output, name=model.name) if isinstance(model, keras.Function) else model
-
-
-def _open_validation(data, data_dir):
-    if data is None:
-        return None
-    return open_source(data, split="validation", data_dir=data_dir if is_name(data) else None)
 
 
 def _check_data(source, validation, classes, recipes):

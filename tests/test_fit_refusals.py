@@ -68,6 +68,25 @@ def test_a_refused_folder_says_what_differs(tmp_path, change, message):
         compile_and_fit(tiny(), **{**arguments, **change})
 
 
+def test_a_run_does_not_go_on_in_another_precision(tmp_path):
+    compile_and_fit(tiny(), RECIPE, (X, Y), run_dir=tmp_path, verbose=0)
+    policy = keras.config.dtype_policy()
+    try:
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        with pytest.raises(ValueError, match="precision is 'float32' there, 'mixed_bfloat16' here"):
+            compile_and_fit(tiny(), RECIPE, (X, Y), run_dir=tmp_path, verbose=0)
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def test_a_network_whose_outputs_mean_nothing_known_is_refused_before_any_work(tmp_path):
+    inputs = keras.Input((32, 32, 3))
+    outputs = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(3, 1)(inputs))
+    with pytest.raises(ValueError, match="received: GlobalAveragePooling2D"):
+        compile_and_fit(keras.Model(inputs, outputs), RECIPE, (X, Y), run_dir=tmp_path / "run", verbose=0)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("model", ["WideResNet-10-1", None, keras.Sequential([keras.layers.Conv2D(3, 1)])])
 def test_what_is_no_classifier_is_refused(model):
     with pytest.raises(ValueError, match=r"output of shape \(n, classes\)"):

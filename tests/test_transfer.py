@@ -6,9 +6,10 @@ import pytest
 from helpers import assert_close, weights_by_path
 
 from keras_resattn import fine_tune, preprocess_input, transfer, with_normalization
-from keras_resattn.backbones import Backbone, in_data_format
+from keras_resattn.backbones import Backbone
 from keras_resattn.data import network_input
 from keras_resattn.data.sources import Arrays
+from keras_resattn.layers.composite import picture_shape
 from keras_resattn.recipes import get_recipe
 
 STATISTICS = ([100.0, 110.0, 120.0], [50.0, 60.0, 70.0])
@@ -20,7 +21,7 @@ RECIPES = {"head_recipe": HEAD, "fine_tune_recipe": TUNE}
 def backbone(size=8, channels=3):
     """Two stages, of 8 x 8 and 4 x 4, with batch normalisation whose statistics are not those of any data here."""
     axis = 1 if keras.config.image_data_format() == "channels_first" else -1
-    inputs = x = keras.Input(in_data_format(size, size, channels))
+    inputs = x = keras.Input(picture_shape(size, size, channels))
     for stage, strides in ((1, 1), (2, 2)):
         x = keras.layers.Conv2D(6, 3, strides, "same", name=f"stage{stage}_conv")(x)
         x = keras.layers.BatchNormalization(axis, name=f"stage{stage}_bn", moving_variance_initializer="ones")(x)

@@ -1,13 +1,12 @@
 """WARN: names of its layers, what its modules see, outputs against plain NumPy, files."""
 
 import inspect
-import json
 
 import keras
 import numpy as np
 import pytest
 from helpers import assert_close, predict, randomise, undrawn, weights_by_path
-from networks import BODY, base_of, module_names, names_of, narrow_warn, received, small_cnn
+from networks import BODY, module_names, names_of, narrow_warn, received
 from references import (
     float64_weights,
     gates_reference,
@@ -18,7 +17,7 @@ from references import (
 )
 
 import keras_resattn
-from keras_resattn import WARN, WARN50x2, WideResNet, attend_and_rectify
+from keras_resattn import WARN, WARN50x2, WideResNet
 
 TOP = ["avg_pool", "classifier", "global_gate", "rectify", "predictions"]
 
@@ -77,27 +76,6 @@ def test_arguments_reach_their_layers():
     assert not model.get_layer("attention3_outputs").scores
     assert model.get_layer("group3_unit1").dropout.rate == 0.25
     assert undrawn(narrow_warn, aggregation="prob").get_layer("rectify").aggregation == "prob"
-
-
-def small_rectified(**arguments):
-    return attend_and_rectify(base_of(small_cnn()), **arguments)
-
-
-@pytest.mark.parametrize(
-    ("build", "counts"),
-    [
-        (narrow_warn, {"depth": 10, "width": 1, "attention_depth": 2, "attention_width": 2}),
-        (small_rectified, {"attention_depth": 2, "attention_width": 2}),
-    ],
-)
-def test_integers_of_numpy_count_as_pythons(build, counts):
-    """They reach the configs as plain ones, which JSON can hold."""
-    models = [undrawn(build, **counts), undrawn(build, **{key: np.int64(count) for key, count in counts.items()})]
-    configs = [json.dumps([{**layer.get_config(), "name": ""} for layer in model.layers]) for model in models]
-    assert configs[1] == configs[0]
-    assert models[1].name == models[0].name
-    again = undrawn(keras.models.model_from_json, json_string=models[1].to_json())
-    assert names_of(again) == names_of(models[1])
 
 
 def test_kernels_are_drawn_as_the_authors_draw_them():

@@ -12,6 +12,7 @@ from keras import ops
 from keras_resattn.data.arrays import nonzero, smoothed
 from keras_resattn.data.batches import TrainingBatches
 from keras_resattn.data.streams import Stream
+from keras_resattn.layers.composite import spatial_axes
 
 CHUNK = 1024  # pictures read at once
 FAR = -(2**20)  # centre of a square of cutout that touches no picture
@@ -260,8 +261,7 @@ def _read(sources, size):
 
 
 def _size(network, source):
-    shape = network.input_shape[1:]
-    size = shape[1:] if keras.config.image_data_format() == "channels_first" else shape[:2]
+    size = [network.input_shape[axis] for axis in spatial_axes(keras.config.image_data_format())]
     if None not in size:
         return tuple(size)
     if source.picture_shape is None:

@@ -40,7 +40,7 @@ def open_source(data, *, split="train", data_dir=None, download=True):
         FileNotFoundError: if a path, or with `download=False` a prepared data set, does not exist.
         ImportError: if the data set needs a package that is not installed.
     """
-    named_set = isinstance(data, str) and named.is_name(data)
+    named_set = named.is_name(data)
     if data_dir is not None and not named_set:
         raise ValueError(f"Expected data_dir only with the name of a data set; received: data_dir={data_dir!r}.")
     if named_set:
@@ -57,6 +57,18 @@ def open_source(data, *, split="train", data_dir=None, download=True):
             raise ValueError(f"Expected (x, y) or one of the other kinds of data; received: a mapping of {list(data)}.")
         return Records(data)
     return Stream(data)
+
+
+def open_validation(data, data_dir=None):
+    """Opens what is measured after each epoch: `open_source` of the split `"validation"`; `None` stays `None`.
+
+    Args:
+        data: As in `open_source`, or `None`.
+        data_dir: As there; only looked at where `data` is a name, as it may be meant for training data alone.
+    """
+    if data is None:
+        return None
+    return open_source(data, split="validation", data_dir=data_dir if named.is_name(data) else None)
 
 
 def _open_path(path, split):

@@ -11,6 +11,7 @@ import keras
 
 from keras_resattn.data.batched import as_batch, counted, known_length, passed
 from keras_resattn.data.passes import SAMPLE, accumulated_statistics
+from keras_resattn.layers.composite import is_integer
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +49,9 @@ class Stream:
                 f"({type(batches).__name__}), which is used up after the first. Pass what it was made from, for "
                 "instance a tf.data.Dataset, a DataLoader, or an object with a method __iter__."
             )
-        if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
+        if steps is not None and (not is_integer(steps) or steps < 1):
             raise ValueError(f"Expected steps to be a positive integer, or None; received: steps={steps!r}.")
+        steps = None if steps is None else int(steps)
         self.batches = batches
         self.class_names = getattr(batches, "class_names", None)  # image_dataset_from_directory's
         self.classes = len(self.class_names) if classes is None and self.class_names else classes

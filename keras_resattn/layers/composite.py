@@ -1,5 +1,7 @@
 """What every layer of this package that is made of other layers shares."""
 
+import numbers
+
 import keras
 
 BN_MOMENTUM = 0.9
@@ -14,9 +16,19 @@ def check_choice(argument, value, choices):
 
 
 def check_count(argument, value, least=1):
-    """Raises `ValueError` if `value` is not an integer of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    """Returns `value`, an integer of Python's or NumPy's, as Python's, which JSON and a `get_config` can hold.
+
+    Raises:
+        ValueError: if it is not an integer, or less than `least`.
+    """
+    if not is_integer(value) or value < least:
         raise ValueError(f"Expected {argument} to be an integer of at least {least}; received: {argument}={value!r}.")
+    return int(value)
+
+
+def is_integer(value):
+    """Whether `value` is an integer of Python's or NumPy's; `True` and `False` are not."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def check_number(argument, value, below=None):
@@ -48,6 +60,12 @@ def channel_axis(data_format):
 
 def spatial_axes(data_format):
     return (1, 2) if data_format == "channels_last" else (2, 3)
+
+
+def picture_shape(height, width, channels):
+    """Returns the shape of one picture in Keras' image data format: what `input_shape` says."""
+    last = keras.config.image_data_format() == "channels_last"
+    return (height, width, channels) if last else (channels, height, width)
 
 
 class CompositeLayer(keras.layers.Layer):

@@ -42,7 +42,7 @@ class AttentionHead(CompositeLayer):
 
     def __init__(self, heads, activation="softmax", regularization=0.0, **kwargs):
         super().__init__(**kwargs)
-        check_count("heads", heads)
+        heads = check_count("heads", heads)
         check_choice("activation", activation, GATED_MASK_ACTIVATIONS)
         check_number("regularization", regularization)
         self.heads = heads
@@ -110,8 +110,7 @@ class OutputHead(CompositeLayer):
 
     def __init__(self, classes, scores=True, **kwargs):
         super().__init__(**kwargs)
-        check_count("classes", classes)
-        self.classes = classes
+        self.classes = check_count("classes", classes)
         self.scores = scores
 
     def build(self, input_shape):
@@ -239,7 +238,7 @@ class GlobalGate(CompositeLayer):
 
     def __init__(self, outputs, gate="softmax", **kwargs):
         super().__init__(**kwargs)
-        check_count("outputs", outputs)
+        outputs = check_count("outputs", outputs)
         check_choice("gate", gate, GATES)
         self.outputs = outputs
         self.gate = gate

@@ -9,10 +9,11 @@ CARDINALITY = 32  # groups of a ResNeXt unit
 
 
 def check_groups(width, groups=CARDINALITY):
-    """Raises `ValueError` if `width` channels cannot be convolved in `groups` equal groups."""
-    check_count("groups", groups)
+    """Returns `groups`; raises a `ValueError` if `width` channels cannot be convolved in so many equal groups."""
+    groups = check_count("groups", groups)
     if width % groups:
         raise ValueError(f"Expected width to be a multiple of groups={groups}; received: width={width}.")
+    return groups
 
 
 class ResidualUnit(CompositeLayer):
@@ -40,12 +41,9 @@ class ResidualUnit(CompositeLayer):
 
     def __init__(self, width, strides=1, filters=None, **kwargs):
         super().__init__(**kwargs)
-        check_count("width", width)
-        check_count("strides", strides)
-        self.width = width
-        self.strides = strides
-        self.filters = self.expansion * width if filters is None else filters
-        check_count("filters", self.filters)
+        self.width = check_count("width", width)
+        self.strides = check_count("strides", strides)
+        self.filters = check_count("filters", self.expansion * self.width if filters is None else filters)
         self.projection = None
 
     def build(self, input_shape):
@@ -167,8 +165,7 @@ class PostActivationUnit(ResidualUnit):
 
     def __init__(self, width, strides=1, filters=None, groups=CARDINALITY, **kwargs):
         super().__init__(width, strides, filters, **kwargs)
-        check_groups(width, groups)
-        self.groups = groups
+        self.groups = check_groups(width, groups)
         self._conv("conv1", width, 1)
         self._batch_norm("bn1")
         self._strided_conv("conv2", "pad2", width, groups=groups)

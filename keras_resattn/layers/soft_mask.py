@@ -72,22 +72,15 @@ class SoftMask(CompositeLayer):
         check_choice("mask", mask, MASKS)
         check_choice("unit", unit, UNITS)
         check_choice("activation", activation, MASK_ACTIVATIONS)
-        bottom_units = 2 * units if bottom_units is None else bottom_units
-        counts = {"width": width, "units": units, "bottom_units": bottom_units, "local_units": local_units}
-        if mask == "encoder_decoder":
-            counts["depth"] = depth
-        for argument, value in counts.items():
-            check_count(argument, value)
-        self.width = width
-        self.depth = depth
-        self.units = units
-        self.bottom_units = bottom_units
+        self.width = check_count("width", width)
+        self.units = check_count("units", units)
+        self.bottom_units = check_count("bottom_units", 2 * self.units if bottom_units is None else bottom_units)
+        self.local_units = check_count("local_units", local_units)
+        self.depth = check_count("depth", depth) if mask == "encoder_decoder" else depth
         self.mask = mask
-        self.local_units = local_units
         self.activation = activation
         self.unit = unit
-        self.filters = UNITS[unit].expansion * width if filters is None else filters
-        check_count("filters", self.filters)
+        self.filters = check_count("filters", UNITS[unit].expansion * self.width if filters is None else filters)
         self._add_units()
         if UNITS[unit].preactivation:
             self._batch_norm("bn1")

@@ -2,31 +2,46 @@
 
 import keras
 
-from keras_resattn.layers.composite import channel_axis, check_choice, check_count, spatial_axes
+from keras_resattn.layers.composite import (
+    channel_axis,
+    check_choice,
+    check_count,
+    is_integer,
+    picture_shape,
+    spatial_axes,
+)
 
 MIN_SIZE = 32
 POOLINGS = (None, "avg", "max")
 
 
 def check_counts(argument, values, length, least=1):
-    """Raises `ValueError` if `values` is not a sequence of `length` integers of at least `least`."""
+    """Returns `values` as a tuple of Python's integers.
+
+    Raises:
+        ValueError: if they are not a sequence of `length` integers of at least `least`.
+    """
     if not isinstance(values, (list, tuple)) or len(values) != length:
         raise ValueError(
             f"Expected {argument} to hold one integer for each of the {length} stages; received: {argument}={values!r}."
         )
-    for value in values:
-        check_count(f"each entry of {argument}", value, least)
+    return tuple(check_count(f"each entry of {argument}", value, least) for value in values)
 
 
 def check_depth(depth, step, rest):
-    """Raises `ValueError` if `depth` is not `step * n + rest` for a positive integer n."""
-    if isinstance(depth, bool) or not isinstance(depth, int) or depth <= rest or (depth - rest) % step:
+    """Returns `depth`, as Python's integer.
+
+    Raises:
+        ValueError: if it is not `step * n + rest` for a positive integer n.
+    """
+    if not is_integer(depth) or depth <= rest or (depth - rest) % step:
         first = ", ".join(str(step * n + rest) for n in range(1, 5))
         raise ValueError(f"Expected depth to be {step}n + {rest} ({first}, ...); received: depth={depth!r}.")
+    return int(depth)
 
 
 def check_head(include_top, pooling, classes, classifier_activation):
-    """Checks the arguments that say what stands on top of the trunk.
+    """Checks the arguments that say what stands on top of the trunk, and returns `classes` as Python's integer.
 
     Raises:
         ValueError: for an unknown pooling, pooling together with a top, a class count below 1, or
@@ -40,7 +55,7 @@ def check_head(include_top, pooling, classes, classifier_activation):
             "Expected pooling=None with include_top=True, whose head always averages over positions; "
             f"received: pooling={pooling!r}. Pass include_top=False to choose the pooling."
         )
-    check_count("classes", classes)
+    classes = check_count("classes", classes)
     if include_top:
         try:
             keras.activations.get(classifier_activation)
@@ -49,6 +64,7 @@ def check_head(include_top, pooling, classes, classifier_activation):
                 "Expected classifier_activation to be None, 'softmax', or another Keras activation; "
                 f"received: classifier_activation={classifier_activation!r}."
             ) from error
+    return classes
 
 
 def resolve_input(input_tensor, input_shape, default_size):
@@ -69,8 +85,7 @@ def resolve_input(input_tensor, input_shape, default_size):
         input_shape = _check_input_shape(input_shape, data_format)
     if input_tensor is None:
         if input_shape is None:
-            sizes = (default_size, default_size)
-            input_shape = (*sizes, 3) if data_format == "channels_last" else (3, *sizes)
+            input_shape = picture_shape(default_size, default_size, 3)
         _check_sizes(input_shape, data_format, f"input_shape={input_shape}")
         return keras.Input(input_shape)
     if not keras.utils.is_keras_tensor(input_tensor):
@@ -94,12 +109,12 @@ def resolve_input(input_tensor, input_shape, default_size):
 def _check_input_shape(input_shape, data_format):
     order = "(height, width, channels)" if data_format == "channels_last" else "(channels, height, width)"
     is_shape = isinstance(input_shape, (list, tuple)) and len(input_shape) == 3
-    if not is_shape or not all(size is None or (isinstance(size, int) and size > 0) for size in input_shape):
+    if not is_shape or not all(size is None or (is_integer(size) and size > 0) for size in input_shape):
         raise ValueError(
             f"Expected input_shape to be {order}, three positive integers (height and width may be None); "
             f"received: input_shape={input_shape!r}."
         )
-    return tuple(input_shape)
+    return tuple(size if size is None else int(size) for size in input_shape)
 
 
 def _check_sizes(shape, data_format, received):

@@ -195,7 +195,7 @@ def _last_of_each_resolution(model, tensors, depth):
 
     Of a resolution's maps, those with most channels count: the last of all may lie inside a bottleneck.
     """
-    check_count("attention_depth", depth)
+    depth = check_count("attention_depth", depth)
     last, channels = {}, {}
     for layer in _operations(model):
         padding = isinstance(layer, (keras.layers.InputLayer, keras.layers.ZeroPadding2D, keras.layers.Cropping2D))

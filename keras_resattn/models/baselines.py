@@ -99,7 +99,7 @@ def WideResNetAtt2(
     Raises:
         ValueError: for an argument that does not fit, and for weights that are missing or do not fit.
     """
-    check_wide(depth, width, dropout)
+    depth, width = check_wide(depth, width, dropout)
     if pooling is not None:
         raise ValueError(
             "Expected pooling=None, as this network's attention pools its maps; "

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_resattn.layers.composite import check_count, spatial_axes
+from keras_resattn.layers.composite import check_count, picture_shape, spatial_axes
 from keras_resattn.layers.spatial_transformer import AffineGrid, BilinearSampler
 from keras_resattn.models.arguments import check_head, resolve_input
 from keras_resattn.models.parts import batch_norm, classifier, convolution, relu
@@ -69,7 +69,7 @@ def ClutteredMnistCNN(
     Raises:
         ValueError: before anything is built, for an argument that does not fit.
     """
-    check_count("attention_depth", attention_depth, 0)
+    attention_depth = check_count("attention_depth", attention_depth, 0)
     if attention_depth > len(CONVOLUTIONS):
         raise ValueError(
             f"Expected attention_depth of at most {len(CONVOLUTIONS)}, one module for each convolution; "
@@ -77,7 +77,7 @@ def ClutteredMnistCNN(
         )
     if not isinstance(transformer, bool):
         raise ValueError(f"Expected transformer to be True or False; received: transformer={transformer!r}.")
-    check_head(True, None, classes, classifier_activation)
+    classes = check_head(True, None, classes, classifier_activation)
     options = {
         "attention_width": attention_width,
         "mask_activation": mask_activation,
@@ -105,11 +105,8 @@ def ClutteredMnistCNN(
 
 
 def _resolve_input(input_shape):
-    data_format = keras.config.image_data_format()
-    if input_shape is None:
-        input_shape = (SIZE, SIZE, 1) if data_format == "channels_last" else (1, SIZE, SIZE)
-    inputs = resolve_input(None, input_shape, SIZE)
-    if None in [inputs.shape[axis] for axis in spatial_axes(data_format)]:
+    inputs = resolve_input(None, picture_shape(SIZE, SIZE, 1) if input_shape is None else input_shape, SIZE)
+    if None in [inputs.shape[axis] for axis in spatial_axes(keras.config.image_data_format())]:
         raise ValueError(
             "Expected a known height and width, as the network ends in a dense layer over all positions; "
             f"received: input_shape={input_shape}."

@@ -78,7 +78,7 @@ def assemble(
         ValueError: before anything is built, for an argument that does not fit; after building, and
             without a model, where weights are missing or do not fit.
     """
-    check_head(include_top, pooling, classes, classifier_activation)
+    classes = check_head(include_top, pooling, classes, classifier_activation)
     inputs = resolve_input(input_tensor, input_shape, size)
     source = checkpoints.resolve(
         weights,

@@ -106,7 +106,7 @@ def ResidualAttentionNet(
     check_choice("mask", mask, MASKS)
     check_choice("mask_activation", mask_activation, MASK_ACTIVATIONS)
     check_choice("learning", learning, LEARNING)
-    check_count("local_units", local_units)
+    local_units = check_count("local_units", local_units)
     mask_options = {"mask": mask, "local_units": local_units, "activation": mask_activation}
 
     plan = TOPOLOGIES[row.topology]
@@ -154,8 +154,7 @@ def _resolve_row(variant, **changes):
             )
         row = Variant("ResidualAttentionNet", "imagenet", ())
     check_choice("topology", changes.get("topology", row.topology), TOPOLOGIES)
-    _check_changes(changes, stages=len(TOPOLOGIES[changes.get("topology", row.topology)].widths))
-    changes = {field: tuple(value) if isinstance(value, list) else value for field, value in changes.items()}
+    changes = _checked(changes, stages=len(TOPOLOGIES[changes.get("topology", row.topology)].widths))
     row = replace(row, **changes).resolved()
     if row.unit == "resnext":
         for width in row.widths:
@@ -163,15 +162,18 @@ def _resolve_row(variant, **changes):
     return row
 
 
-def _check_changes(changes, stages):
+def _checked(changes, stages):
+    """The changes, whose integers are Python's; or a `ValueError`."""
+    changes = dict(changes)
     for field, least in (("modules", 0), ("mask_depth", 0), ("widths", 1), ("filters", 1)):
         if field in changes:
-            check_counts(field, changes[field], stages, least)
+            changes[field] = check_counts(field, changes[field], stages, least)
     for field, least in (("p", 0), ("t", 1), ("r", 1), ("bottom_units", 1)):
         if field in changes:
-            check_count(field, changes[field], least)
+            changes[field] = check_count(field, changes[field], least)
     if "unit" in changes:
         check_choice("unit", changes["unit"], UNITS)
+    return changes
 
 
 def _check_mask_depths(row, inputs):

@@ -94,7 +94,7 @@ def WARN(
     Raises:
         ValueError: for an argument that does not fit, and for weights that are missing or do not fit.
     """
-    check_wide(depth, width, dropout)
+    depth, width = check_wide(depth, width, dropout)
     options = {
         "attention_depth": attention_depth,
         "attention_width": attention_width,
@@ -183,8 +183,7 @@ def _assemble(network, body, size, options, *, include_top, classifier_activatio
     """Checks the attention's arguments, and puts it on a body that returns three taps and its last map."""
     published = all(options[argument] == value for argument, value in STANDARD.items())
     options = dict(options)
-    depth = options.pop("attention_depth")
-    check_count("attention_depth", depth)
+    depth = check_count("attention_depth", options.pop("attention_depth"))
     if depth > 3:
         raise ValueError(
             f"Expected attention_depth of at most 3, one module for each group; received: attention_depth={depth}."

@@ -57,7 +57,7 @@ def WideResNet(
     Raises:
         ValueError: for an argument that does not fit, and for weights that are missing or do not fit.
     """
-    check_wide(depth, width, dropout)
+    depth, width = check_wide(depth, width, dropout)
     return assemble(
         f"WideResNet-{depth}-{width}",
         lambda inputs: body(inputs, depth, width, dropout)[-1],
@@ -74,14 +74,14 @@ def WideResNet(
 
 
 def check_wide(depth, width, dropout):
-    """Checks what a CIFAR body is made of.
+    """Checks what a CIFAR body is made of, and returns `(depth, width)` as Python's integers.
 
     Raises:
         ValueError: if `depth` is not 6n + 4, `width` not a positive integer, or `dropout` not from 0 up to 1.
     """
-    check_depth(depth, 6, 4)
-    check_count("width", width)
+    depth, width = check_depth(depth, 6, 4), check_count("width", width)
     check_number("dropout", dropout, below=1)
+    return depth, width
 
 
 def body(inputs, depth, width, dropout=0.0, attended=False):

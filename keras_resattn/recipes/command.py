@@ -10,7 +10,8 @@ import keras
 import numpy as np
 
 from keras_resattn.data import Source, Stream, open_source
-from keras_resattn.data.named import is_name
+from keras_resattn.data.sources import open_validation
+from keras_resattn.layers.composite import picture_shape
 from keras_resattn.models import zoo
 from keras_resattn.recipes import distribution, engines
 from keras_resattn.recipes.fit import compile_and_fit
@@ -98,7 +99,7 @@ def _sources(arguments):
     if arguments.validation and arguments.holdout:
         raise ValueError("Expected --validation or --holdout; received: both.")
     if not arguments.holdout:
-        return source, _validation(arguments)
+        return source, open_validation(arguments.validation, arguments.data_dir)
     if not isinstance(source, Source):
         raise ValueError(f"Expected --holdout 0 with data that comes as a stream; received: {arguments.holdout}.")
     if not 0 < arguments.holdout < len(source):
@@ -108,20 +109,12 @@ def _sources(arguments):
     return source.part(np.sort(rows[arguments.holdout :])), source.part(np.sort(rows[: arguments.holdout]))
 
 
-def _validation(arguments):
-    if arguments.validation is None:
-        return None
-    folder = arguments.data_dir if is_name(arguments.validation) else None
-    return open_source(arguments.validation, split="validation", data_dir=folder)
-
-
 def _model(arguments, recipe, source):
     shape = source.picture_shape
     if shape is None and arguments.size is None:
         raise ValueError("Expected --size, the side of the network's input, as the pictures differ in shape.")
     height, width = shape[:2] if arguments.size is None else (arguments.size, arguments.size)
     channels = source.channels if shape is None else shape[2]
-    first = keras.config.image_data_format() == "channels_first"
     classes = source.classes
     if classes is None and isinstance(source, Stream):
         raise ValueError(f"Expected data that knows its classes; received: --data {arguments.data}.")
@@ -130,7 +123,7 @@ def _model(arguments, recipe, source):
     return zoo.build(
         arguments.model,
         weights=None,
-        input_shape=(channels, height, width) if first else (height, width, channels),
+        input_shape=picture_shape(height, width, channels),
         classes=classes,
         classifier_activation=None,
         **dropout,

@@ -11,6 +11,7 @@ import numpy as np
 from keras_resattn.files import atomic_write
 
 CHECKPOINT = "checkpoint.npz"
+STATISTICS = "statistics.json"
 
 
 class RunFolder:
@@ -31,35 +32,23 @@ class RunFolder:
         self.writes = writes and self.path is not None
         if self.path is None:
             return
-        described = self.path / "recipe.json"
-        if described.exists():
-            if not resume:
-                raise ValueError(
-                    f"Expected an empty run_dir with resume=False; {self.path} holds a run. Pass another folder."
-                )
-            self._check(described, json.loads(json.dumps(identity)))
-        elif self.path.exists() and not self.path.is_dir():
+        if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"Expected run_dir to be a folder; {self.path} is a file.")
+        described = self.path / "recipe.json"
+        held = held_run(described, resume)
+        # A run that got no further than this has nothing to lose.
+        if held is not None and (self.path / CHECKPOINT).exists():
+            _check_same(described, _flat(held), _flat(identity))
         if self.writes:
             self.path.mkdir(parents=True, exist_ok=True)
             for left in self.path.glob(".partial-*"):  # by a kill in the middle of a write
                 left.unlink()
             self.write_json("recipe.json", identity)
 
-    def _check(self, described, identity):
-        there = json.loads(described.read_text())
-        # A run that got no further than this has nothing to lose.
-        if _compared(there) != _compared(identity) and (self.path / CHECKPOINT).exists():
-            raise ValueError(
-                f"Expected {described} to hold this network, recipe and data; it holds another run: "
-                f"{_differences(there, identity)}. Pass another run_dir."
-            )
-
     def write_json(self, name, content):
         """Writes `content` as the file `name`."""
         if self.writes:
-            with atomic_write(self.path / name) as partial:
-                partial.write_text(json.dumps(content, indent=2) + "\n")
+            write_json(self.path / name, content)
 
     def write_log(self, rows):
         """Writes `rows`, dictionaries of the same keys, as `log.csv`."""
@@ -124,20 +113,59 @@ class RunFolder:
             ) from error
 
 
-def _compared(run):
-    """What makes a run, in one dictionary: not what is said about its recipe."""
-    recipe = {field: value for field, value in run["recipe"].items() if field not in ("source", "differences")}
-    return {**run, **recipe, "recipe": None}
+def held_run(described, resume=True):
+    """Returns the identity of the run that a folder holds, or `None` where it holds none.
+
+    Args:
+        described: The file of the folder that says which run it holds.
+        resume: Whether the folder may hold one.
+
+    Raises:
+        ValueError: if it holds one, without `resume`.
+    """
+    if not described.exists():
+        return None
+    if not resume:
+        raise ValueError(
+            f"Expected an empty run_dir with resume=False; {described.parent} holds a run. Pass another folder."
+        )
+    return json.loads(described.read_text())
 
 
-def _differences(there, here):
-    """What differs between two runs, in words."""
-    there, here = _compared(there), _compared(here)
-    found = [key for key in {**there, **here} if there.get(key) != here.get(key)]
-    return ", ".join(
-        "other pictures or labels" if key == "data" else f"{key} is {there.get(key)!r} there, {here.get(key)!r} here"
-        for key in found
-    )
+def differing(held, identity):
+    """Returns `{name: (value of one, value of the other)}` of what differs between two runs' identities.
+
+    Args:
+        held: What a file held.
+        identity: What would be written, a dictionary that JSON can hold.
+    """
+    identity = json.loads(json.dumps(identity))  # tuples come back as lists
+    pairs = {key: (held.get(key), identity.get(key)) for key in {**held, **identity}}
+    return {key: (there, here) for key, (there, here) in pairs.items() if there != here}
+
+
+def write_json(path, content):
+    """Writes a file of JSON, whole or not at all."""
+    with atomic_write(path) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _flat(identity):
+    """A run's identity with its recipe's fields among the others, but for what is only said about the recipe."""
+    recipe = {field: value for field, value in identity["recipe"].items() if field not in ("source", "differences")}
+    return {**recipe, **identity, "recipe": None}
+
+
+def _check_same(described, held, identity):
+    words = [
+        "other pictures or labels" if key == "data" else f"{key} is {there!r} there, {here!r} here"
+        for key, (there, here) in differing(held, identity).items()
+    ]
+    if words:
+        raise ValueError(
+            f"Expected {described} to hold this network, recipe and data; it holds another run: {', '.join(words)}. "
+            "Pass another run_dir."
+        )
 
 
 def check(variables, arrays, group):

@@ -12,12 +12,14 @@ import keras
 import numpy as np
 
 from keras_resattn.data import network_input
-from keras_resattn.files import atomic_write, sha256
+from keras_resattn.files import sha256
+from keras_resattn.layers.composite import picture_shape
 from keras_resattn.models import zoo
 from keras_resattn.models.cluttered_mnist import ClutteredMnistCNN
 from keras_resattn.models.residual_attention import ResidualAttentionNet
 from keras_resattn.models.variants import VARIANTS
 from keras_resattn.recipes import compile_and_fit
+from keras_resattn.recipes.run import differing, write_json
 from keras_resattn.reproduce.published import home
 from keras_resattn.reproduce.rows import DATA_SETS
 from keras_resattn.reproduce.sets import open_sets, where_is
@@ -108,8 +110,7 @@ def run(table, row, seed, options):
         "device": report.environment["device"],
         "revision": report.environment["revision"] or "",
     }
-    with atomic_write(folder / RESULT) as path:
-        path.write_text(json.dumps({"run": identity, "result": result}, indent=2) + "\n")
+    write_json(folder / RESULT, {"run": identity, "result": result})
     del model
     gc.collect()
     return result
@@ -145,7 +146,7 @@ def build(row, shape, base_weights=None):
         shape: `(height, width, channels)`.
         base_weights: File with the weights of `row.base`.
     """
-    shape = shape if keras.config.image_data_format() == "channels_last" else (shape[2], *shape[:2])
+    shape = picture_shape(*shape)
     shared = {"classes": DATA_SETS[row.data].classes, "classifier_activation": None, "input_shape": shape}
     if row.network == "ClutteredMnistCNN":
         return ClutteredMnistCNN(**row.arguments, **shared)
@@ -163,14 +164,13 @@ def _identity(table, row, seed, options):
     """What a run is: with the same of all this, its result is the same."""
     of_table, of_row = home(table, row)
     recipe = dataclasses.asdict(row.get_recipe(seed))
-    identity = {
+    return {
         "row": f"{of_table.name}/{of_row.name}",
         "recipe": {field: value for field, value in recipe.items() if field not in ("source", "differences")},
         "scale": options.scale,
         "data": where_is(options.data(row)),
         "base": sha256(options.base_weights) if row.base is not None else None,
     }
-    return json.loads(json.dumps(identity))
 
 
 def _finished(folder, identity):
@@ -179,10 +179,10 @@ def _finished(folder, identity):
     if not path.exists():
         return None
     held = json.loads(path.read_text())
-    if held["run"] != identity:
-        differing = ", ".join(key for key in identity if held["run"].get(key) != identity[key])
+    others = differing(held["run"], identity)
+    if others:
         raise ValueError(
-            f"Expected {folder} to hold this row's run; the one that it holds differs in {differing}. "
+            f"Expected {folder} to hold this row's run; the one that it holds differs in {', '.join(others)}. "
             "Pass another --run-dir."
         )
     return held["result"]

@@ -1,0 +1,89 @@
+"""What `compile_and_fit` refuses, before any work: models, data and options that do not go together."""
+
+import keras
+
+from keras_resattn.layers.composite import channel_axis, spatial_axes
+from keras_resattn.recipes.engines import sublayers
+
+
+def check_model(model, recipe):
+    """Raises a `ValueError` for what is no classifier, or one of another precision or dropout than the recipe's."""
+    shape = getattr(model, "output_shape", None) if getattr(model, "built", False) else None
+    if not isinstance(model, keras.Model) or not isinstance(shape, tuple) or len(shape) != 2 or len(model.inputs) != 1:
+        received = repr(model) if shape is None else f"output shape {shape}"
+        raise ValueError(
+            f"Expected a keras.Model with one input and one output of shape (n, classes); received: {received}."
+        )
+    if recipe.precision not in (None, model.dtype_policy.name):
+        raise ValueError(
+            f"Expected a network built under keras.config.set_dtype_policy({recipe.precision!r}), as the recipe says; "
+            f"received: one of {model.dtype_policy.name}."
+        )
+    rates = {layer.rate for layer in sublayers(model) if isinstance(layer, keras.layers.Dropout)}
+    if recipe.dropout is not None and rates != ({recipe.dropout} - {0}):
+        raise ValueError(
+            f"Expected a network built with dropout={recipe.dropout}, as the recipe says; "
+            f"received: one with rates {sorted(rates) or 'none'}."
+        )
+
+
+def check_fits(model, source, recipe):
+    """Returns the size of pictures that a network takes, `(h, w)`, after checking that `source` fits it.
+
+    Args:
+        model: A classifier that `check_model` has let through.
+        source: A `Source` or `Stream`.
+        recipe: A `Recipe`, which may crop pictures to the network's size.
+
+    Raises:
+        ValueError: for pictures of another shape or number of channels, or labels that are not the network's classes.
+    """
+    data_format = keras.config.image_data_format()
+    channels = model.input_shape[channel_axis(data_format)]
+    size = [model.input_shape[axis] for axis in spatial_axes(data_format)]
+    shape = source.picture_shape
+    expected = (*size, channels)
+    if shape is not None and recipe.crop == "pad" and not _same(expected, shape):
+        raise ValueError(f"Expected pictures of shape {expected} for {model.name}; received: {shape}.")
+    if shape is None and source.channels != channels:
+        raise ValueError(f"Expected pictures of {channels} channels for {model.name}; received: {source.channels}.")
+    if None in size:
+        if shape is None:
+            raise ValueError(
+                f"Expected a network with a fixed size for pictures of different ones; received: {model.name}, "
+                f"{tuple(size)}. Build it with input_shape."
+            )
+        size = [got if want is None else want for want, got in zip(size, shape[:2], strict=True)]
+    source.check_labels(model.output_shape[-1])
+    return tuple(size)
+
+
+def _same(expected, shape):
+    return all(want in (None, got) for want, got in zip(expected, shape, strict=True))
+
+
+def check_lengths(recipe, steps_per_epoch, steps_per_execution, checkpoint_steps):
+    """Raises a `ValueError` for numbers of steps that do not go together."""
+    size, steps = steps_per_execution, recipe.steps(steps_per_epoch)
+    if keras.backend.backend() == "torch" and size != 1:
+        raise ValueError(f"Expected steps_per_execution=1 on PyTorch; received: steps_per_execution={size}.")
+    if size < 1 or steps_per_epoch % size or steps % size:
+        raise ValueError(
+            f"Expected steps_per_execution to divide the {steps_per_epoch} steps of an epoch and the {steps} of the "
+            f"run; received: steps_per_execution={size}."
+        )
+    if checkpoint_steps is not None and checkpoint_steps < 1:
+        raise ValueError(
+            "Expected checkpoint_steps to be a positive integer, or None; "
+            f"received: checkpoint_steps={checkpoint_steps}."
+        )
+    recipe.learning_rate_schedule(steps_per_epoch)  # which may not fit the length
+
+
+def check_restored(loop, steps_per_execution):
+    """Raises a `ValueError` if a run cannot go on, so many steps at a time, from where its checkpoint is."""
+    if loop.done < loop.steps and loop.done % steps_per_execution:
+        raise ValueError(
+            f"Expected steps_per_execution to divide the {loop.done} steps that are done; "
+            f"received: steps_per_execution={steps_per_execution}."
+        )

@@ -1,0 +1,123 @@
+"""What a run is made of, before its first step: network, recipe and data, and the batches that come of them."""
+
+import dataclasses
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_resattn.data.arrays import normalize
+from keras_resattn.data.batches import TrainingBatches
+from keras_resattn.data.label_noise import with_label_noise
+from keras_resattn.data.on_device import on_device
+from keras_resattn.data.ordered import OrderedBatches
+from keras_resattn.data.sources import Source, Stream
+from keras_resattn.recipes.checks import check_fits
+from keras_resattn.recipes.engines import Engine
+from keras_resattn.recipes.recipe import Recipe
+from keras_resattn.recipes.run import CHECKPOINT, STATISTICS
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a run is made of, opened and checked.
+
+    Attributes:
+        model: The classifier, as it was given.
+        recipe: A `Recipe`.
+        engine: The `Engine` that carries it out.
+        source: The training data, with the labels that the recipe's noise makes of theirs.
+        validation: The data measured after every epoch, or `None`.
+        size: Height and width of the pictures that the network takes.
+        statistics: `[mean, std]` that pictures are normalised with.
+        measured: Whether these are the training data's own.
+    """
+
+    model: keras.Model
+    recipe: Recipe
+    engine: Engine
+    source: Source | Stream
+    validation: Source | Stream | None
+    size: tuple
+    statistics: list
+    measured: bool
+
+    @classmethod
+    def of(cls, model, recipe, engine, source, validation, statistics, run_dir):
+        """Checks that data fit the network, and normalises by `statistics`, or else those kept or measured."""
+        size = check_fits(model, source, recipe)
+        if validation is not None:
+            check_fits(model, validation, recipe)
+        source = with_label_noise(source, recipe.label_noise, model.output_shape[-1], recipe.seed)
+        measured = statistics is None
+        if measured:
+            mean, std = _kept_statistics(run_dir) or source.statistics(recipe.normalization, size)
+        else:
+            mean, std = (np.asarray(values, "float64").tolist() for values in statistics)
+        if isinstance(source, Stream):  # each process may have measured its own part
+            mean, std = engine.first(mean, std)
+        return cls(model, recipe, engine, source, validation, size, [mean, std], measured)
+
+    @property
+    def classes(self):
+        return self.model.output_shape[-1]
+
+    def identity(self, steps_per_epoch):
+        """What makes the run itself: with another of these, it is another run."""
+        return {
+            "network": self.model.name,
+            "precision": self.model.dtype_policy.name,
+            "recipe": dataclasses.asdict(self.recipe),
+            "data": self.source.fingerprint(),
+            "steps_per_epoch": steps_per_epoch,
+            "statistics": None if self.measured else self.statistics,
+        }
+
+
+@dataclass(frozen=True)
+class Feed:
+    """What `fit` is called on and with.
+
+    Attributes:
+        model: The model to train: the task's own, or one around it.
+        batches: A `PyDataset` of training batches, which knows its `steps_per_epoch` and `rows`.
+        validation: Validation batches, or `None`.
+        left_out: Variables that no checkpoint holds.
+    """
+
+    model: keras.Model
+    batches: keras.utils.PyDataset
+    validation: object = None
+    left_out: list = dataclasses.field(default_factory=list)
+
+    @classmethod
+    def on_device(cls, task):
+        """Pictures that lie on the device."""
+        model, batches, validation = on_device(
+            task.model, task.source, task.recipe, *task.statistics, validation=task.validation
+        )
+        return cls(model, batches, validation, model.get_layer("pictures").variables)
+
+    @classmethod
+    def by_batches(cls, task):
+        """Batches that the host prepares, for this process' part of the devices."""
+        recipe, engine, classes = task.recipe, task.engine, task.classes
+        mean, std = task.statistics
+        prepare = functools.partial(normalize, mean=mean, std=std)
+        batches = TrainingBatches(task.source, recipe, prepare, size=task.size, classes=classes, shard=engine.shard)
+        if task.validation is None:
+            return cls(task.model, batches)
+        ordered = OrderedBatches if engine.devices == 1 else engine.evaluation
+        shares = classes if recipe.mixes_labels else None
+        validation = ordered(task.validation, recipe.batch_size, prepare, size=task.size, shares=shares)
+        return cls(task.model, batches, validation)
+
+
+def _kept_statistics(run_dir):
+    """The statistics that a run was begun with: measured again, those of a stream might be others."""
+    if run_dir is None or not all((Path(run_dir) / name).exists() for name in (CHECKPOINT, STATISTICS)):
+        return None
+    return json.loads((Path(run_dir) / STATISTICS).read_text())
