@@ -4,7 +4,7 @@
 
 `cifar10.npz` holds x_train, y_train, x_test and y_test as uint8 arrays; `np.savez("cifar10.npz", ...)` on the
 arrays of `keras.datasets.cifar10.load_data()` makes one. Kill it whenever you like: the same command goes
-on from its last checkpoint. The test pictures are not touched: `keras-resattn evaluate` does that.
+on from its last checkpoint. The test pictures are not touched: docs/training.md says how to measure a run on them.
 """
 
 import argparse

@@ -4,8 +4,8 @@
     python examples/03_transfer_learning.py data.npz --fine-tune 10 --run-dir runs/transfer
 
 `data.npz` holds x_train, y_train, x_test and y_test: uint8 pictures, integer labels. As the network is frozen at first,
-its features are computed once, and the classifier trains in seconds on a CPU. The model that comes out takes pictures,
-as any other does. With a run directory, a run that was stopped goes on where it was.
+its features are computed once, and the classifier trains in seconds on a CPU. The model that comes out takes pictures
+that `preprocess_input` has normalised. With a run directory, a run that was stopped goes on where it was.
 """
 
 import argparse

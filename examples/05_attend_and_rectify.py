@@ -252,7 +252,7 @@ class Batches(keras.utils.PyDataset):
 def accuracy(model, x, y):
     x = [array.astype("float32") for array in x]
     outputs = model.predict(x if len(x) > 1 else x[0], batch_size=64, verbose=0)
-    return round(float(np.mean(outputs.argmax(-1) == y)), 4)
+    return round(float(np.mean(outputs.argmax(-1) == np.reshape(y, -1))), 4)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,11 @@
     python examples/07_train_in_a_time_budget.py cifar10.npz runs/warn --model WARN-16-8 --minutes 25 --call-minutes 9.5
 
 The first call measures some steps, and writes into `plan.json` how many epochs fit into `--minutes` of calls of
-`--call-minutes`, each of which takes some time to begin. Each call stops in good order (exit status 143) and the same
-command goes on; the schedule ends where it should. All pictures lie on the device, and the network computes in
-bfloat16. The test pictures are not touched.
+`--call-minutes`, each of which takes some time to begin. The plan holds for all later calls: delete the folder to plan
+anew. Each call stops in good order (exit status 143) and the same command goes on; the schedule ends where it should.
+The run (log, checkpoint, weights, report) lies in `run/` of the folder. All pictures lie on the device, and the network
+computes in bfloat16; `share_of_matrix_peak` means something on JAX and on a CPU. The test pictures are not touched:
+docs/training.md says how to measure a run on them. On a GPU the backend has to be installed with CUDA.
 """
 
 import argparse
@@ -59,7 +61,7 @@ class Clock(keras.callbacks.Callback):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", help=".npz file with x_train and y_train")
-    parser.add_argument("run_dir", type=Path, help="folder for the plan, log, checkpoint, weights and report")
+    parser.add_argument("run_dir", type=Path, help="folder for the plan and, in run/, all of the run")
     parser.add_argument("--model", default="CifarResidualAttention92", help="network (default: %(default)s)")
     parser.add_argument("--recipe", default="resattn_cifar_modern", help="recipe (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, help="pictures in a step (default: the recipe's)")
@@ -69,7 +71,9 @@ def main():
     parser.add_argument("--precision", default="mixed_bfloat16", help="Keras policy (default: %(default)s)")
     parser.add_argument("--limit", type=int, help="use only the first so many training pictures")
     parser.add_argument("--holdout", type=int, default=0, help="training pictures, the last ones, to validate on")
-    parser.add_argument("--steps-per-execution", type=int, default=1, help="steps in one call (default: %(default)s)")
+    parser.add_argument(
+        "--steps-per-execution", type=int, default=1, help="divides the steps of an epoch (default: %(default)s)"
+    )
     parser.add_argument("--measure", type=int, default=200, help="steps to measure first (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation")
     args = parser.parse_args()
@@ -87,10 +91,17 @@ def main():
     changes = {"batch_size": args.batch_size, "ema": args.ema, "seed": args.seed}
     recipe = get_recipe(args.recipe).replace(**{k: v for k, v in changes.items() if v is not None})
 
+    steps_per_epoch = kept // recipe.batch_size
+    if not steps_per_epoch or steps_per_epoch % args.steps_per_execution:
+        sys.exit(
+            f"Expected --steps-per-execution to divide the {steps_per_epoch} steps of an epoch; "
+            f"received: {args.steps_per_execution}."
+        )
+
     plan = args.run_dir / "plan.json"
     if not plan.exists():
         measured = measure(args, recipe, x[:kept], y[:kept])
-        epochs = fitting(args, measured, time.monotonic() - BEGUN, kept // recipe.batch_size)
+        epochs = fitting(args, measured, time.monotonic() - BEGUN, steps_per_epoch)
         if epochs <= recipe.warmup_epochs:
             sys.exit(f"Expected --minutes for more than {recipe.warmup_epochs} epochs; there is time for {epochs}.")
         plan.write_text(json.dumps({"epochs": epochs, **measured}, indent=2) + "\n")

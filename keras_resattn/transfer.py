@@ -138,7 +138,7 @@ def fine_tune(
 
 
 def with_normalization(model, mean, std):
-    """Returns a model that takes pictures as they are, 0 to 255, and normalises them itself.
+    """Returns a model that takes pictures of 0 to 255, of its size, and normalises them itself.
 
     What `fine_tune` returns becomes one file that needs no other line of Python to be used:
 

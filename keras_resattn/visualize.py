@@ -28,7 +28,7 @@ def attention_maps(model, images, batch_size=32):
         Dictionary from the masks' names (`"stage1_attention1_mask"`, `"attention1_mask"`) to float32 arrays of shape
         `(n, h, w, c)` (`(n, c, h, w)` under `channels_first`), in the order of the graph. A soft mask has the
         channels of its trunk, with values between 0 and 1 for mixed attention. A mask of gated attention has
-        a channel for each head, which sums to one over all positions.
+        a channel for each head; softmax masks sum to one over all positions.
 
     Raises:
         ValueError: if the model has no attention, or is neither functional nor sequential.

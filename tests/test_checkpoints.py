@@ -247,6 +247,7 @@ def test_a_release_is_complete_and_immutable(release, run):
     card = (release.folder / "README.md").read_text()
     assert release.sha256 in card
     assert "shapes_v1" in card
+    assert "1,028,563 trainable parameters" in card, "of three classes, not ten"
     assert release.metrics["test_pictures"] == 8
     with pytest.raises(ValueError, match="immutable"):
         publish.release(run, release.folder.parent, tag="shapes_v1", aliases=[], **release_arguments(run))

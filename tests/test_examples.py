@@ -55,6 +55,12 @@ def test_a_budget_that_is_too_small_is_told_after_measuring(run, data, tmp_path)
     assert not (tmp_path / "budget" / "plan.json").exists()
 
 
+def test_steps_in_one_call_have_to_divide_an_epoch(run, data, tmp_path):
+    with _jax_cache_kept(), pytest.raises(SystemExit, match="divide the 2 steps of an epoch; received: 3"):
+        run("07_train_in_a_time_budget.py", data, tmp_path, *BUDGET, "--minutes", 9, "--steps-per-execution", 3)
+    assert not (tmp_path / "plan.json").exists()
+
+
 def test_a_budget_of_time_is_kept_in_calls(run, data, tmp_path):
     """The first call is stopped at once; the second one ends the schedule."""
     (tmp_path / "plan.json").write_text('{"epochs": 2}')
@@ -166,6 +172,7 @@ def test_label_noise(run, data, tmp_path):
     command = ("08_label_noise.py", data, results, tmp_path / "runs", "--networks", "WideResNet-10-1", "--epochs", 4)
     with np.load(data) as arrays:  # a batch of the recipe's
         many = {name: np.tile(array, (6,) + (1,) * (array.ndim - 1)) for name, array in arrays.items()}
+    many["y_test"] = many["y_test"][:, None]  # as Keras has them
     np.savez(data, **many)
     run(*command, "--pictures", 130, "--rates", 0, 0.7)
     rows = read_rows(results)
@@ -173,6 +180,11 @@ def test_label_noise(run, data, tmp_path):
     assert [row["test_pictures"] for row in rows] == ["36", "36"]
     wrong = json.loads((tmp_path / "runs" / "WideResNet-10-1-0.7-0-130-4" / "report.json").read_text())
     assert wrong["recipe"]["label_noise"] == 0.7
+    weights = tmp_path / "runs" / "WideResNet-10-1-0.7-0-130-4" / "model.weights.h5"
+    model = keras_resattn.models.zoo.build("WideResNet-10-1", weights=weights, classes=3)
+    x = keras_resattn.data.network_input(many["x_test"], wrong["mean"], wrong["std"])
+    errors = model.predict(x, verbose=0).argmax(1) != many["y_test"][:, 0]
+    assert float(rows[1]["test_error"]) == pytest.approx(100 * errors.mean(), abs=1e-3)
     assert "70% wrong, seed 0: in" in run(*command, "--pictures", 130, "--rates", 0.7)
     run(*command, "--plot", tmp_path / "noise.png")
     with Image.open(tmp_path / "noise.png") as image:

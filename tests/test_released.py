@@ -1,5 +1,6 @@
 """The bundled weights themselves: intact, exact on every backend, and what their card says."""
 
+import configparser
 import json
 from pathlib import Path
 
@@ -33,6 +34,15 @@ def test_the_card_is_the_records(tag):
     labels, predictions = np.load(tag.folder / evaluation.PREDICTIONS)
     assert (labels == predictions).sum() == tag.metrics["test_correct"]
     assert len(labels) == tag.metrics["test_pictures"]
+
+
+@pytest.mark.parametrize("tag", checkpoints.tags(), ids=lambda tag: tag.id)
+def test_what_is_heavy_stays_out_of_the_wheel(tag):
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    excluded = setup.get("options.exclude_package_data", "keras_resattn.weights", fallback="")
+    size = sum(path.stat().st_size for path in tag.folder.iterdir())
+    assert size < 5e6 or f"{tag.folder.name}/{tag.tensors.name}" in excluded.split()
 
 
 @pytest.mark.parametrize("network", sorted({tag.network for tag in checkpoints.tags()}))

@@ -9,6 +9,7 @@ The test pictures are touched here, once. Nothing that was chosen may depend on 
 import argparse
 import importlib.util
 import json
+import math
 import re
 import shutil
 import tempfile
@@ -24,6 +25,7 @@ from keras_resattn.data import check_pictures, load_npz, network_input
 from keras_resattn.files import sha256
 from keras_resattn.layers import AttentionHead, SoftMask
 from keras_resattn.models import zoo
+from keras_resattn.models.graph import count_macs
 from keras_resattn.visualize import plot_attention
 
 ATTENTION = "attention.png"
@@ -170,8 +172,9 @@ def release(run_dir, destination, *, tag, aliases, classes, data, data_name, com
         _write_record(partial, record)
         np.save(partial / evaluation.PREDICTIONS, np.stack([y, half.predictions]).astype("uint8"))
         shutil.copy(run_dir / "log.csv", partial / "log.csv")
-        seen = _draw_attention(partial, x[:SHOWN], y[:SHOWN])
-        (partial / "README.md").write_text(_card(record, notes, SEEN if seen else ""), encoding="utf-8")
+        model = evaluation.build(Tag.read(partial))
+        seen = SEEN if _draw_attention(partial, model, x[:SHOWN], y[:SHOWN]) else ""
+        (partial / "README.md").write_text(_card(record, model, notes, seen), encoding="utf-8")
         partial.rename(folder)
     registry.move_aliases(destination, network, tag, aliases)
     return Tag.read(folder)
@@ -214,20 +217,26 @@ def _measure(folder, tensors, record, x, y):
     return evaluation.evaluate(Tag.read(folder), x, y)
 
 
-def _draw_attention(folder, pictures, labels):
+def _draw_attention(folder, model, pictures, labels):
     """Draws where the tag in `folder` looks; returns whether it has attention at all."""
-    tag = Tag.read(folder)
-    model = evaluation.build(tag)
     if not any(isinstance(layer, (SoftMask, AttentionHead)) for layer in model.layers):
         return False
+    tag = Tag.read(folder)
     titles = [tag.classes[label] for label in labels]
     figure = plot_attention(model, network_input(pictures, tag.mean, tag.std), pictures=pictures, titles=titles)
     figure.savefig(folder / ATTENTION, dpi=80)
     return True
 
 
-def _card(record, notes, attention):
+def _counts(network, model):
+    """Trainable parameters and multiply-adds: those of the papers' tables where the number of classes is theirs."""
+    row, parameters = zoo.NETWORKS[network], sum(math.prod(weight.shape) for weight in model.trainable_weights)
+    return parameters, row.macs if parameters == row.parameters else count_macs(model)
+
+
+def _card(record, model, notes, attention):
     training, metrics, row = record["training"], record["metrics"], zoo.NETWORKS[record["network"]]
+    parameters, macs = _counts(record["network"], model)
     environment = training["environment"]
     height, width, channels = record["input_shape"]
     weights = f'weights="{record["tag"]}"'
@@ -239,8 +248,8 @@ def _card(record, notes, attention):
         tag=record["tag"],
         id=f"{record['network']}/{record['tag']}",
         data_name=training["data"],
-        parameters=row.parameters,
-        macs=row.macs,
+        parameters=parameters,
+        macs=macs,
         pictures=metrics["test_pictures"],
         accuracy=metrics["test_accuracy"],
         correct=metrics["test_correct"],

@@ -31,7 +31,7 @@ def add_arguments(parser):
     parser.add_argument("--validation", help="data to validate on, as --data: x_validation of a file, val/ of a folder")
     parser.add_argument("--holdout", type=int, default=0, help="training pictures, drawn at random, to validate on")
     parser.add_argument("--run-dir", type=Path, required=True, help="folder for log, checkpoint, weights and report")
-    parser.add_argument("--size", type=int, help="side of the network's input, in pixels (default: the pictures')")
+    parser.add_argument("--size", type=int, help="side of the network's input (default: the pictures')")
     parser.add_argument("--device-data", action="store_true", help="keep all pictures on the accelerator")
     parser.add_argument("--distribute", choices=["data"], help="share each batch between all devices")
     parser.add_argument("--checkpoint-steps", type=int, help="steps between checkpoints (default: every five minutes)")

@@ -56,16 +56,16 @@ def compile_and_fit(
             folders, a name such as `"cifar10"`, a `tf.data.Dataset`, `PyDataset`, PyTorch `DataLoader` and others.
             Pictures 0 to 255, integer labels.
         validation_data: Data measured after every epoch, or `None`.
-        run_dir: Folder for `log.csv`, `checkpoint.npz`, `recipe.json` and, at the end, `model.weights.h5`,
-            `report.json` and (with matplotlib) `history.png`; `None` writes nothing.
+        run_dir: Folder for `log.csv`, `checkpoint.npz`, `recipe.json`, `statistics.json` and, at the end,
+            `model.weights.h5`, `report.json` and (with matplotlib) `history.png`; `None` writes nothing.
         resume: Whether to go on with the run that `run_dir` holds.
         verbose: Keras' verbosity: 1 is a progress bar, 2 a line for each epoch, 0 nothing.
         statistics: `(mean, std)` to normalise by in place of the training set's own, of pictures 0 to 255, for weights
             that were trained with them.
         data_dir: Where TensorFlow Datasets lie, for data by name.
         device_data: Whether all pictures lie on the device as uint8, and are cropped, flipped, normalised and mixed
-            there in the compiled step: for accelerators, and data that fit their memory. Arrays only, without
-            `augment` and Inception's crops.
+            there in the compiled step: for accelerators, and data that fit their memory. Not for streams, `augment` and
+            Inception's crops.
         checkpoint_steps: Steps between checkpoints inside an epoch; `None`: one every five minutes.
         jit_compile: As in `keras.Model.compile`.
         steps_per_execution: As in `keras.Model.compile`; has to divide the steps of an epoch.
