@@ -2,7 +2,7 @@
 
     python examples/07_train_in_a_time_budget.py cifar10.npz runs/warn --model WARN-16-8 --minutes 25 --call-minutes 9.5
 
-The first call measures some steps, and writes into `plan.json` how many epochs fit into `--minutes` of calls of
+The first call measures two epochs, and writes into `plan.json` how many epochs fit into `--minutes` of calls of
 `--call-minutes`, each of which takes some time to begin. The plan holds for all later calls: delete the folder to plan
 anew. Each call stops in good order (exit status 143) and the same command goes on; the schedule ends where it should.
 The run (log, checkpoint, weights, report) lies in `run/` of the folder. All pictures lie on the device, and the network
@@ -16,20 +16,21 @@ import math
 import os
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 
+BEGUN = time.monotonic()  # importing takes time, too
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import keras
-import numpy as np
 
 from keras_resattn import compile_and_fit, count_macs
 from keras_resattn.data import load_npz
+from keras_resattn.files import atomic_write
 from keras_resattn.models import zoo
 from keras_resattn.recipes import get_recipe
 
-BEGUN = time.monotonic()
 RESERVE = 0.95  # of the time that is left, for what the measurement did not see
 
 
@@ -48,14 +49,21 @@ class StopAt(keras.callbacks.Callback):
 
 
 class Clock(keras.callbacks.Callback):
-    """When steps began; the last ones are the compiled ones."""
+    """When epochs began, and when the first step was compiled and on its way."""
 
     def __init__(self):
         super().__init__()
-        self.times = []
+        self.epochs, self.begun = [], None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epochs.append(time.monotonic())
 
     def on_train_batch_begin(self, batch, logs=None):
-        self.times.append(time.monotonic())
+        if batch and self.begun is None:
+            self.begun = time.monotonic()
+
+    def on_train_end(self, logs=None):
+        self.epochs.append(time.monotonic())
 
 
 def main():
@@ -74,7 +82,7 @@ def main():
     parser.add_argument(
         "--steps-per-execution", type=int, default=1, help="divides the steps of an epoch (default: %(default)s)"
     )
-    parser.add_argument("--measure", type=int, default=200, help="steps to measure first (default: %(default)s)")
+    parser.add_argument("--measure", type=int, default=2, help="epochs to measure first, two or more (default: 2)")
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation")
     args = parser.parse_args()
 
@@ -83,6 +91,7 @@ def main():
         import jax
 
         jax.config.update("jax_compilation_cache_dir", str(args.run_dir / "compiled"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     keras.config.set_dtype_policy(args.precision)
     arrays = load_npz(args.data)
     x, y = arrays["x_train"][: args.limit], arrays["y_train"][: args.limit]
@@ -92,7 +101,9 @@ def main():
     recipe = get_recipe(args.recipe).replace(**{k: v for k, v in changes.items() if v is not None})
 
     steps_per_epoch = kept // recipe.batch_size
-    if not steps_per_epoch or steps_per_epoch % args.steps_per_execution:
+    if args.measure < 2 or args.holdout < 0:
+        sys.exit(f"Expected --measure from 2 and --holdout from 0; received: {args.measure} and {args.holdout}.")
+    if steps_per_epoch < 1 or steps_per_epoch % args.steps_per_execution:
         sys.exit(
             f"Expected --steps-per-execution to divide the {steps_per_epoch} steps of an epoch; "
             f"received: {args.steps_per_execution}."
@@ -100,11 +111,12 @@ def main():
 
     plan = args.run_dir / "plan.json"
     if not plan.exists():
-        measured = measure(args, recipe, x[:kept], y[:kept])
-        epochs = fitting(args, measured, time.monotonic() - BEGUN, steps_per_epoch)
+        measured = measure(args, recipe, (x[:kept], y[:kept]), validation)
+        epochs = fitting(args, measured, time.monotonic() - BEGUN)
         if epochs <= recipe.warmup_epochs:
             sys.exit(f"Expected --minutes for more than {recipe.warmup_epochs} epochs; there is time for {epochs}.")
-        plan.write_text(json.dumps({"epochs": epochs, **measured}, indent=2) + "\n")
+        with atomic_write(plan) as partial:
+            partial.write_text(json.dumps({"epochs": epochs, **measured}, indent=2) + "\n")
     print(plan.read_text())
     recipe = recipe.replace(epochs=json.loads(plan.read_text())["epochs"])
 
@@ -122,11 +134,14 @@ def main():
     print(report.metrics)
 
 
-def fitting(args, measured, spent, steps_per_epoch):
-    """How many epochs fit, after the seconds that are spent, and those in which later calls begin."""
+def fitting(args, measured, spent):
+    """How many epochs fit, after the seconds that are spent, and those in which each call begins.
+
+    This call begins once more, too: the schedule is a part of the compiled step.
+    """
     calls = math.ceil(args.minutes / min(args.minutes, max(args.call_minutes, 0.1)))
-    seconds = args.minutes * 60 - spent - (calls - 1) * measured["seconds_to_begin"]
-    return max(0, int(seconds * RESERVE / measured["seconds_per_step"] / steps_per_epoch))
+    seconds = args.minutes * 60 - spent - calls * measured["seconds_to_begin"]
+    return max(0, int(seconds * RESERVE / measured["seconds_per_epoch"]))
 
 
 def build(args, x, y):
@@ -136,31 +151,35 @@ def build(args, x, y):
     return zoo.build(args.model, weights=None, input_shape=shape, classes=classes, classifier_activation=None)
 
 
-def measure(args, recipe, x, y):
-    """Seconds of a step, pictures a second, the share of the device's matrix peak, seconds to compile, memory."""
-    clock, size = Clock(), args.steps_per_execution
-    per_epoch = len(x) // recipe.batch_size // size * size
-    steps = math.ceil(args.measure / size) * size
-    model = build(args, x, y)
-    short = recipe.replace(iterations=steps, warmup_epochs=0)
-    used = per_epoch * recipe.batch_size
-    compile_and_fit(
-        model, short, (x[:used], y[:used]), device_data=True, verbose=0, callbacks=[clock], steps_per_execution=size
-    )
-    half = len(clock.times) // 2
-    seconds = float(np.median(np.diff(clock.times[half:]))) / size if half > 1 else math.nan
-    elapsed = (time.monotonic() - clock.times[half]) / (steps - half * size)
-    seconds = max(seconds, elapsed)  # steps are dispatched ahead of the device
-    flops = 6 * count_macs(model) * recipe.batch_size  # forwards once, backwards twice, two operations each
+def measure(args, recipe, training, validation):
+    """What an epoch costs, as the run will do it, with its checkpoint and validation; the first one also compiles."""
+    clock = Clock()
+    model = build(args, *training)
+    with tempfile.TemporaryDirectory(dir=args.run_dir) as folder:
+        report = compile_and_fit(
+            model,
+            recipe.replace(epochs=args.measure, warmup_epochs=0),
+            training,
+            validation_data=validation,
+            run_dir=Path(folder) / "run",
+            verbose=0,
+            device_data=True,
+            steps_per_execution=args.steps_per_execution,
+            callbacks=[clock],
+        )
+    ends = clock.epochs[1:]
+    seconds = (ends[-1] - ends[0]) / (len(ends) - 1)
+    rate = report.steps / args.measure * recipe.batch_size / seconds
+    operations = 6 * count_macs(model) * rate  # forwards once, backwards twice, two operations each
     return {
         "model": args.model,
         "backend": keras.backend.backend(),
         "precision": args.precision,
         "batch_size": recipe.batch_size,
-        "seconds_per_step": seconds,
-        "images_per_second": round(recipe.batch_size / seconds, 1),
-        "share_of_matrix_peak": round(flops / seconds / matrix_peak(args.precision), 4),
-        "seconds_to_begin": round(clock.times[1] - BEGUN, 1),
+        "seconds_per_epoch": round(seconds, 3),
+        "images_per_second": round(rate, 1),
+        "share_of_matrix_peak": round(operations / matrix_peak(args.precision), 4),
+        "seconds_to_begin": round((clock.begun or ends[0]) - BEGUN, 1),
         "memory_bytes": memory(),
     }
 

@@ -64,6 +64,10 @@ def main():
         parser.error(f"expected {args.data} to hold {', '.join(missing)}, too")
     if not 0 < args.pictures <= len(arrays["x_train"]):
         parser.error(f"expected --pictures up to {len(arrays['x_train'])}; received: {args.pictures}")
+    for network in args.networks:  # whether all are known, before hours go into the first
+        zoo.build(network, weights=None)
+    for rate in args.rates:
+        get_recipe("cifar_one_cycle").replace(epochs=args.epochs, label_noise=rate)
     for seed in args.seeds:
         for rate in args.rates:
             for network in args.networks:

@@ -78,7 +78,7 @@ class _Attention:
     def predict(self, tensors, images, batch_size=32):
         """The values of a structure of tensors for some images, in float32."""
         images = np.asarray(images)
-        if images.ndim != len(self.inputs.shape):
+        if images.ndim != len(self.inputs.shape) or not len(images):
             raise ValueError(
                 f"Expected images of shape {self.inputs.shape}; received: shape {images.shape}. "
                 "One picture x is a batch of one as x[None]."
@@ -88,6 +88,8 @@ class _Attention:
 
 
 def _find(model):
+    if not isinstance(model, (keras.Function, keras.Sequential)) or not getattr(model, "inputs", None):
+        raise ValueError(f"Expected a functional or built sequential keras.Model; received: {type(model).__name__}.")
     if len(model.inputs) != 1:
         raise ValueError(f"Expected a model with one input; {model.name} has {len(model.inputs)}.")
     found = _Attention(keras.Input(batch_shape=model.inputs[0].shape, dtype=model.inputs[0].dtype))
@@ -168,6 +170,11 @@ def plot_attention(model, images, pictures=None, titles=None, masks=None, channe
             f"Expected as many pictures and titles as images, and at least one; received lengths: {lengths}."
         )
     check_count("channels", channels, least=0)
+    if pictures is not None:
+        pictures = np.asarray(pictures)
+        if pictures.ndim != 4 or pictures.shape[-1] not in (1, 3, 4):
+            raise ValueError(f"Expected pictures (n, h, w, channels), 0 to 255; received: shape {pictures.shape}.")
+        pictures = np.clip(pictures, 0, 255).astype("uint8")  # floats above 1 are white to matplotlib
     found = _find(model)
     masks = [masks] if isinstance(masks, str) else masks
     masks = _last_of_each_stage(found.modules) if masks is None else list(masks)
@@ -178,7 +185,7 @@ def plot_attention(model, images, pictures=None, titles=None, masks=None, channe
     shown = {name: found.modules[name] for name in masks}
     arrays = found.predict({"modules": shown, "gates": found.gates, "shares": found.shares}, images)
 
-    pictures = _displayable(images, found.data_format) if pictures is None else np.asarray(pictures)
+    pictures = _displayable(images, found.data_format) if pictures is None else pictures
     columns = 1 + len(masks) * (1 + channels)
     size = (1.5 * columns, 1.75 * len(images) + 0.3)
     figure, axes = plt.subplots(len(images), columns, figsize=size, layout="constrained", squeeze=False)

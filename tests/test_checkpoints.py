@@ -270,6 +270,45 @@ def test_an_alias_is_not_the_name_of_a_tag(release, run):
     assert not (release.folder.parent / "cifar_residual_attention56-shapes_v2").exists()
 
 
+def test_a_release_whose_aliases_cannot_be_moved_leaves_nothing(release, run, monkeypatch):
+    def full(*args):
+        raise OSError("No space left on device")
+
+    before = sorted(path.name for path in release.folder.parent.iterdir())
+    monkeypatch.setattr(registry, "move_aliases", full)
+    with pytest.raises(OSError, match="No space left"):
+        publish.release(run, release.folder.parent, tag="shapes_v2", aliases=["x"], **release_arguments(run))
+    assert sorted(path.name for path in release.folder.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tag": "a/b"}, "received: 'a/b'"),
+        ({"tag": "shapes"}, "no alias of CifarResidualAttention56; received: shapes"),
+        ({"steps": 7}, "stopped after step 7 of 8"),
+        ({"report": None}, r"has no report\.json. Let the run end first"),
+        ({"data": "y_test"}, r"Expected x_test and y_test in .*; received: y_test\."),
+    ],
+)
+def test_what_cannot_be_released_is_refused_before_anything_is_measured(release, run, tmp_path, change, message):
+    copy = shutil.copytree(run, tmp_path / "run")
+    report = json.loads((copy / "report.json").read_text())
+    report |= {"steps": change.get("steps", 8), "training_pictures": 16}
+    report["recipe"] = {"name": "some", "source": "", "epochs": 2, "batch_size": 4, "learning_rate": 0.1}
+    (copy / "report.json").write_text(json.dumps(report))
+    if "report" in change:
+        (copy / "report.json").unlink()
+    if "data" in change:
+        np.savez(copy / "data.npz", y_test=np.arange(3))
+    before = sorted(path.name for path in release.folder.parent.iterdir())
+    with pytest.raises(ValueError, match=message):
+        publish.release(
+            copy, release.folder.parent, tag=change.get("tag", "shapes_v2"), aliases=[], **release_arguments(copy)
+        )
+    assert sorted(path.name for path in release.folder.parent.iterdir()) == before
+
+
 def test_an_alias_of_a_tag_that_is_gone_says_so(release):
     registry.move_aliases(release.folder.parent, release.network, "shapes_v3", ["shapes"])
     with pytest.raises(ValueError, match=r"aliases\.json to name released tags; CifarResidualAttention56/shapes_v3 is"):

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import runpy
+import time
 from pathlib import Path
 
 import keras
@@ -46,7 +47,7 @@ def test_train(run, data, tmp_path):
 
 
 BUDGET = ("--model", "WideResNet-10-1", "--batch-size", 8, "--limit", 16, "--recipe", "warn_cifar")
-BUDGET += ("--measure", 6, "--precision", "float32")
+BUDGET += ("--precision", "float32")
 
 
 def test_a_budget_that_is_too_small_is_told_after_measuring(run, data, tmp_path):
@@ -74,11 +75,28 @@ def test_a_budget_of_time_is_kept_in_calls(run, data, tmp_path):
 
 def test_a_schedule_is_sized_to_its_budget():
     fitting = runpy.run_path(str(ROOT / "examples" / "07_train_in_a_time_budget.py"))["fitting"]
-    measured = {"seconds_per_step": 0.5, "seconds_to_begin": 30.0}
+    measured = {"seconds_per_epoch": 5, "seconds_to_begin": 30.0}
     in_one = argparse.Namespace(minutes=10, call_minutes=math.inf)
-    assert fitting(in_one, measured, 100, steps_per_epoch=10) == int(500 * 0.95 / 5)
+    assert fitting(in_one, measured, spent=100) == int((500 - 30) * 0.95 / 5)
     in_three = argparse.Namespace(minutes=10, call_minutes=4)
-    assert fitting(in_three, measured, 100, steps_per_epoch=10) == int((500 - 2 * 30) * 0.95 / 5)
+    assert fitting(in_three, measured, spent=100) == int((500 - 3 * 30) * 0.95 / 5)
+
+
+def test_what_is_measured_is_an_epoch_of_the_run(tmp_path, monkeypatch):
+    """With its validation and checkpoint: here a callback makes each last no less than half a second."""
+    example = runpy.run_path(str(ROOT / "examples" / "07_train_in_a_time_budget.py"))
+    save = keras_resattn.recipes.run.RunFolder.save
+    monkeypatch.setattr(keras_resattn.recipes.run.RunFolder, "save", lambda *args: (time.sleep(0.5), save(*args)))
+    names = {"model": "WideResNet-10-1", "precision": "float32", "seed": 0, "measure": 3, "steps_per_execution": 1}
+    args = argparse.Namespace(run_dir=tmp_path, **names)
+    rng = np.random.default_rng(0)
+    data = rng.integers(0, 256, (17, 32, 32, 3), dtype="uint8"), np.arange(17) % 3
+    recipe = keras_resattn.recipes.get_recipe("warn_cifar").replace(batch_size=8)
+    measured = example["measure"](args, recipe, data, data)
+    assert measured["seconds_per_epoch"] > 0.5
+    assert measured["images_per_second"] == pytest.approx(16 / measured["seconds_per_epoch"], rel=0.1)
+    assert measured["seconds_to_begin"] > 0
+    assert not list(tmp_path.iterdir())
 
 
 @contextlib.contextmanager

@@ -43,6 +43,12 @@ def test_data_that_does_not_fit_is_refused_before_any_work(tmp_path, data, messa
     [
         (RECIPE, {"steps_per_execution": 3}, "steps_per_execution=3"),
         (RECIPE, {"checkpoint_steps": 0}, "checkpoint_steps=0"),
+        (RECIPE, {"checkpoint_steps": "5"}, "checkpoint_steps='5'"),
+        (RECIPE, {"steps_per_execution": 1.0}, r"steps_per_execution=1\.0"),
+        (RECIPE, {"statistics": ([1, 2], [3, 4])}, r"3 finite numbers each; received: \(\[1, 2\], \[3, 4\]\)"),
+        (RECIPE, {"statistics": (1.0, 2.0)}, "3 finite numbers each"),
+        (RECIPE, {"statistics": "x"}, "3 finite numbers each; received: 'x'"),
+        (RECIPE, {"statistics": ([float("nan")] * 3, [1, 1, 1])}, "3 finite numbers each"),
         (RECIPE.replace(precision="mixed_bfloat16"), {}, "set_dtype_policy"),
         (RECIPE.replace(dropout=0.3), {}, "dropout=0.3"),
     ],

@@ -1,15 +1,17 @@
 """Pictures on the device: the same batches as on the host, and the same training."""
 
 import functools
+import gc
 
 import keras
 import numpy as np
 import pytest
 from helpers import random_array
 
+from keras_resattn import compile_and_fit
 from keras_resattn.data import Arrays, Stream, TrainingBatches
 from keras_resattn.data.arrays import network_input, normalize, smoothed, statistics
-from keras_resattn.data.on_device import on_device
+from keras_resattn.data.on_device import DevicePictures, on_device
 from keras_resattn.recipes import get_recipe
 
 RNG = np.random.default_rng(0)
@@ -138,6 +140,18 @@ def test_a_run_goes_on_in_the_middle():
     for index, step in ((0, 5), (2, 5), (3, 6)):
         for name, values in rest[index][0].items():
             np.testing.assert_array_equal(values, whole[step][0][name], err_msg=name)
+
+
+def test_after_a_training_the_network_is_compiled_and_the_pictures_are_gone():
+    network = classifier()
+    alive = sum(type(thing) is DevicePictures for thing in gc.get_objects())
+    compile_and_fit(network, PLAIN.replace(epochs=1), (SOURCE.x, SOURCE.labels), device_data=True, verbose=0)
+    loss, accuracy = network.evaluate(np.zeros((4, *network.input_shape[1:]), "float32"), np.zeros(4), verbose=0)
+    assert np.isfinite(loss)
+    assert 0 <= accuracy <= 1
+    del loss, accuracy
+    gc.collect()
+    assert sum(type(thing) is DevicePictures for thing in gc.get_objects()) <= alive
 
 
 def test_pictures_are_no_part_of_a_file_of_weights(tmp_path):

@@ -288,6 +288,33 @@ def test_a_stream_of_another_length_is_another_run(tmp_path):
         compile_and_fit(tiny(), recipe, Batches(5), run_dir=tmp_path, verbose=0)
 
 
+def test_a_callback_that_stops_inside_an_epoch_stops_there(tmp_path, unbroken):
+    class Enough(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.stop_training = self.model.stop_training or int(self.model.optimizer.iterations) == 7
+
+    _, report = train(tmp_path, callbacks=[Enough()])
+    assert report.steps == 7
+    assert step_of(tmp_path) == 5, "the end of the epoch before"
+    assert_same(*train(tmp_path), unbroken)
+
+
+def test_a_kill_before_the_last_row_of_the_log_loses_no_row(tmp_path, monkeypatch):
+    write = RunFolder.write_log
+
+    def killed(folder, rows):
+        if len(rows) == 3:
+            raise Killed
+        write(folder, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write_log", killed)
+        with pytest.raises(Killed):
+            train(tmp_path)
+    train(tmp_path)
+    assert [line.split(",")[0] for line in (tmp_path / "log.csv").read_text().split()] == ["epoch", "1", "2", "3"]
+
+
 def test_an_error_while_a_batch_is_read_leaves_a_usable_model():
     """The first batch after a validation: on JAX the model's variables are in the middle of the step."""
 

@@ -66,6 +66,24 @@ def test_a_network_inside_another_model_is_found(network, maps, nest):
         np.testing.assert_allclose(found[name], maps[name], atol=1e-6)
 
 
+def test_pictures_of_floats_are_seen_as_those_of_bytes(network):
+    pictures = np.random.default_rng(0).integers(0, 256, (len(IMAGES), 32, 32, 3))
+    shown = [
+        np.asarray(plot_attention(network, IMAGES, pictures=pictures.astype(dtype)).axes[0].images[0].get_array())
+        for dtype in ("uint8", "float32")
+    ]
+    np.testing.assert_array_equal(*shown)
+    with pytest.raises(ValueError, match=r"received: shape \(\d+, 32, 32\)"):
+        plot_attention(network, IMAGES, pictures=pictures[..., 0])
+
+
+def test_what_has_no_graph_or_no_image_is_refused(network):
+    with pytest.raises(ValueError, match="functional or built sequential"):
+        attention_maps(keras.Sequential([keras.layers.Dense(3)]), IMAGES)
+    with pytest.raises(ValueError, match=r"received: shape \(0, 32, 32, 3\)"):
+        attention_maps(network, IMAGES[:0])
+
+
 def test_models_without_attention_are_refused():
     model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten()])
     with pytest.raises(ValueError, match="has none"):

@@ -26,6 +26,7 @@ from keras_resattn.files import sha256
 from keras_resattn.layers import AttentionHead, SoftMask
 from keras_resattn.models import zoo
 from keras_resattn.models.graph import count_macs
+from keras_resattn.recipes import Recipe
 from keras_resattn.visualize import plot_attention
 
 ATTENTION = "attention.png"
@@ -75,7 +76,8 @@ standard deviations {std}, on the scale 0 to 255. Outputs are, in order: {classe
 Recipe: `{recipe}`
 
 {training_pictures:,} training pictures, {seconds:,.0f} s on {device} ({processors} processors),
-{backend} {version}, Keras {keras}, seed {seed}, revision `{revision}`. `log.csv` holds every epoch; {notes}
+computed in {precision}, {backend} {version}, Keras {keras}, seed {seed}, revision `{revision}`.
+`log.csv` holds every epoch; {notes}
 
 SHA-256 of `model.weights.h5`: `{sha256}`
 """
@@ -97,7 +99,9 @@ The first {SHOWN} test pictures, with their classes, and the network's masks (`k
 
 
 def release(run_dir, destination, *, tag, aliases, classes, data, data_name, command, notes=NOTES):
-    """Writes `destination/<network>-<tag>`, complete or not at all.
+    """Writes `destination/<network>-<tag>`, complete or not at all, and moves its aliases.
+
+    A kill in the very end may leave the tag without them; `registry.move_aliases` moves them then.
 
     Args:
         run_dir: Folder of a finished `compile_and_fit` run.
@@ -120,8 +124,11 @@ def release(run_dir, destination, *, tag, aliases, classes, data, data_name, com
     if importlib.util.find_spec("matplotlib") is None:
         raise ImportError("A release holds a picture of attention: pip install 'keras-resattn[viz]'.")
     run_dir = Path(run_dir)
+    if not (run_dir / "report.json").exists():
+        raise ValueError(f"Expected the folder of a finished run; {run_dir} has no report.json. Let the run end first.")
     report = json.loads((run_dir / "report.json").read_text())
     network = zoo.identify(report["network"])
+    _check_finished(run_dir, report)
     if report["recipe"].get("normalization") == "pixel_mean":
         raise ValueError(
             "Expected a run whose pictures are normalised by channel, as released weights serve any size; "
@@ -130,12 +137,20 @@ def release(run_dir, destination, *, tag, aliases, classes, data, data_name, com
     folder = Path(destination) / f"{report['network']}-{tag}"
     if folder.exists():
         raise ValueError(f"Expected a new tag, as released ones are immutable; {folder} exists.")
+    for name in (tag, *aliases):
+        if not re.fullmatch(r"[\w.-]+", name):
+            raise ValueError(f"Expected tags and aliases of letters, digits, '.', '_' and '-'; received: {name!r}.")
+    if tag in registry.read_aliases(destination).get(network, {}):
+        raise ValueError(f"Expected a tag that is no alias of {network}; received: {tag}.")
     taken = {tag, *(Tag.read(record.parent).tag for record in Path(destination).glob(f"*/{RECORD}"))} & set(aliases)
     if taken:
         raise ValueError(f"Expected aliases that are no tags; received: {', '.join(sorted(taken))}.")
     arrays = load_npz(data)
+    if not {"x_test", "y_test"} <= arrays.keys():
+        raise ValueError(f"Expected x_test and y_test in {data}; received: {', '.join(arrays)}.")
+    Path(destination).mkdir(parents=True, exist_ok=True)
     x, y = arrays["x_test"], check_pictures(arrays["x_test"], arrays["y_test"], len(classes))
-    with tempfile.TemporaryDirectory(dir=destination) as temporary:
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=destination) as temporary:
         partial = Path(temporary) / folder.name
         partial.mkdir()
         record = {
@@ -150,6 +165,7 @@ def release(run_dir, destination, *, tag, aliases, classes, data, data_name, com
                 "data": data_name,
                 "training_pictures": report["training_pictures"],
                 "recipe": report["recipe"],
+                "precision": report.get("precision", "float32"),
                 "last_epoch": report["metrics"],
                 "seconds": report["seconds"],
                 "environment": report["environment"],
@@ -170,14 +186,30 @@ def release(run_dir, destination, *, tag, aliases, classes, data, data_name, com
             "test_loss_float32": full.loss,
         }
         _write_record(partial, record)
-        np.save(partial / evaluation.PREDICTIONS, np.stack([y, half.predictions]).astype("uint8"))
+        np.save(
+            partial / evaluation.PREDICTIONS,
+            np.stack([y, half.predictions]).astype("uint8" if len(classes) <= 256 else "uint16"),
+        )
         shutil.copy(run_dir / "log.csv", partial / "log.csv")
         model = evaluation.build(Tag.read(partial))
         seen = SEEN if _draw_attention(partial, model, x[:SHOWN], y[:SHOWN]) else ""
         (partial / "README.md").write_text(_card(record, model, notes, seen), encoding="utf-8")
         partial.rename(folder)
-    registry.move_aliases(destination, network, tag, aliases)
+    try:
+        registry.move_aliases(destination, network, tag, aliases)
+    except BaseException:
+        shutil.rmtree(folder)  # so that the same call can be repeated
+        raise
     return Tag.read(folder)
+
+
+def _check_finished(run_dir, report):
+    if "steps" not in report:  # of 0.1.0, which wrote no report before the end
+        return
+    recipe = Recipe.from_json(json.dumps(report["recipe"]))
+    planned = recipe.steps(report["training_pictures"] // recipe.batch_size)
+    if report["steps"] != planned:
+        raise ValueError(f"Expected a finished run; {run_dir} stopped after step {report['steps']} of {planned}.")
 
 
 def half_precision(source, target):
@@ -270,6 +302,7 @@ def _card(record, model, notes, attention):
         backend=environment["backend"],
         version=environment["versions"][environment["backend"]],
         keras=environment["versions"]["keras"],
+        precision=training["precision"],
         seed=training["recipe"]["seed"],
         revision=environment["revision"],
         notes=notes,

@@ -46,7 +46,9 @@ def on_device(network, source, recipe, mean, std, *, validation=None, first_epoc
     size, classes = _size(network, source), network.output_shape[-1]
     layer = DevicePictures(_read([source, validation], size), recipe, mean, std, name="pictures")
     inputs = _inputs(recipe)
-    model = keras.Model(inputs, network(layer(inputs)), name=f"{network.name}_on_device")
+    # Through a model of its own: the network would keep the call, and with it the pictures, as long as it lives.
+    inner = keras.Model(network.inputs, network.outputs[0], name=network.name)
+    model = keras.Model(inputs, inner(layer(inputs)), name=f"{network.name}_on_device")
     model.dtype_policy = network.dtype_policy  # by which Keras knows whether the loss is to be scaled
     batches = PlanBatches(source, recipe, size=size, classes=classes, first_epoch=first_epoch, first_step=first_step)
     if validation is None:

@@ -1,8 +1,9 @@
 """What `compile_and_fit` refuses, before any work: models, data and options that do not go together."""
 
 import keras
+import numpy as np
 
-from keras_resattn.layers.composite import channel_axis, spatial_axes
+from keras_resattn.layers.composite import channel_axis, is_integer, spatial_axes
 from keras_resattn.recipes.engines import sublayers
 
 
@@ -58,12 +59,27 @@ def check_fits(model, source, recipe):
     return tuple(size)
 
 
+def check_statistics(statistics, size, channels):
+    """Raises a `ValueError` for what is not `(mean, std)` of pictures of that size and number of channels."""
+    try:
+        mean, std = (np.asarray(values, "float64") for values in statistics)
+        fits = mean.shape in ((channels,), (*size, channels)) and std.shape == (channels,)
+        fits = fits and np.isfinite(mean).all() and np.isfinite(std).all() and (std >= 0).all()
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise ValueError(f"Expected statistics=(mean, std), {channels} finite numbers each; received: {statistics!r}.")
+
+
 def _same(expected, shape):
     return all(want in (None, got) for want, got in zip(expected, shape, strict=True))
 
 
 def check_lengths(recipe, steps_per_epoch, steps_per_execution, checkpoint_steps):
     """Raises a `ValueError` for numbers of steps that do not go together."""
+    for name, value in (("steps_per_execution", steps_per_execution), ("checkpoint_steps", checkpoint_steps)):
+        if not is_integer(value) and (value is not None or name == "steps_per_execution"):
+            raise ValueError(f"Expected {name} to be a positive integer; received: {name}={value!r}.")
     size, steps = steps_per_execution, recipe.steps(steps_per_epoch)
     if keras.backend.backend() == "torch" and size != 1:
         raise ValueError(f"Expected steps_per_execution=1 on PyTorch; received: steps_per_execution={size}.")

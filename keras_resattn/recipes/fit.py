@@ -103,13 +103,14 @@ def compile_and_fit(
         check_restored(loop, steps_per_execution)
         folder.write_json(STATISTICS, task.statistics)
     engine.same("the step to go on from (run_dir has to be on a file system of all processes)", loop.done)
-    feed.model.compile(
-        optimizer=engine.make_optimizer(recipe, per_epoch),
-        loss=loss,
-        weighted_metrics=["accuracy"],  # as unweighted ones where nothing has a weight
-        jit_compile=jit_compile,
-        steps_per_execution=steps_per_execution,
-    )
+    compiled = {
+        "optimizer": engine.make_optimizer(recipe, per_epoch),
+        "loss": loss,
+        "weighted_metrics": ["accuracy"],  # as unweighted ones where nothing has a weight
+        "jit_compile": jit_compile,
+        "steps_per_execution": steps_per_execution,
+    }
+    feed.model.compile(**compiled)
     feed.model.optimizer.build(feed.model.trainable_variables)
     if loop.done < loop.steps:
         with engine.around(feed.model):
@@ -117,6 +118,8 @@ def compile_and_fit(
     else:  # what `fit` ends with, where weights are averaged
         loop.assign(feed.model, metrics=False)
         feed.model.optimizer.finalize_variable_values(feed.model.trainable_variables)
+    if feed.model is not model:
+        model.compile(**compiled)
     report = _report(task, loop)
     with engine.together():
         _finish(model, folder, report)
@@ -175,6 +178,7 @@ def _report(task, loop):
 def _finish(model, folder, report):
     if not folder.writes:
         return
+    folder.write_log(report.history)  # a kill may have come between the last checkpoint and its row
     with atomic_write(folder.path / WEIGHTS) as path:
         # Without the optimizer, whose variables a model saves with its own.
         keras.Model(model.inputs, model.outputs).save_weights(path, overwrite=True)

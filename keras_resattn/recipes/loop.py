@@ -180,15 +180,20 @@ class Loop(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self._watch(0)
         end = min((epoch + 1) * self.steps_per_epoch, self.steps)
+        done = min(self._step, end)  # less where a callback stopped the training inside the epoch
         seconds = self._seconds()
         row = {"epoch": epoch + 1, **{key: float(value) for key, value in logs.items() if key != "images/s"}}
         row["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row["seconds"] = round(seconds, 1)
-        row["images/s"] = round((end - epoch * self.steps_per_epoch) * self.batch_size / seconds, 1)
+        row["images/s"] = round((done - epoch * self.steps_per_epoch) * self.batch_size / seconds, 1)
         self.rows.append(row)
         self._seconds_before = 0.0
         self._started = time.monotonic()
-        self._save(end)
+        if done == end:
+            self._save(end)
+        else:  # nothing to go on from: metrics may be the validation's by now. The checkpoint before stays
+            self._watch(0)
+            self.done = done
         self.folder.write_log(self.rows)
         self._stop(self.engine.signal(self.signal))
 

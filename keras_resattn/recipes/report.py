@@ -22,7 +22,8 @@ class Report:
         mean: What was subtracted from pictures (0 to 255): of each channel, or the mean picture.
         std: What they were then divided by, for each channel.
         training_pictures: Number of training pictures.
-        seconds: Wall time of all epochs, resumed parts included, and repeated parts left out.
+        seconds: Wall time of all epochs, resumed parts included; repeated parts, and the checkpoints between epochs,
+            left out.
         environment: Backend, versions, device, processor, processor count and git revision of the last session.
         history: All rows of the log.
         best_on_validation: The row of the highest accuracy on validation data, or `None` without any. It is for looking

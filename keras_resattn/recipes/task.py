@@ -15,7 +15,8 @@ from keras_resattn.data.label_noise import with_label_noise
 from keras_resattn.data.on_device import on_device
 from keras_resattn.data.ordered import OrderedBatches
 from keras_resattn.data.sources import Source, Stream
-from keras_resattn.recipes.checks import check_fits
+from keras_resattn.layers.composite import channel_axis
+from keras_resattn.recipes.checks import check_fits, check_statistics
 from keras_resattn.recipes.engines import Engine
 from keras_resattn.recipes.recipe import Recipe
 from keras_resattn.recipes.run import CHECKPOINT, STATISTICS
@@ -53,6 +54,8 @@ class Task:
             check_fits(model, validation, recipe)
         source = with_label_noise(source, recipe.label_noise, model.output_shape[-1], recipe.seed)
         measured = statistics is None
+        if not measured:
+            check_statistics(statistics, size, model.input_shape[channel_axis(keras.config.image_data_format())])
         if measured:
             mean, std = _kept_statistics(run_dir) or source.statistics(recipe.normalization, size)
         else:
