@@ -103,7 +103,7 @@ def main():
     steps_per_epoch = kept // recipe.batch_size
     if args.measure < 2 or args.holdout < 0:
         sys.exit(f"Expected --measure from 2 and --holdout from 0; received: {args.measure} and {args.holdout}.")
-    if steps_per_epoch < 1 or steps_per_epoch % args.steps_per_execution:
+    if steps_per_epoch < 1 or args.steps_per_execution < 1 or steps_per_epoch % args.steps_per_execution:
         sys.exit(
             f"Expected --steps-per-execution to divide the {steps_per_epoch} steps of an epoch; "
             f"received: {args.steps_per_execution}."

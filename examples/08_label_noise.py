@@ -116,7 +116,7 @@ def plot(rows, path):
         rates = sorted({float(row["rate"]) for row in own})
         errors = [[float(row["test_error"]) for row in own if float(row["rate"]) == rate] for rate in rates]
         here.plot([100 * rate for rate in rates], [np.mean(runs) for runs in errors], "o-", label=network)
-    here.set_title("here", fontsize=10)
+    here.set_title(f"here: {rows[0]['pictures']} pictures, {rows[0]['epochs']} epochs", fontsize=10)
     table = get_table("resattn/table5")
     for network in dict.fromkeys(row.network for row in table.rows):
         own = [row for row in table.rows if row.network == network]

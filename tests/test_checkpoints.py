@@ -69,11 +69,13 @@ def run(tmp_path_factory):
         "mean": [120.0, 110.0, 100.0],
         "std": [60.0, 50.0, 40.0],
         "training_pictures": 8,
+        "precision": "mixed_bfloat16",
         "recipe": {"seed": 0},
         "metrics": {"loss": 1.0},
         "seconds": 1.0,
         "environment": {
             "processor": "test",
+            "device": "an accelerator",
             "processors": 2,
             "backend": keras.backend.backend(),
             "versions": {keras.backend.backend(): "0", "keras": keras.__version__},
@@ -247,6 +249,8 @@ def test_a_release_is_complete_and_immutable(release, run):
     card = (release.folder / "README.md").read_text()
     assert release.sha256 in card
     assert "shapes_v1" in card
+    assert "on an accelerator (2 processors),\ncomputed in mixed_bfloat16" in card
+    assert "](attention.png)" in card
     assert "1,028,563 trainable parameters" in card, "of three classes, not ten"
     assert release.metrics["test_pictures"] == 8
     with pytest.raises(ValueError, match="immutable"):

@@ -56,9 +56,10 @@ def test_a_budget_that_is_too_small_is_told_after_measuring(run, data, tmp_path)
     assert not (tmp_path / "budget" / "plan.json").exists()
 
 
-def test_steps_in_one_call_have_to_divide_an_epoch(run, data, tmp_path):
-    with _jax_cache_kept(), pytest.raises(SystemExit, match="divide the 2 steps of an epoch; received: 3"):
-        run("07_train_in_a_time_budget.py", data, tmp_path, *BUDGET, "--minutes", 9, "--steps-per-execution", 3)
+@pytest.mark.parametrize("steps", [3, 0])
+def test_steps_in_one_call_have_to_divide_an_epoch(run, data, tmp_path, steps):
+    with _jax_cache_kept(), pytest.raises(SystemExit, match=f"divide the 2 steps of an epoch; received: {steps}"):
+        run("07_train_in_a_time_budget.py", data, tmp_path, *BUDGET, "--minutes", 9, "--steps-per-execution", steps)
     assert not (tmp_path / "plan.json").exists()
 
 
