@@ -18,13 +18,23 @@ from keras_resattn.reproduce import TABLES, Row, Table, runs
 
 
 def pytest_configure(config):
-    """Lets JAX look compiled functions up: tests compile the same small ones over and over, in all workers."""
+    """Spares JAX compiling: most of its tests' time goes into it.
+
+    Tests, their workers and the processes that they start compile the same small functions over and over, and look
+    them up instead. What is new is compiled in a hurry: it runs once or twice.
+    """
     if keras.backend.backend() == "jax":
         import jax
 
-        jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+        settings = {
+            "jax_compilation_cache_dir": str(config.cache.mkdir("jax")),
+            "jax_persistent_cache_min_compile_time_secs": 0,
+            "jax_persistent_cache_min_entry_size_bytes": -1,
+            "jax_disable_most_optimizations": True,
+        }
+        for name, value in settings.items():
+            jax.config.update(name, value)
+            os.environ[name.upper()] = str(value)
 
 
 @pytest.fixture(autouse=True)
