@@ -63,15 +63,19 @@ def _parser():
     command("list", _list, "list networks and published weights")
     info = command("info", _info, "tell all about a network, or about published weights")
     info.add_argument("name", help="a network, such as CifarResidualAttention56, or network/tag")
-    evaluate = command("evaluate", _evaluate, "measure published weights on labelled pictures")
-    evaluate.add_argument("--data", type=Path, required=True, help=".npz file with x_test (uint8) and y_test")
+    evaluate = command("evaluate", _evaluate, "measure published weights, or a run of yours, on labelled pictures")
+    evaluate.add_argument(
+        "--data", required=True, help=".npz file with x_test (uint8) and y_test; of a run also class folders or a name"
+    )
     evaluate.add_argument("--batch-size", type=int, default=256, help="pictures in a step (default: %(default)s)")
     command("verify", _verify, "hash all bundled weights again")
     train.add_arguments(
         command("train", train.train, "train a network from random weights by a recipe, or go on with a run")
     )
     reproduce.add_arguments(command("reproduce", reproduce.reproduce, "run rows of the papers' tables"))
-    for sub in (predict, attend, evaluate):
+    measured = evaluate.add_mutually_exclusive_group()
+    measured.add_argument("--run-dir", type=Path, help="folder of a finished run, as `train` leaves it")
+    for sub in (predict, attend, measured):
         sub.add_argument("--weights", default=DEFAULT, help="network/tag, see `list` (default: %(default)s)")
     return parser
 
@@ -165,14 +169,15 @@ def _info(arguments):
 def _evaluate(arguments):
     if arguments.batch_size < 1:
         raise ValueError(f"Expected --batch-size to be 1 or more; received: {arguments.batch_size}.")
+    if arguments.run_dir is not None:
+        return _evaluate_run(arguments)
     tag = _tag(arguments.weights)
     arrays = load_npz(arguments.data)
     if "x_test" not in arrays or "y_test" not in arrays:
         raise ValueError(f"Expected x_test and y_test in {arguments.data}; received: {', '.join(arrays)}.")
     x, y = arrays["x_test"], arrays["y_test"]
     result = evaluation.evaluate(tag, x, y, arguments.batch_size, verbose=1 if sys.stdout.isatty() else 0)
-    counts = f"{result.correct} of {result.total} correct, {result.accuracy:.2%}, loss {result.loss:.4f}"
-    print(f"{tag.id} on {keras.backend.backend()}: {counts}")
+    _print_counts(tag.id, result)
     if result.changed is None:
         print("These are not the pictures that the weights were released with, so single predictions are not compared.")
     elif result.changed:
@@ -180,6 +185,16 @@ def _evaluate(arguments):
         print(f"{flips} differ from the released ones: pictures {result.changed}")
     else:
         print(f"All {result.total} predictions are the released ones.")
+
+
+def _evaluate_run(arguments):
+    result = evaluation.evaluate_run(arguments.run_dir, arguments.data, arguments.batch_size)
+    _print_counts(arguments.run_dir, result)
+
+
+def _print_counts(what, result):
+    counts = f"{result.correct} of {result.total} correct, {result.accuracy:.2%}, loss {result.loss:.4f}"
+    print(f"{what} on {keras.backend.backend()}: {counts}")
 
 
 def _verify(arguments):

@@ -1,11 +1,21 @@
-"""Measuring published weights again, picture by picture."""
+"""Measuring networks on labelled pictures: published weights again, picture by picture, and runs of one's own."""
 
+import functools
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
+import keras
 import numpy as np
 
-from keras_resattn.data import check_pictures, network_input
+from keras_resattn.data import check_pictures, network_input, open_source
+from keras_resattn.data.arrays import normalize
+from keras_resattn.data.ordered import OrderedBatches
 from keras_resattn.models import zoo
+from keras_resattn.recipes import Recipe
+from keras_resattn.recipes.checks import check_fits
+from keras_resattn.recipes.fit import returns_logits
+from keras_resattn.recipes.run import ARCHITECTURE, WEIGHTS, read_report
 
 PREDICTIONS = "predictions.npy"
 
@@ -18,9 +28,9 @@ class Evaluation:
         predictions: The class of highest probability for each picture, `(n,)` uint8 or int64.
         correct: Number of pictures classified correctly.
         total: Number of pictures.
-        loss: Mean cross-entropy in nats.
+        loss: Mean cross-entropy in nats; with gated attention that of the softmax of its output, not its authors' loss.
         changed: Indices of the pictures whose predicted class is not the one that the tag was released
-            with; `None` where the tag was released with other pictures.
+            with; `None` where the tag was released with other pictures, and for a run.
     """
 
     predictions: np.ndarray
@@ -59,9 +69,77 @@ def evaluate(tag, x, y, batch_size=256, verbose=0):
     if not len(x):
         raise ValueError("Expected at least one picture; received: none.")
     model = build(tag, classifier_activation=None)
-    logits = model.predict(network_input(x, tag.mean, tag.std), batch_size=batch_size, verbose=verbose).astype(
-        "float64"
-    )
+    logits = model.predict(network_input(x, tag.mean, tag.std), batch_size=batch_size, verbose=verbose)
+    return _evaluation(logits, y, functools.partial(_changed, tag, y))
+
+
+def evaluate_run(run_dir, data, batch_size=256):
+    """Classifies labelled pictures with the network that `compile_and_fit` left in a folder, of any kind.
+
+    Pictures are normalised by the statistics that the run was trained with.
+
+    Args:
+        run_dir: Folder of a finished run.
+        data: What `keras_resattn.data.open_source` takes; of an `.npz` file, a folder or a name its test pictures.
+        batch_size: Pictures in a step; a stream has its own.
+
+    Returns:
+        An `Evaluation`.
+
+    Raises:
+        ValueError: if the folder holds no finished run, the network has layers that cannot be read from a file, or the
+            pictures or labels do not fit it.
+    """
+    report, model = read_report(run_dir), load_run(run_dir)
+    source = open_source(data, split="test")
+    size = check_fits(model, source, Recipe.from_json(json.dumps(report["recipe"])))
+    prepare = functools.partial(normalize, mean=report["mean"], std=report["std"])
+    batches = OrderedBatches(source, batch_size, prepare, size=size)
+    outputs, labels = [], []
+    for i in range(batches.num_batches):
+        x, y = batches[i]
+        outputs.append(model.predict_on_batch(x))
+        labels.append(y)
+    scores = np.concatenate(outputs)
+    if not returns_logits(model):
+        scores = np.log(np.maximum(scores, np.finfo("float32").tiny))
+    return _evaluation(scores, np.concatenate(labels))
+
+
+def load_run(run_dir):
+    """Returns the network of a finished run, with the weights that it ended with, not compiled.
+
+    Args:
+        run_dir: Folder of a finished `compile_and_fit` run.
+
+    Raises:
+        ValueError: if there is no finished run, or the network has layers that cannot be read from a file.
+    """
+    read_report(run_dir)
+    path, weights = Path(run_dir) / ARCHITECTURE, Path(run_dir) / WEIGHTS
+    remedy = f"Build the network yourself, and call its load_weights with {weights}."
+    if not path.exists():
+        raise ValueError(
+            f"Expected the network's layers in {path}; there is no such file, as one of them cannot be written, or an "
+            f"older version trained it. {remedy}"
+        )
+    try:
+        model = keras.models.model_from_json(path.read_text())
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"Expected {path} to hold layers that can be made again; one cannot be ({_first_line(error)}). Import the "
+            f"module that registers it with keras.saving.register_keras_serializable first. {remedy}"
+        ) from error
+    model.load_weights(weights)
+    return model
+
+
+def _first_line(error):
+    return str(error).strip().splitlines()[0]
+
+
+def _evaluation(logits, y, changed=lambda predictions: None):
+    logits = logits.astype("float64")
     predictions = logits.argmax(1)
     shifted = logits - logits.max(1, keepdims=True)
     losses = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(y)), y]
@@ -70,7 +148,7 @@ def evaluate(tag, x, y, batch_size=256, verbose=0):
         correct=int((predictions == y).sum()),
         total=len(y),
         loss=float(losses.mean()),
-        changed=_changed(tag, y, predictions),
+        changed=changed(predictions),
     )
 
 

@@ -27,6 +27,7 @@ from keras_resattn.layers import AttentionHead, SoftMask
 from keras_resattn.models import zoo
 from keras_resattn.models.graph import count_macs
 from keras_resattn.recipes import Recipe
+from keras_resattn.recipes.run import WEIGHTS, read_report
 from keras_resattn.visualize import plot_attention
 
 ATTENTION = "attention.png"
@@ -124,9 +125,7 @@ def release(run_dir, destination, *, tag, aliases, classes, data, data_name, com
     if importlib.util.find_spec("matplotlib") is None:
         raise ImportError("A release holds a picture of attention: pip install 'keras-resattn[viz]'.")
     run_dir = Path(run_dir)
-    if not (run_dir / "report.json").exists():
-        raise ValueError(f"Expected the folder of a finished run; {run_dir} has no report.json. Let the run end first.")
-    report = json.loads((run_dir / "report.json").read_text())
+    report = read_report(run_dir)
     network = zoo.identify(report["network"])
     _check_finished(run_dir, report)
     if report["recipe"].get("normalization") == "pixel_mean":
@@ -173,8 +172,8 @@ def release(run_dir, destination, *, tag, aliases, classes, data, data_name, com
                 "measured_by": f"keras-resattn evaluate --weights {network}/{tag} --data FILE.npz",
             },
         }
-        full = _measure(partial, run_dir / "model.weights.h5", record, x, y)
-        half_precision(run_dir / "model.weights.h5", Path(temporary) / TENSORS)
+        full = _measure(partial, run_dir / WEIGHTS, record, x, y)
+        half_precision(run_dir / WEIGHTS, Path(temporary) / TENSORS)
         half = _measure(partial, Path(temporary) / TENSORS, record, x, y)
         record["metrics"] = {
             "test_pictures": half.total,

@@ -1,7 +1,9 @@
 """Training a network by a recipe: compile, fit, log, checkpoint, resume, report."""
 
+import contextlib
 import dataclasses
 import importlib.util
+import json
 
 import keras
 
@@ -14,10 +16,8 @@ from keras_resattn.recipes.checks import check_lengths, check_model, check_resto
 from keras_resattn.recipes.loop import Loop, Progress
 from keras_resattn.recipes.named import get_recipe
 from keras_resattn.recipes.report import Report, best_on_validation, environment, plot_history
-from keras_resattn.recipes.run import STATISTICS, RunFolder
+from keras_resattn.recipes.run import ARCHITECTURE, REPORT, STATISTICS, WEIGHTS, RunFolder
 from keras_resattn.recipes.task import Feed, Task
-
-WEIGHTS = "model.weights.h5"
 
 
 def compile_and_fit(
@@ -57,7 +57,7 @@ def compile_and_fit(
             Pictures 0 to 255, integer labels.
         validation_data: Data measured after every epoch, or `None`.
         run_dir: Folder for `log.csv`, `checkpoint.npz`, `recipe.json`, `statistics.json` and, at the end,
-            `model.weights.h5`, `report.json` and (with matplotlib) `history.png`; `None` writes nothing.
+            `model.json`, `model.weights.h5`, `report.json` and (with matplotlib) `history.png`; `None` writes nothing.
         resume: Whether to go on with the run that `run_dir` holds.
         verbose: Keras' verbosity: 1 is a progress bar, 2 a line for each epoch, 0 nothing.
         statistics: `(mean, std)` to normalise by in place of the training set's own, of pictures 0 to 255, for weights
@@ -179,16 +179,24 @@ def _finish(model, folder, report):
     if not folder.writes:
         return
     folder.write_log(report.history)  # a kill may have come between the last checkpoint and its row
+    # Without the optimizer, whose variables a model saves with its own.
+    network = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     with atomic_write(folder.path / WEIGHTS) as path:
-        # Without the optimizer, whose variables a model saves with its own.
-        keras.Model(model.inputs, model.outputs).save_weights(path, overwrite=True)
-    folder.write_json("report.json", dataclasses.asdict(report))
+        network.save_weights(path, overwrite=True)
+    with contextlib.suppress(NotImplementedError, TypeError):  # a layer of the user's may be one that cannot be written
+        folder.write_json(ARCHITECTURE, json.loads(network.to_json()))
+    folder.write_json(REPORT, dataclasses.asdict(report))
     if importlib.util.find_spec("matplotlib"):
         with atomic_write(folder.path / "history.png") as path:
             plot_history(report.history).savefig(path, dpi=100)
 
 
-def _returns_logits(model):
+def returns_logits(model):
+    """Whether a classifier returns logits, not probabilities.
+
+    Raises:
+        ValueError: if its last layer does not tell.
+    """
     layer = model
     while isinstance(layer, keras.Model):
         layer = layer.layers[-1]
@@ -204,9 +212,9 @@ def _returns_logits(model):
 
 def _loss(model, mixes_labels):
     """The cross-entropy of probabilities or logits; that of gated log-probabilities is their authors'."""
-    returns_logits = _returns_logits(model)
-    if returns_logits and any(isinstance(layer, Rectify) for layer in engines.sublayers(model)):
+    logits = returns_logits(model)
+    if logits and any(isinstance(layer, Rectify) for layer in engines.sublayers(model)):
         return NegativeLogLikelihood()
     if mixes_labels:
-        return keras.losses.CategoricalCrossentropy(from_logits=returns_logits)
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=returns_logits)
+        return keras.losses.CategoricalCrossentropy(from_logits=logits)
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=logits)

@@ -12,6 +12,9 @@ from keras_resattn.files import atomic_write
 
 CHECKPOINT = "checkpoint.npz"
 STATISTICS = "statistics.json"
+ARCHITECTURE = "model.json"
+WEIGHTS = "model.weights.h5"
+REPORT = "report.json"
 
 
 class RunFolder:
@@ -111,6 +114,18 @@ class RunFolder:
                 f"Expected {path} to be a checkpoint; it cannot be read as one ({error}). "
                 "Delete the folder to begin anew."
             ) from error
+
+
+def read_report(run_dir):
+    """Returns the report of a finished run, as a dictionary.
+
+    Raises:
+        ValueError: if the folder holds none.
+    """
+    path = Path(run_dir) / REPORT
+    if not path.exists():
+        raise ValueError(f"Expected the folder of a finished run; {run_dir} has no {REPORT}. Let the run end first.")
+    return json.loads(path.read_text())
 
 
 def held_run(described, resume=True):

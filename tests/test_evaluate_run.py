@@ -1,0 +1,122 @@
+"""Measuring a run of one's own: any network that `compile_and_fit` trained, from what its folder holds."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import randomise
+from networks import base_of, narrow_warn, small_cnn
+from training import RECIPE, X, Y
+
+from keras_resattn import ResidualAttentionNet, compile_and_fit
+from keras_resattn.cli import main
+from keras_resattn.data import network_input
+from keras_resattn.evaluation import evaluate_run, load_run
+
+SHORT = RECIPE.replace(epochs=1, warmup_epochs=0.5)
+
+
+def naive():
+    """Stacked modules without residual learning, whose tensors are those of the network with it."""
+    rows = {"modules": (1, 0, 0), "widths": (4, 4, 4), "bottom_units": 1, "classifier_activation": None}
+    return ResidualAttentionNet(topology="cifar", weights=None, classes=3, learning="naive", **rows)
+
+
+NETWORKS = {
+    "probabilities": lambda: base_of(small_cnn(size=32), "dense_softmax"),
+    "logits": lambda: base_of(small_cnn(size=32), "dense_logits"),
+    "gated log-probabilities": lambda: narrow_warn(classes=3, classifier_activation=None),
+    "an ablation": naive,
+}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A function that trains a network for one epoch, into a folder."""
+
+    def train(model, **arguments):
+        randomise(model)
+        return compile_and_fit(model, SHORT, (X, Y), run_dir=tmp_path / "run", verbose=0, **arguments)
+
+    return train
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_a_run_is_measured_as_its_network_would_be(run, tmp_path, kind):
+    model = NETWORKS[kind]()
+    report = run(model)
+    found = evaluate_run(tmp_path / "run", (X, Y), batch_size=8)
+    outputs = model.predict(network_input(X, report.mean, report.std), verbose=0)
+    np.testing.assert_array_equal(found.predictions, outputs.argmax(1))
+    assert found.correct == (outputs.argmax(1) == Y).sum()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=kind != "probabilities")(Y, outputs)
+    assert found.loss == pytest.approx(float(loss), rel=1e-4)
+    assert (found.total, found.changed) == (20, None)
+
+
+def test_a_run_comes_back_as_a_model(run, tmp_path):
+    model = NETWORKS["an ablation"]()
+    report = run(model)
+    x = network_input(X, report.mean, report.std)
+    np.testing.assert_allclose(
+        load_run(tmp_path / "run").predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_the_command_line_measures_a_run(run, tmp_path, capsys):
+    run(NETWORKS["logits"]())
+    np.savez(tmp_path / "data.npz", x_test=X[:5], y_test=Y[:5])
+    assert main(["evaluate", "--run-dir", str(tmp_path / "run"), "--data", str(tmp_path / "data.npz")]) == 0
+    correct = evaluate_run(tmp_path / "run", (X[:5], Y[:5])).correct
+    assert f"run on {keras.backend.backend()}: {correct} of 5 correct" in capsys.readouterr().out
+
+
+def test_a_run_and_published_weights_are_not_measured_at_once(tmp_path):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--run-dir", "run", "--weights", "cifar10", "--data", "data.npz"])
+
+
+class Two:
+    """A number that no file holds."""
+
+    def __float__(self):
+        return 2.0
+
+
+class Double(keras.layers.Layer):
+    """A layer of the user's, which Keras does not know: it is not registered."""
+
+    def __init__(self, factor, **kwargs):
+        super().__init__(**kwargs)
+        self.factor = factor
+
+    def call(self, x):
+        return x * float(self.factor)
+
+
+@pytest.mark.parametrize(
+    ("factor", "message"),
+    [(2.0, r"layers that can be made again.*register_keras_serializable"), (Two(), "cannot be written")],
+    ids=["read", "written"],
+)
+def test_a_layer_that_cannot_be(run, tmp_path, factor, message):
+    inputs, features = small_cnn(size=32)
+    run(base_of((inputs, Double(factor)(features))))
+    assert (tmp_path / "run" / "report.json").exists(), "the run itself is whole"
+    with pytest.raises(ValueError, match=rf"{message}.*load_weights"):
+        evaluate_run(tmp_path / "run", (X, Y))
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [(X[:, :16], r"Expected pictures of shape \(32, 32, 3\)"), (X[..., :1], r"shape \(32, 32, 3\)")],
+    ids=["size", "channels"],
+)
+def test_pictures_have_to_fit_the_network(run, tmp_path, x, message):
+    run(NETWORKS["logits"]())
+    with pytest.raises(ValueError, match=message):
+        evaluate_run(tmp_path / "run", (x, Y))
+
+
+def test_a_run_that_has_not_ended_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"finished run; .* has no report\.json"):
+        evaluate_run(tmp_path, (X, Y))
