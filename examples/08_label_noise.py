@@ -21,7 +21,8 @@ import keras
 import numpy as np
 
 from keras_resattn import compile_and_fit
-from keras_resattn.data import load_npz, network_input
+from keras_resattn.data import load_npz
+from keras_resattn.evaluation import evaluate_run
 from keras_resattn.models import zoo
 from keras_resattn.recipes import get_recipe
 from keras_resattn.reproduce import get_table
@@ -50,12 +51,15 @@ def main():
     parser.add_argument(
         "--epochs", type=int, default=8, help="more than the 3 of the warm-up (paper: 205; default: %(default)s)"
     )
+    parser.add_argument(
+        "--batch-size", type=int, default=64, help="pictures in a step (paper: 64, the default); the rate goes with it"
+    )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the results instead")
     args = parser.parse_args()
     if args.plot:
         rows = read_rows(args.results)
-        if len({(row["pictures"], row["epochs"]) for row in rows}) != 1:
-            parser.error(f"expected {args.results} to hold results at one scale, of pictures and epochs")
+        if len({(row["pictures"], row["epochs"], row["batch_size"]) for row in rows}) != 1:
+            parser.error(f"expected {args.results} to hold results at one scale: pictures, epochs, batch size")
         return plot(rows, args.plot)
 
     arrays = load_npz(args.data)
@@ -66,12 +70,13 @@ def main():
         parser.error(f"expected --pictures up to {len(arrays['x_train'])}; received: {args.pictures}")
     for network in args.networks:  # whether all are known, before hours go into the first
         zoo.build(network, weights=None)
+    scale = {"pictures": args.pictures, "epochs": args.epochs, "batch_size": args.batch_size}
     for rate in args.rates:
-        get_recipe("cifar_one_cycle").replace(epochs=args.epochs, label_noise=rate)
+        recipe_of({"rate": rate, "seed": 0, **scale})
     for seed in args.seeds:
         for rate in args.rates:
             for network in args.networks:
-                key = {"network": network, "rate": rate, "seed": seed, "pictures": args.pictures, "epochs": args.epochs}
+                key = {"network": network, "rate": rate, "seed": seed, **scale}
                 if any(all(row[k] == str(v) for k, v in key.items()) for row in read_rows(args.results)):
                     print(f"{network}, {rate:.0%} wrong, seed {seed}: in {args.results} already")
                     continue
@@ -80,21 +85,28 @@ def main():
                 print(row, flush=True)
 
 
+def recipe_of(key):
+    """The one-cycle schedule of a row; the highest rate is that of its batch size, in proportion."""
+    cycle, size = get_recipe("cifar_one_cycle"), key["batch_size"]
+    rate = cycle.learning_rate * size / cycle.batch_size
+    changes = {"epochs": key["epochs"], "label_noise": key["rate"], "seed": key["seed"]}
+    return cycle.replace(batch_size=size, learning_rate=rate, **changes)
+
+
 def run(key, arrays, run_dir):
     """Trains one network and returns its row."""
-    recipe = get_recipe("cifar_one_cycle").replace(epochs=key["epochs"], label_noise=key["rate"], seed=key["seed"])
+    recipe = recipe_of(key)
     x, y = arrays["x_train"][: key["pictures"]], arrays["y_train"][: key["pictures"]]
     keras.utils.clear_session()
     keras.utils.set_random_seed(key["seed"])
     model = zoo.build(key["network"], weights=None, classes=int(y.max()) + 1, classifier_activation=None)
     folder = "-".join(map(str, key.values()))
     report = compile_and_fit(model, recipe, (x, y), run_dir=run_dir / folder, verbose=2)
-    test = network_input(arrays["x_test"], report.mean, report.std)
-    predictions = model.predict(test, batch_size=500, verbose=0).argmax(-1)
+    result = evaluate_run(run_dir / folder, (arrays["x_test"], arrays["y_test"]))
     return {
         **key,
-        "test_pictures": len(test),
-        "test_error": percent(np.mean(predictions != arrays["y_test"].reshape(-1))),
+        "test_pictures": result.total,
+        "test_error": percent(1 - result.accuracy),
         "train_error": percent(1 - report.metrics["accuracy"]),
         "seconds": round(report.seconds),
         "device": report.environment["device"],
