@@ -1,32 +1,16 @@
-"""What a user builds: names, sizes, outputs, ablations, files."""
+"""What a user builds: names, signatures, sizes, outputs, and networks in other models."""
 
 import inspect
-import json
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from helpers import (
-    assert_close,
-    channels_first,
-    copy_weights,
-    forward,
-    random_array,
-    randomise,
-    undrawn,
-    weights_by_path,
-)
+from helpers import assert_close, channels_first, copy_weights, forward, random_array, randomise, undrawn
 
 import keras_resattn
 from keras_resattn import CifarResidualAttention56, ResidualAttention56, ResidualAttentionNet
 from keras_resattn.models.variants import TOPOLOGIES, VARIANTS
-
-PACKAGE = Path(keras_resattn.__file__).parent
-
 
 # --- The graph and its names ---------------------------------------------------------------------
 
@@ -244,126 +228,3 @@ def test_two_networks_nested_in_one_model(narrow_network, images, tmp_path):
     assert_close(forward(both, images), expected)
     both.save(tmp_path / "both.keras")
     assert_close(forward(keras.saving.load_model(tmp_path / "both.keras"), images), expected)
-
-
-# --- Ablations -----------------------------------------------------------------------------------
-
-
-def module_outputs(model, images):
-    """Trunk, mask and their merge, of the first module."""
-    names = [f"stage1_attention1_{part}" for part in ("trunk2", "mask", "merge")]
-    return forward(keras.Model(model.input, [model.get_layer(name).output for name in names]), images)
-
-
-@pytest.mark.parametrize("arguments", [{}, {"learning": "residual"}])
-def test_residual_learning(narrow_network, images, arguments):
-    trunk, mask, merged = module_outputs(randomise(narrow_network(**arguments)), images)
-    assert_close(merged, (1 + mask) * trunk)
-
-
-def test_naive_learning(narrow_network, images):
-    trunk, mask, merged = module_outputs(randomise(narrow_network(learning="naive")), images)
-    assert_close(merged, mask * trunk)
-
-
-def test_mask_activations(narrow_network, images):
-    masks = {}
-    for activation in ("mixed", "channel", "spatial"):
-        model = randomise(narrow_network(mask_activation=activation))
-        masks[activation] = module_outputs(model, images)[1]
-    assert masks["mixed"].min() >= 0
-    assert masks["mixed"].max() <= 1
-    assert_close(np.linalg.norm(masks["channel"], axis=-1), np.ones((2, 32, 32)), 1e-3)  # epsilon in the root
-    logits = np.log(masks["spatial"] / (1 - masks["spatial"]))
-    assert_close(logits.std((1, 2)), np.ones((2, 16)), 1e-3)
-    np.testing.assert_allclose(logits.mean((1, 2)), 0, atol=1e-4)
-
-
-@pytest.mark.parametrize(("arguments", "count"), [({}, 3), ({"local_units": 1}, 1)])
-def test_local_mask(narrow_network, arguments, count):
-    mask = narrow_network(mask="local", **arguments).get_layer("stage1_attention1_mask")
-    units = {path.split("/")[1] for path in weights_by_path(mask) if "unit" in path}
-    assert units == {f"local_unit{i + 1}" for i in range(count)}
-
-
-def test_mask_depth_and_bottom_units(narrow_network):
-    mask = narrow_network(mask_depth=(2, 1, 1), bottom_units=3).get_layer("stage1_attention1_mask")
-    units = {path.split("/")[1] for path in weights_by_path(mask) if "unit" in path or "skip" in path}
-    assert units == {"down1_unit1", "bottom_unit1", "bottom_unit2", "bottom_unit3", "skip1", "up1_unit1"}
-
-
-# --- Precision and files -------------------------------------------------------------------------
-
-
-def test_classifier_computes_in_float32_under_a_mixed_policy(narrow_network, images, mixed_policy):
-    model = randomise(narrow_network())
-    half = mixed_policy.removeprefix("mixed_")
-    dtypes = {layer.name: layer.compute_dtype for layer in model.layers[1:]}
-    assert dtypes.pop("predictions") == "float32"
-    assert set(dtypes.values()) == {half}
-    assert {variable.dtype for variable in model.weights} == {"float32"}
-    predictions = model(images, training=False)
-    assert keras.backend.standardize_dtype(predictions.dtype) == "float32"
-    assert_close(keras.ops.convert_to_numpy(predictions).sum(-1), np.ones(2), 1e-6)
-
-
-@pytest.mark.parametrize("topology", TOPOLOGIES)
-def test_a_saved_network_needs_no_trust(narrow_network, topology, tmp_path):
-    model = randomise(narrow_network(topology, learning="naive", mask_activation="spatial"))
-    model.save(tmp_path / "network.keras")
-    restored = keras.saving.load_model(tmp_path / "network.keras", safe_mode=True)
-    x = random_array(2, 32, 32, 3)
-    np.testing.assert_array_equal(forward(restored, x), forward(model, x))
-
-
-def test_a_saved_network_of_post_activation_units(narrow_network, images, tmp_path):
-    rows = {"unit": "resnext", "widths": (32, 32, 32), "filters": (16, 16, 16), "mask_depth": (1, 1, 1)}
-    network = narrow_network(**rows, include_top=False)
-    randomise(network).save(tmp_path / "network.keras")
-    restored = keras.saving.load_model(tmp_path / "network.keras", safe_mode=True)
-    features = forward(network, images)
-    assert features.shape == (2, 8, 8, 16)
-    assert features.min() == 0  # after the last ReLU
-    np.testing.assert_array_equal(forward(restored, images), features)
-
-
-def test_a_saved_network_keeps_its_data_format_and_precision(narrow_network, tmp_path):
-    keras.config.set_image_data_format("channels_first")
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    model = randomise(narrow_network())
-    model.save(tmp_path / "network.keras")
-    expected = forward(model, random_array(2, 3, 32, 32))
-    keras.config.set_image_data_format("channels_last")
-    keras.config.set_dtype_policy("float32")
-    restored = keras.saving.load_model(tmp_path / "network.keras", safe_mode=True)
-    np.testing.assert_array_equal(forward(restored, random_array(2, 3, 32, 32)), expected)
-
-
-def test_configuration_holds_registered_layers_only(narrow_network):
-    classes = {
-        (layer["module"].split(".")[0], layer["registered_name"]) for layer in narrow_network().get_config()["layers"]
-    }
-    assert {name for module, name in classes if module == "keras_resattn"} == {
-        "keras_resattn>AttentionResidual",
-        "keras_resattn>PreActivationUnit",
-        "keras_resattn>SoftMask",
-    }
-    assert {module for module, _ in classes} == {"keras", "keras_resattn"}
-    assert "Lambda" not in json.dumps(narrow_network("imagenet").get_config(), default=str)
-
-
-# --- The package ---------------------------------------------------------------------------------
-
-
-def test_sources_use_public_keras_and_no_lambda_layer():
-    sources = {path: path.read_text() for path in PACKAGE.rglob("*.py")}
-    assert len(sources) > 10
-    found = [path for path, text in sources.items() if re.search(r"keras\.src|\bLambda\b|from keras import src", text)]
-    assert found == []
-
-
-def test_import_brings_no_other_backend():
-    code = "import sys, keras; before = set(sys.modules); import keras_resattn; print(*(set(sys.modules) - before))"
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    packages = {module.split(".")[0] for module in printed.split()}
-    assert packages.isdisjoint({"tensorflow", "jax", "torch", "matplotlib", "tensorflow_datasets"})

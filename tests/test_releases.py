@@ -1,0 +1,225 @@
+"""Releasing weights: what a tag holds, what is refused, aliases, and loading a tag or its folder."""
+
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from helpers import randomise, weights_by_path
+
+import keras_resattn
+from keras_resattn import checkpoints
+from keras_resattn.checkpoints import publish, registry
+
+CLASSES = ("circle", "square", "triangle")
+
+
+def release_arguments(root):
+    return {"classes": CLASSES, "data": root / "data.npz", "data_name": "shapes", "command": "none"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run of three classes, and a folder with its release by the package's own code."""
+    root = tmp_path_factory.mktemp("run")
+    model = randomise(keras_resattn.CifarResidualAttention56(weights=None, classes=3))
+    model.save_weights(root / "model.weights.h5")
+    (root / "log.csv").write_text("epoch,loss\n1,1.0\n")
+    report = {
+        "network": model.name,
+        "mean": [120.0, 110.0, 100.0],
+        "std": [60.0, 50.0, 40.0],
+        "training_pictures": 8,
+        "precision": "mixed_bfloat16",
+        "recipe": {"seed": 0},
+        "metrics": {"loss": 1.0},
+        "seconds": 1.0,
+        "environment": {
+            "processor": "test",
+            "device": "an accelerator",
+            "processors": 2,
+            "backend": keras.backend.backend(),
+            "versions": {keras.backend.backend(): "0", "keras": keras.__version__},
+            "revision": None,
+        },
+    }
+    (root / "report.json").write_text(json.dumps(report))
+    x = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype="uint8")
+    np.savez(root / "data.npz", x_test=x, y_test=np.arange(8) % 3)
+    (root / "weights").mkdir()
+    publish.release(root, root / "weights", tag="shapes_v1", aliases=["shapes", "default"], **release_arguments(root))
+    return root
+
+
+@pytest.fixture
+def release(run, tmp_path, monkeypatch):
+    """The only tag of a registry of its own: `CifarResidualAttention56/shapes_v1`."""
+    shutil.copytree(run / "weights", tmp_path / "weights")
+    monkeypatch.setattr(registry, "weights_folder", lambda: tmp_path / "weights")
+    registry.tags.cache_clear()
+    yield registry.tags()[0]
+    registry.tags.cache_clear()
+
+
+# --- What is released ----------------------------------------------------------------------------
+
+
+def test_a_release_holds_half_precision_and_loads_in_float32(release):
+    tensors = checkpoints.read_tensors(release.tensors)
+    assert {array.dtype for arrays in tensors.values() for array in arrays.values()} == {np.dtype("float16")}
+    model = keras_resattn.CifarResidualAttention56(classes=3)
+    assert {variable.dtype for variable in model.weights} == {"float32"}
+    kernel = keras.ops.convert_to_numpy(model.get_layer("predictions").kernel)
+    np.testing.assert_array_equal(kernel, tensors["predictions"]["0"].astype("float32"))
+
+
+def test_half_precision_refuses_what_it_cannot_hold(narrow_network, tmp_path):
+    model = narrow_network(classes=3)
+    model.get_layer("predictions").bias.assign([1e6, 0.0, 0.0])
+    model.save_weights(tmp_path / "large.weights.h5")
+    with pytest.raises(ValueError, match="range of float16"):
+        publish.half_precision(tmp_path / "large.weights.h5", tmp_path / "half.weights.h5")
+
+
+def test_a_release_is_complete_and_immutable(release, run):
+    assert sorted(path.name for path in release.folder.iterdir()) == [
+        "README.md", "attention.png", "config.json", "log.csv", "model.weights.h5", "predictions.npy",
+    ]  # fmt: skip
+    card = (release.folder / "README.md").read_text()
+    assert release.sha256 in card
+    assert "shapes_v1" in card
+    assert "on an accelerator (2 processors),\ncomputed in mixed_bfloat16" in card
+    assert "](attention.png)" in card
+    assert "1,028,563 trainable parameters" in card, "of three classes, not ten"
+    assert release.metrics["test_pictures"] == 8
+    with pytest.raises(ValueError, match="immutable"):
+        publish.release(run, release.folder.parent, tag="shapes_v1", aliases=[], **release_arguments(run))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tag": "a/b"}, "received: 'a/b'"),
+        ({"tag": "shapes"}, "no alias of CifarResidualAttention56; received: shapes"),
+        ({"steps": 7}, "stopped after step 7 of 8"),
+        ({"report": None}, r"has no report\.json. Let the run end first"),
+        ({"data": "y_test"}, r"Expected x_test and y_test in .*; received: y_test\."),
+    ],
+)
+def test_what_cannot_be_released_is_refused_before_anything_is_measured(release, run, tmp_path, change, message):
+    copy = shutil.copytree(run, tmp_path / "run")
+    report = json.loads((copy / "report.json").read_text())
+    report |= {"steps": change.get("steps", 8), "training_pictures": 16}
+    report["recipe"] = {"name": "some", "source": "", "epochs": 2, "batch_size": 4, "learning_rate": 0.1}
+    (copy / "report.json").write_text(json.dumps(report))
+    if "report" in change:
+        (copy / "report.json").unlink()
+    if "data" in change:
+        np.savez(copy / "data.npz", y_test=np.arange(3))
+    before = sorted(path.name for path in release.folder.parent.iterdir())
+    with pytest.raises(ValueError, match=message):
+        publish.release(
+            copy, release.folder.parent, tag=change.get("tag", "shapes_v2"), aliases=[], **release_arguments(copy)
+        )
+    assert sorted(path.name for path in release.folder.parent.iterdir()) == before
+
+
+def test_a_run_normalised_by_pixel_is_not_released(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    report = json.loads((copy / "report.json").read_text())
+    report["recipe"]["normalization"] = "pixel_mean"
+    (copy / "report.json").write_text(json.dumps(report))
+    with pytest.raises(ValueError, match=r"normalised by channel.*normalization='pixel_mean'"):
+        publish.release(copy, tmp_path, tag="shapes_v2", aliases=[], **release_arguments(copy))
+    assert not list(tmp_path.glob("*shapes_v2"))
+
+
+# --- Aliases -------------------------------------------------------------------------------------
+
+
+def test_an_alias_moves_to_a_better_run_and_the_old_tag_stays(release, run):
+    before = {path.name: path.read_bytes() for path in release.folder.iterdir()}
+    folder = release.folder.parent
+    publish.release(run, folder, tag="shapes_v2", aliases=["shapes", "default"], **release_arguments(run))
+    assert [tag.tag for tag in checkpoints.find("shapes")] == ["shapes_v2"]
+    assert [tag.tag for tag in checkpoints.find("default")] == ["shapes_v2"]
+    assert [tag.aliases for tag in checkpoints.find("shapes_v1")] == [()]
+    assert {path.name: path.read_bytes() for path in release.folder.iterdir()} == before
+
+
+def test_an_alias_is_not_the_name_of_a_tag(release, run):
+    for alias in ("shapes_v1", "shapes_v2"):
+        with pytest.raises(ValueError, match=f"no tags; received: {alias}"):
+            publish.release(run, release.folder.parent, tag="shapes_v2", aliases=[alias], **release_arguments(run))
+    assert not (release.folder.parent / "cifar_residual_attention56-shapes_v2").exists()
+
+
+def test_a_release_whose_aliases_cannot_be_moved_leaves_nothing(release, run, monkeypatch):
+    def full(*args):
+        raise OSError("No space left on device")
+
+    before = sorted(path.name for path in release.folder.parent.iterdir())
+    monkeypatch.setattr(registry, "move_aliases", full)
+    with pytest.raises(OSError, match="No space left"):
+        publish.release(run, release.folder.parent, tag="shapes_v2", aliases=["x"], **release_arguments(run))
+    assert sorted(path.name for path in release.folder.parent.iterdir()) == before
+
+
+def test_an_alias_of_a_tag_that_is_gone_says_so(release):
+    registry.move_aliases(release.folder.parent, release.network, "shapes_v3", ["shapes"])
+    with pytest.raises(ValueError, match=r"aliases\.json to name released tags; CifarResidualAttention56/shapes_v3 is"):
+        registry.tags()
+
+
+# --- Loading a release ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["default", "shapes", "shapes_v1", "CifarResidualAttention56/shapes_v1"])
+def test_a_tag_is_found_by_any_of_its_names(release, name):
+    source = checkpoints.resolve(
+        name, network=release.network, include_top=True, classes=3, classifier_activation=None, channels=3
+    )
+    assert source.tag == release
+
+
+def test_a_local_folder_is_a_release_too(release, tmp_path):
+    shutil.copytree(release.folder, tmp_path / "copy")
+    registry.tags.cache_clear()
+    model = keras_resattn.CifarResidualAttention56(classes=3, weights=tmp_path / "copy")
+    np.testing.assert_equal(weights_by_path(model), weights_by_path(keras_resattn.CifarResidualAttention56(classes=3)))
+    with pytest.raises(ValueError, match="holds weights of CifarResidualAttention56"):
+        keras_resattn.CifarResidualAttention92(classes=3, weights=tmp_path / "copy")
+
+
+def test_other_classes_with_top_name_the_two_lines_that_do_it(release):
+    with pytest.raises(ValueError, match=r"include_top=False, pooling='avg'(?s:.*)Dense\(5"):
+        keras_resattn.CifarResidualAttention56(weights="shapes", classes=5)
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_a_tag_refuses_other_channels_before_building(release, channels):
+    with pytest.raises(ValueError, match=f"received: {channels}"):
+        keras_resattn.CifarResidualAttention56(weights="shapes", classes=3, input_shape=(32, 32, channels))
+
+
+def test_ablations_have_no_published_weights(release):
+    with pytest.raises(ValueError, match="no row of the variants table"):
+        keras_resattn.ResidualAttentionNet(variant="CifarResidualAttention56", learning="naive")
+
+
+def damage(path):
+    """Flips one bit of the last byte."""
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_damaged_file_is_refused_and_verify_names_it(release):
+    assert checkpoints.verify() == [(release, "ok")]
+    damage(release.tensors)
+    assert checkpoints.verify() == [(release, "damaged")]
+    with pytest.raises(ValueError, match="SHA-256"):
+        keras_resattn.CifarResidualAttention56(classes=3)
+    release.tensors.unlink()
+    assert checkpoints.verify() == [(release, "not bundled")]
