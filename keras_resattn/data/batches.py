@@ -107,6 +107,10 @@ class TrainingBatches(keras.utils.PyDataset):
             self.error = error
             raise
 
+    def batch(self, global_step):
+        """Returns the batch of a step, counted from the beginning of the run, whatever is being read meanwhile."""
+        return self._batch(global_step)
+
     def rows(self, global_step):
         """Returns which pictures of the source make up a step, `(batch,)`, all ranks' of them; `None` for a stream.
 

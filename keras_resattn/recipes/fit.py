@@ -12,6 +12,7 @@ from keras_resattn.files import atomic_write
 from keras_resattn.layers import Rectify
 from keras_resattn.losses import NegativeLogLikelihood
 from keras_resattn.recipes import engines
+from keras_resattn.recipes.averages import AveragedWeights, BatchStatistics
 from keras_resattn.recipes.checks import check_lengths, check_model, check_restored
 from keras_resattn.recipes.loop import Loop, Progress
 from keras_resattn.recipes.named import get_recipe
@@ -40,8 +41,8 @@ def compile_and_fit(
     """Trains `model` by `recipe`.
 
     Pictures are normalised as the recipe says, by the training set's statistics, which the report holds. With
-    `ema`, validation and the final weights are those of the moving average; batch normalisation's statistics are
-    moving averages already.
+    `ema`, validation and the final weights are those of the moving average, and batch normalisation's statistics are
+    measured anew with them, on some ten thousand training pictures.
 
     A run with a `run_dir` may be killed at any moment. The same call goes on from its last checkpoint, with the data
     in the order that it would have had, and ends with the same weights: bit for bit where the backend's arithmetic is
@@ -112,12 +113,15 @@ def compile_and_fit(
     }
     feed.model.compile(**compiled)
     feed.model.optimizer.build(feed.model.trainable_variables)
+    statistics = BatchStatistics(feed, engine)
     if loop.done < loop.steps:
         with engine.around(feed.model):
-            _fit(task, feed, loop, verbose, callbacks)
+            _fit(task, feed, loop, statistics, verbose, callbacks)
     else:  # what `fit` ends with, where weights are averaged
         loop.assign(feed.model, metrics=False)
         feed.model.optimizer.finalize_variable_values(feed.model.trainable_variables)
+    if recipe.ema is not None:
+        statistics.measure(max(loop.done // per_epoch, 1) - 1)
     if feed.model is not model:
         model.compile(**compiled)
     report = _report(task, loop)
@@ -126,7 +130,7 @@ def compile_and_fit(
     return report
 
 
-def _fit(task, feed, loop, verbose, callbacks):
+def _fit(task, feed, loop, statistics, verbose, callbacks):
     model, batches, engine = feed.model, feed.batches, task.engine
     verbose = verbose if engine.rank == 0 else 0
     first_epoch, in_epoch = divmod(loop.done, loop.steps_per_epoch)
@@ -134,7 +138,7 @@ def _fit(task, feed, loop, verbose, callbacks):
     if in_epoch or engine.metrics_first:  # metrics go on in their middle, and Keras makes them with the first batch
         model.test_on_batch(*batches[in_epoch])
         model.reset_metrics()
-    averages = [keras.callbacks.SwapEMAWeights()] if task.recipe.ema is not None else []
+    averages = [AveragedWeights(statistics)] if task.recipe.ema is not None else []
     progress = [Progress(loop)] if verbose else []
     try:
         with loop.around(model):
