@@ -14,7 +14,7 @@ from keras_resattn.models.zoo import NETWORKS
 from keras_resattn.recipes import get_recipe
 from keras_resattn.recipes.command import change_recipe
 
-NAME = "CifarResidualAttention56/cifar10_v1"
+NAME = "CifarResidualAttention56/cifar10_v2"
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_list_names_networks_and_tags(capsys):
     assert "1,030,362" in out
     for name, network in NETWORKS.items():  # whole, in the 80 columns of a terminal
         assert re.search(rf" {name} .* {network.parameters:,} .* {network.macs / 1e9:.3f} ", out)
-    assert "cifar10_v1" in out
+    assert "cifar10_v2" in out
     assert "never released" in out
 
 

@@ -52,14 +52,14 @@ def test_other_shapes_are_refused(shape):
         preprocess_input(np.zeros(shape))
 
 
-@pytest.mark.parametrize("weights", ["cifar10", "cifar10_v1", "CifarResidualAttention56/cifar10_v1"])
+@pytest.mark.parametrize("weights", ["cifar10", "cifar10_v2", "CifarResidualAttention56/cifar10_v2"])
 def test_a_tag_goes_by_any_of_its_names(weights):
     np.testing.assert_array_equal(preprocess_input(PICTURES, weights), preprocess_input(PICTURES))
 
 
 def test_unknown_weights_list_what_there_is():
     for call in (preprocess_input, lambda x, weights: decode_predictions(np.zeros((1, 10)), weights=weights)):
-        with pytest.raises(ValueError, match=r"cifar10_v1.*received: weights='imagenet'"):
+        with pytest.raises(ValueError, match=r"cifar10_v2.*received: weights='imagenet'"):
             call(PICTURES, weights="imagenet")
 
 

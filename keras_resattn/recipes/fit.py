@@ -113,14 +113,14 @@ def compile_and_fit(
     }
     feed.model.compile(**compiled)
     feed.model.optimizer.build(feed.model.trainable_variables)
-    statistics = BatchStatistics(feed, engine)
+    statistics = None if recipe.ema is None else BatchStatistics(feed, engine)
     if loop.done < loop.steps:
         with engine.around(feed.model):
             _fit(task, feed, loop, statistics, verbose, callbacks)
     else:  # what `fit` ends with, where weights are averaged
         loop.assign(feed.model, metrics=False)
         feed.model.optimizer.finalize_variable_values(feed.model.trainable_variables)
-    if recipe.ema is not None:
+    if statistics is not None:
         statistics.measure(max(loop.done // per_epoch, 1) - 1)
     if feed.model is not model:
         model.compile(**compiled)
@@ -138,7 +138,7 @@ def _fit(task, feed, loop, statistics, verbose, callbacks):
     if in_epoch or engine.metrics_first:  # metrics go on in their middle, and Keras makes them with the first batch
         model.test_on_batch(*batches[in_epoch])
         model.reset_metrics()
-    averages = [AveragedWeights(statistics)] if task.recipe.ema is not None else []
+    averages = [] if statistics is None else [AveragedWeights(statistics)]
     progress = [Progress(loop)] if verbose else []
     try:
         with loop.around(model):
