@@ -40,7 +40,7 @@ def compile_and_fit(
 ):
     """Trains `model` by `recipe`.
 
-    Pictures are normalised as the recipe says, by the training set's statistics, which the report holds. With
+    Pictures are batch_statistics as the recipe says, by the training set's statistics, which the report holds. With
     `ema`, validation and the final weights are those of the moving average, and batch normalisation's statistics are
     measured anew with them, on some ten thousand training pictures.
 
@@ -64,7 +64,7 @@ def compile_and_fit(
         statistics: `(mean, std)` to normalise by in place of the training set's own, of pictures 0 to 255, for weights
             that were trained with them.
         data_dir: Where TensorFlow Datasets lie, for data by name.
-        device_data: Whether all pictures lie on the device as uint8, and are cropped, flipped, normalised and mixed
+        device_data: Whether all pictures lie on the device as uint8, and are cropped, flipped, batch_statistics and mixed
             there in the compiled step: for accelerators, and data that fit their memory. Not for streams, `augment` and
             Inception's crops.
         checkpoint_steps: Steps between checkpoints inside an epoch; `None`: one every five minutes.
@@ -113,15 +113,15 @@ def compile_and_fit(
     }
     feed.model.compile(**compiled)
     feed.model.optimizer.build(feed.model.trainable_variables)
-    statistics = None if recipe.ema is None else BatchStatistics(feed, engine)
+    batch_statistics = None if recipe.ema is None else BatchStatistics(feed, engine)
     if loop.done < loop.steps:
         with engine.around(feed.model):
-            _fit(task, feed, loop, statistics, verbose, callbacks)
+            _fit(task, feed, loop, batch_statistics, verbose, callbacks)
     else:  # what `fit` ends with, where weights are averaged
         loop.assign(feed.model, metrics=False)
         feed.model.optimizer.finalize_variable_values(feed.model.trainable_variables)
-    if statistics is not None:
-        statistics.measure(max(loop.done // per_epoch, 1) - 1)
+    if batch_statistics is not None:
+        batch_statistics.measure(max(loop.done // per_epoch, 1) - 1)
     if feed.model is not model:
         model.compile(**compiled)
     report = _report(task, loop)
@@ -130,7 +130,7 @@ def compile_and_fit(
     return report
 
 
-def _fit(task, feed, loop, statistics, verbose, callbacks):
+def _fit(task, feed, loop, batch_statistics, verbose, callbacks):
     model, batches, engine = feed.model, feed.batches, task.engine
     verbose = verbose if engine.rank == 0 else 0
     first_epoch, in_epoch = divmod(loop.done, loop.steps_per_epoch)
@@ -138,7 +138,7 @@ def _fit(task, feed, loop, statistics, verbose, callbacks):
     if in_epoch or engine.metrics_first:  # metrics go on in their middle, and Keras makes them with the first batch
         model.test_on_batch(*batches[in_epoch])
         model.reset_metrics()
-    averages = [] if statistics is None else [AveragedWeights(statistics)]
+    averages = [] if batch_statistics is None else [AveragedWeights(batch_statistics)]
     progress = [Progress(loop)] if verbose else []
     try:
         with loop.around(model):
