@@ -40,7 +40,7 @@ def compile_and_fit(
 ):
     """Trains `model` by `recipe`.
 
-    Pictures are batch_statistics as the recipe says, by the training set's statistics, which the report holds. With
+    Pictures are normalised as the recipe says, by the training set's statistics, which the report holds. With
     `ema`, validation and the final weights are those of the moving average, and batch normalisation's statistics are
     measured anew with them, on some ten thousand training pictures.
 
@@ -64,7 +64,7 @@ def compile_and_fit(
         statistics: `(mean, std)` to normalise by in place of the training set's own, of pictures 0 to 255, for weights
             that were trained with them.
         data_dir: Where TensorFlow Datasets lie, for data by name.
-        device_data: Whether all pictures lie on the device as uint8, and are cropped, flipped, batch_statistics and mixed
+        device_data: Whether all pictures lie on the device as uint8, and are cropped, flipped, normalised and mixed
             there in the compiled step: for accelerators, and data that fit their memory. Not for streams, `augment` and
             Inception's crops.
         checkpoint_steps: Steps between checkpoints inside an epoch; `None`: one every five minutes.
