@@ -73,6 +73,7 @@ def _parser():
         command("train", train.train, "train a network from random weights by a recipe, or go on with a run")
     )
     reproduce.add_arguments(command("reproduce", reproduce.reproduce, "run rows of the papers' tables"))
+    evaluate.add_argument("--data-dir", type=Path, help="where TensorFlow Datasets lie, for data by name")
     measured = evaluate.add_mutually_exclusive_group()
     measured.add_argument("--run-dir", type=Path, help="folder of a finished run, as `train` leaves it")
     for sub in (predict, attend, measured):
@@ -171,6 +172,11 @@ def _evaluate(arguments):
         raise ValueError(f"Expected --batch-size to be 1 or more; received: {arguments.batch_size}.")
     if arguments.run_dir is not None:
         return _evaluate_run(arguments)
+    if arguments.data_dir is not None or not Path(arguments.data).is_file():
+        raise ValueError(
+            "Expected --data to be an .npz file for published weights (names and --data-dir go with --run-dir); "
+            f"received: {arguments.data}."
+        )
     tag = _tag(arguments.weights)
     arrays = load_npz(arguments.data)
     if "x_test" not in arrays or "y_test" not in arrays:
@@ -188,7 +194,7 @@ def _evaluate(arguments):
 
 
 def _evaluate_run(arguments):
-    result = evaluation.evaluate_run(arguments.run_dir, arguments.data, arguments.batch_size)
+    result = evaluation.evaluate_run(arguments.run_dir, arguments.data, arguments.batch_size, arguments.data_dir)
     _print_counts(arguments.run_dir, result)
 
 

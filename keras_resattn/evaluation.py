@@ -11,6 +11,7 @@ import numpy as np
 from keras_resattn.data import check_pictures, network_input, open_source
 from keras_resattn.data.arrays import normalize
 from keras_resattn.data.ordered import OrderedBatches
+from keras_resattn.layers.composite import check_count
 from keras_resattn.models import zoo
 from keras_resattn.recipes import Recipe
 from keras_resattn.recipes.checks import check_fits
@@ -73,25 +74,34 @@ def evaluate(tag, x, y, batch_size=256, verbose=0):
     return _evaluation(logits, y, functools.partial(_changed, tag, y))
 
 
-def evaluate_run(run_dir, data, batch_size=256):
+def evaluate_run(run_dir, data, batch_size=256, data_dir=None):
     """Classifies labelled pictures with the network that `compile_and_fit` left in a folder, of any kind.
 
     Pictures are normalised by the statistics that the run was trained with.
 
     Args:
-        run_dir: Folder of a finished run.
+        run_dir: Folder of a finished run; of `fine_tune` it is the folder `fine_tune` in its own.
         data: What `keras_resattn.data.open_source` takes; of an `.npz` file, a folder or a name its test pictures.
+            They have to be of the network's size.
         batch_size: Pictures in a step; a stream has its own.
+        data_dir: Where TensorFlow Datasets lie, for data by name.
 
     Returns:
         An `Evaluation`.
 
     Raises:
-        ValueError: if the folder holds no finished run, the network has layers that cannot be read from a file, or the
-            pictures or labels do not fit it.
+        ValueError: if the folder holds no finished run, or one of another image data format, the network has layers
+            that cannot be read from a file, or the pictures or labels do not fit it.
     """
-    report, model = read_report(run_dir), load_run(run_dir)
-    source = open_source(data, split="test")
+    batch_size = check_count("batch_size", batch_size)
+    report = read_report(run_dir)
+    trained, now = report.get("data_format", "channels_last"), keras.config.image_data_format()
+    if trained != now:
+        raise ValueError(
+            f"Expected keras.config.set_image_data_format({trained!r}), as when {run_dir} was trained; it is {now!r}."
+        )
+    source = open_source(data, split="test", data_dir=data_dir)
+    model = load_run(run_dir)
     size = check_fits(model, source, Recipe.from_json(json.dumps(report["recipe"])))
     prepare = functools.partial(normalize, mean=report["mean"], std=report["std"])
     batches = OrderedBatches(source, batch_size, prepare, size=size)

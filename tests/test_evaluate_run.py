@@ -117,6 +117,24 @@ def test_pictures_have_to_fit_the_network(run, tmp_path, x, message):
         evaluate_run(tmp_path / "run", (x, Y))
 
 
+def test_a_run_of_the_other_data_format_is_refused(run, tmp_path):
+    run(NETWORKS["logits"]())
+    keras.config.set_image_data_format("channels_first")
+    with pytest.raises(ValueError, match=r"set_image_data_format\('channels_last'\)"):
+        evaluate_run(tmp_path / "run", (X, Y))
+
+
+def test_batch_sizes_are_checked(tmp_path):
+    with pytest.raises(ValueError, match="batch_size=0"):
+        evaluate_run(tmp_path, (X, Y), batch_size=0)
+
+
+def test_a_folder_of_several_runs_names_them(run, tmp_path):
+    run(NETWORKS["logits"]())
+    with pytest.raises(ValueError, match=r"no report\.json\. It holds finished runs: run\."):
+        evaluate_run(tmp_path, (X, Y))
+
+
 def test_a_run_that_has_not_ended_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"finished run; .* has no report\.json"):
         evaluate_run(tmp_path, (X, Y))

@@ -54,52 +54,6 @@ def test_the_average_of_the_weights_is_validated_and_left():
         np.testing.assert_allclose(keras.ops.convert_to_numpy(variable), a, atol=1e-6)
 
 
-def normalised():
-    """A network of a convolution whose statistics depend on its weights, and dropout, which draws."""
-    inputs = keras.Input((32, 32, 3))
-    x = keras.layers.Conv2D(4, 5, strides=4, use_bias=False, name="conv")(inputs)
-    x = keras.layers.BatchNormalization(momentum=0.99, name="bn")(x)
-    x = keras.layers.Dropout(0.5, seed=0)(keras.layers.GlobalAveragePooling2D()(x))
-    return keras.Model(inputs, keras.layers.Dense(3)(x))
-
-
-@pytest.mark.parametrize("device_data", [False, True])
-def test_averaged_weights_come_with_statistics_of_their_own(device_data):
-    """The mean over batches of means and variances, of what the averaged kernel makes of the last epoch's pictures."""
-    model, recipe = normalised(), RECIPE.replace(ema=0.9, flip=False, pad=0)
-    report = compile_and_fit(model, recipe, (X, Y), verbose=0, device_data=device_data)
-    convolve = keras.Model(model.inputs, model.get_layer("conv").output)
-    order = np.random.default_rng((recipe.seed, 2)).permutation(len(X))
-    moments = []
-    for rows in (order[:8], order[8:16]):
-        y = convolve.predict(network_input(X[rows], report.mean, report.std), verbose=0)
-        moments.append([y.mean((0, 1, 2)), y.var((0, 1, 2))])
-    layer = model.get_layer("bn")
-    found = [keras.ops.convert_to_numpy(v) for v in (layer.moving_mean, layer.moving_variance)]
-    np.testing.assert_allclose(found, np.mean(moments, axis=0), rtol=1e-3, atol=1e-4)
-    assert layer.momentum == 0.99
-
-
-def test_validating_averaged_weights_leaves_the_training_as_it_was():
-    recipe = RECIPE.replace(ema=0.9)
-    alone, validated = normalised(), normalised()
-    validated.set_weights(alone.get_weights())
-    compile_and_fit(alone, recipe, (X, Y), verbose=0)
-    compile_and_fit(validated, recipe, (X, Y), validation_data=(X, Y), verbose=0)
-    for one, other in zip(alone.get_weights(), validated.get_weights(), strict=True):
-        # On TensorFlow Keras swaps weights and averages by adding and subtracting, which rounds.
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
-
-
-def test_frozen_normalisations_keep_their_statistics():
-    model = normalised()
-    model.get_layer("bn").trainable = False
-    compile_and_fit(model, RECIPE.replace(ema=0.9), (X, Y), verbose=0)
-    layer = model.get_layer("bn")
-    np.testing.assert_array_equal(keras.ops.convert_to_numpy(layer.moving_mean), np.zeros(4))
-    np.testing.assert_array_equal(keras.ops.convert_to_numpy(layer.moving_variance), np.ones(4))
-
-
 @pytest.mark.parametrize("activation", [None, "softmax"])
 def test_smoothed_labels_give_the_cross_entropy_of_shares(activation):
     recipe = RECIPE.replace(epochs=1, warmup_epochs=0, label_smoothing=0.3, learning_rate=1e-9, batch_size=20)

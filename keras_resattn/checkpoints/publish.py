@@ -51,7 +51,7 @@ metrics: [accuracy]
 | float32 tensors, as trained | {accuracy_float32:.2%} | {correct_float32:,} |
 | half-precision tensors, as released (computed in float32) | **{accuracy:.2%}** | {correct:,} |
 
-The test pictures were used once, after the last epoch; no epoch and no hyperparameter was chosen on them.
+{tested}
 
 ```python
 from keras_resattn import {builder}
@@ -92,6 +92,7 @@ KINDS = {
 }
 
 NOTES = "the last one is what is released."
+TESTED = "The test pictures were used once, after the last epoch; no epoch and no hyperparameter was chosen on them."
 
 SEEN = f"""![The first test pictures and where the network looks]({ATTENTION})
 
@@ -99,7 +100,7 @@ The first {SHOWN} test pictures, with their classes, and the network's masks (`k
 """
 
 
-def release(run_dir, destination, *, tag, aliases, classes, data, data_name, command, notes=NOTES):
+def release(run_dir, destination, *, tag, aliases, classes, data, data_name, command, notes=NOTES, tested=TESTED):
     """Writes `destination/<network>-<tag>`, complete or not at all, and moves its aliases.
 
     A kill in the very end may leave the tag without them; `registry.move_aliases` moves them then.
@@ -114,6 +115,7 @@ def release(run_dir, destination, *, tag, aliases, classes, data, data_name, com
         data_name: What the card calls the data set.
         command: The command that trained it.
         notes: A sentence for the card, about the log.
+        tested: Another one, about how the test pictures were used, where it was not here alone.
 
     Returns:
         The `Tag` that was written.
@@ -192,7 +194,7 @@ def release(run_dir, destination, *, tag, aliases, classes, data, data_name, com
         shutil.copy(run_dir / "log.csv", partial / "log.csv")
         model = evaluation.build(Tag.read(partial))
         seen = SEEN if _draw_attention(partial, model, x[:SHOWN], y[:SHOWN]) else ""
-        (partial / "README.md").write_text(_card(record, model, notes, seen), encoding="utf-8")
+        (partial / "README.md").write_text(_card(record, model, notes, tested, seen), encoding="utf-8")
         partial.rename(folder)
     try:
         registry.move_aliases(destination, network, tag, aliases)
@@ -265,7 +267,7 @@ def _counts(network, model):
     return parameters, row.macs if parameters == row.parameters else count_macs(model)
 
 
-def _card(record, model, notes, attention):
+def _card(record, model, notes, tested, attention):
     training, metrics, row = record["training"], record["metrics"], zoo.NETWORKS[record["network"]]
     parameters, macs = _counts(record["network"], model)
     environment = training["environment"]
@@ -305,6 +307,7 @@ def _card(record, model, notes, attention):
         seed=training["recipe"]["seed"],
         revision=environment["revision"],
         notes=notes,
+        tested=tested,
         attention=attention,
         sha256=record["sha256"],
     )
@@ -321,6 +324,7 @@ def main():
     parser.add_argument("--data-name", required=True)
     parser.add_argument("--command", required=True, help="the command that trained it")
     parser.add_argument("--notes", default=NOTES, help="a sentence for the card, about the log")
+    parser.add_argument("--tested", default=TESTED, help="how the test pictures were used, where it was not here alone")
     arguments = vars(parser.parse_args())
     tag = release(arguments.pop("run_dir"), arguments.pop("destination"), aliases=arguments.pop("alias"), **arguments)
     print(f"{tag.id}: {tag.metrics}")

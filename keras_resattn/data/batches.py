@@ -79,7 +79,7 @@ class TrainingBatches(keras.utils.PyDataset):
         """Sets what depends on the kind of source: epochs' length, how many pictures a plan is for, which are ours."""
         recipe, source = self.recipe, self.source
         self._own, self._planned = _part(shard, recipe.batch_size), recipe.batch_size
-        self._stream, self._part_of_seed = None, ()
+        self._stream, self._apart, self._part_of_seed = None, None, ()
         if not isinstance(source, Stream):
             self.steps_per_epoch = len(source) // recipe.batch_size
             if not self.steps_per_epoch:
@@ -92,7 +92,7 @@ class TrainingBatches(keras.utils.PyDataset):
         stream = source.prepared(
             recipe.batch_size, size=self.size, crop=recipe.crop, seed=recipe.seed, shard=(rank, world)
         )
-        self._stream = Passes(stream)
+        self._stream, self._apart = Passes(stream), Passes(stream)
         self.steps_per_epoch = stream.steps(self._planned)
 
     def __len__(self):
@@ -109,7 +109,7 @@ class TrainingBatches(keras.utils.PyDataset):
 
     def batch(self, global_step):
         """Returns the batch of a step, counted from the beginning of the run, whatever is being read meanwhile."""
-        return self._batch(global_step)
+        return self._batch(global_step, self._apart)
 
     def rows(self, global_step):
         """Returns which pictures of the source make up a step, `(batch,)`, all ranks' of them; `None` for a stream.
@@ -136,12 +136,12 @@ class TrainingBatches(keras.utils.PyDataset):
             return y.astype("int32")  # JAX warns of 64 bits
         return mixed_labels(smoothed(y, self.classes, self.recipe.label_smoothing), plan)
 
-    def _batch(self, global_step):
+    def _batch(self, global_step, passes=None):
         plan = self.plan(global_step)
         needed, own, partners = self._needed(plan)
         part = plan.take(needed)
         if self._stream:
-            x, y = self._stream.batch(*divmod(global_step, self.steps_per_epoch))
+            x, y = (passes or self._stream).batch(*divmod(global_step, self.steps_per_epoch))
             x = x[needed]
         else:
             rows = self.rows(global_step)

@@ -162,7 +162,7 @@ class PlanBatches(TrainingBatches):
             workers=0,  # a plan is drawn faster than a thread is asked for it
         )
 
-    def _batch(self, global_step):
+    def _batch(self, global_step, passes=None):
         rows, plan = self.rows(global_step), self.plan(global_step)
         return plan_inputs(recipe=self.recipe, rows=rows, plan=plan), self._labels(self.source.labels[rows], plan)
 

@@ -36,7 +36,11 @@ class AveragedWeights(keras.callbacks.SwapEMAWeights):
     def on_test_begin(self, logs=None):
         super().on_test_begin(logs)
         self._trained = self.statistics.read()
-        self.statistics.measure(self._epoch)
+        try:
+            self.statistics.measure(self._epoch)
+        except BaseException:  # Keras would leave the average in the model
+            self.on_test_end()
+            raise
 
     def on_test_end(self, logs=None):
         self.statistics.write(self._trained)
@@ -49,20 +53,22 @@ class BatchStatistics:
     Args:
         feed: The `Feed` of the run. Layers that are not trainable keep their statistics, as in training.
         engine: The `Engine` that trains it.
+        jit_compile: As in `keras.Model.compile`.
     """
 
-    def __init__(self, feed, engine):
+    def __init__(self, feed, engine, jit_compile="auto"):
         model, self._batches, self._engine = feed.model, feed.batches, engine
-        self._layers = [
-            layer
+        normalisations = {
+            id(layer): layer
             for layer in sublayers(model)
             if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
-        ]
+        }
+        self._layers = list(normalisations.values())
         self._variables = [variable for layer in self._layers for variable in layer.non_trainable_variables]
-        left_out = {id(variable) for variable in feed.left_out}
-        # A forward pass changes the seeds of dropout, too.
-        self._changing = [variable for variable in model.non_trainable_variables if id(variable) not in left_out]
-        self._forward = Training(model)
+        weights = {id(variable) for variable in model.weights}
+        seeds = [variable for variable in model.non_trainable_variables if id(variable) not in weights]
+        self._changing = [*self._variables, *seeds]  # by a forward pass
+        self._forward = Training(model, jit_compile)
 
     def read(self):
         """Returns the values of all that a measurement changes."""
@@ -77,40 +83,61 @@ class BatchStatistics:
         """Sets the statistics to their mean over the first batches of an epoch, some ten thousand pictures of it."""
         if not self._layers:
             return
-        batches = self._batches
-        count = min(math.ceil(PICTURES / batches.recipe.batch_size), batches.steps_per_epoch)
-        before, sums = self.read(), 0
-        with self._last_batch_alone():
-            for step in range(count):
-                x, _ = batches.batch(epoch * batches.steps_per_epoch + step)
-                self._forward.test_on_batch(x)
-                sums = sums + _joined(self._variables)
-        self.write(before)
-        means = np.mean(self._engine.gather(sums / count), axis=0)
+        before = self.read()
+        try:
+            with self._momentum(0.5):
+                means = self._means(epoch, before)
+        finally:
+            self.write(before)
         sizes = [math.prod(variable.shape) for variable in self._variables]
         for variable, mean in zip(self._variables, np.split(means, np.cumsum(sizes)[:-1]), strict=True):
             variable.assign(mean.reshape(variable.shape).astype(variable.dtype))
 
+    def _means(self, epoch, before):
+        """The mean of each value over batches: what each of them adds to the moving average, scaled up."""
+        batches, last, sums = self._batches, _joined(self._variables), 0
+        count = min(math.ceil(PICTURES / batches.recipe.batch_size), batches.steps_per_epoch)
+        kept = None
+        for step in range(count):
+            x, _ = batches.batch(epoch * batches.steps_per_epoch + step)
+            kept = self._kept(x, before) if kept is None else kept
+            self._forward.test_on_batch(x)
+            now = _joined(self._variables)
+            sums = sums + (now - kept * last) / (1 - kept)
+            last = now
+        return np.mean(self._engine.gather(sums / count), axis=0)
+
+    def _kept(self, x, before):
+        """The share of the values before that a pass leaves in a moving average: less where it calls a layer twice."""
+        after = []
+        for shift in (0, 1):
+            self.write(before)
+            for variable in self._variables:
+                variable.assign(variable + shift)
+            self._forward.test_on_batch(x)
+            after.append(_joined(self._variables))
+        self.write(before)
+        return 0.5 ** np.maximum(np.round(-np.log2(np.maximum(after[1] - after[0], 2.0**-20))), 1)
+
     @contextlib.contextmanager
-    def _last_batch_alone(self):
-        """Lets the statistics be those of the last batch, and no moving average."""
+    def _momentum(self, momentum):
         momenta = [layer.momentum for layer in self._layers]
         for layer in self._layers:
-            layer.momentum = 0.0
+            layer.momentum = momentum
         try:
             yield
         finally:
-            for layer, momentum in zip(self._layers, momenta, strict=True):
-                layer.momentum = momentum
+            for layer, before in zip(self._layers, momenta, strict=True):
+                layer.momentum = before
 
 
 class Training(keras.Model):
     """A model that is tested as it trains: on the statistics of batches, and with dropout."""
 
-    def __init__(self, model):
+    def __init__(self, model, jit_compile):
         super().__init__()
         self.model = model
-        self.compile()
+        self.compile(jit_compile=jit_compile)
 
     def call(self, x):
         return self.model(x, training=True)

@@ -113,15 +113,15 @@ def compile_and_fit(
     }
     feed.model.compile(**compiled)
     feed.model.optimizer.build(feed.model.trainable_variables)
-    batch_statistics = None if recipe.ema is None else BatchStatistics(feed, engine)
-    if loop.done < loop.steps:
-        with engine.around(feed.model):
+    batch_statistics = None if recipe.ema is None else BatchStatistics(feed, engine, jit_compile)
+    with engine.around(feed.model):
+        if loop.done < loop.steps:
             _fit(task, feed, loop, batch_statistics, verbose, callbacks)
-    else:  # what `fit` ends with, where weights are averaged
-        loop.assign(feed.model, metrics=False)
-        feed.model.optimizer.finalize_variable_values(feed.model.trainable_variables)
-    if batch_statistics is not None:
-        batch_statistics.measure(max(loop.done // per_epoch, 1) - 1)
+        else:  # what `fit` ends with, where weights are averaged
+            loop.assign(feed.model, metrics=False)
+            feed.model.optimizer.finalize_variable_values(feed.model.trainable_variables)
+        if batch_statistics is not None:
+            batch_statistics.measure(max(loop.done - 1, 0) // per_epoch)
     if feed.model is not model:
         model.compile(**compiled)
     report = _report(task, loop)
@@ -176,6 +176,7 @@ def _report(task, loop):
         precision=task.model.dtype_policy.name,
         steps=loop.done,
         processes=task.engine.processes,
+        data_format=keras.config.image_data_format(),
     )
 
 

@@ -31,6 +31,7 @@ class Report:
         precision: Keras policy of the network.
         steps: Number of steps.
         processes: Number of processes that trained together.
+        data_format: Keras' image data format, which the network was built for.
     """
 
     network: str
@@ -46,6 +47,7 @@ class Report:
     precision: str = "float32"
     steps: int | None = None
     processes: int = 1
+    data_format: str = "channels_last"
 
 
 def best_on_validation(rows):

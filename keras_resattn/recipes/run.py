@@ -124,7 +124,9 @@ def read_report(run_dir):
     """
     path = Path(run_dir) / REPORT
     if not path.exists():
-        raise ValueError(f"Expected the folder of a finished run; {run_dir} has no {REPORT}. Let the run end first.")
+        inside = sorted(found.parent.name for found in Path(run_dir).glob(f"*/{REPORT}"))  # fine_tune's two phases
+        remedy = f"It holds finished runs: {', '.join(inside)}." if inside else "Let the run end first."
+        raise ValueError(f"Expected the folder of a finished run; {run_dir} has no {REPORT}. {remedy}")
     return json.loads(path.read_text())
 
 

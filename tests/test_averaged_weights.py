@@ -1,0 +1,125 @@
+"""Averaged weights come with batch statistics of their own, for validation and in the end."""
+
+import keras
+import numpy as np
+import pytest
+from training import RECIPE, X, Y
+
+from keras_resattn import compile_and_fit
+from keras_resattn.data import Stream, network_input
+from keras_resattn.data.batches import TrainingBatches
+
+PLAIN = RECIPE.replace(ema=0.9, flip=False, pad=0)
+
+
+def normalised():
+    """A network of a convolution whose statistics depend on its weights, and dropout, which draws."""
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(4, 5, strides=4, use_bias=False, name="conv")(inputs)
+    x = keras.layers.BatchNormalization(momentum=0.99, name="bn")(x)
+    x = keras.layers.Dropout(0.5, seed=0)(keras.layers.GlobalAveragePooling2D()(x))
+    return keras.Model(inputs, keras.layers.Dense(3)(x))
+
+
+def statistics(layer):
+    return [keras.ops.convert_to_numpy(variable) for variable in (layer.moving_mean, layer.moving_variance)]
+
+
+class Shuffled:
+    """Two batches of eight pictures, in an order that changes with each pass."""
+
+    passes = 0
+
+    def __iter__(self):
+        self.passes += 1
+        order = np.random.default_rng(self.passes).permutation(16)
+        for rows in (order[:8], order[8:]):
+            yield X[rows], Y[rows]
+
+
+@pytest.mark.parametrize("device_data", [False, True])
+def test_statistics_are_those_of_the_averaged_weights(device_data):
+    """The mean over batches of means and variances, of what the averaged kernel makes of the last epoch's pictures."""
+    model = normalised()
+    report = compile_and_fit(model, PLAIN, (X, Y), verbose=0, device_data=device_data)
+    convolve = keras.Model(model.inputs, model.get_layer("conv").output)
+    order = np.random.default_rng((PLAIN.seed, 2)).permutation(len(X))
+    moments = []
+    for rows in (order[:8], order[8:16]):
+        y = convolve.predict(network_input(X[rows], report.mean, report.std), verbose=0)
+        moments.append([y.mean((0, 1, 2)), y.var((0, 1, 2))])
+    layer = model.get_layer("bn")
+    np.testing.assert_allclose(statistics(layer), np.mean(moments, axis=0), rtol=1e-3, atol=1e-4)
+    assert layer.momentum == 0.99
+
+
+def test_a_normalisation_that_is_called_twice_mixes_both_calls():
+    """As in training, where the later call has more weight: here twice that of the earlier one."""
+    inputs = keras.Input((32, 32, 3))
+    layer = keras.layers.BatchNormalization()
+    x = keras.layers.Add()([layer(inputs), layer(keras.layers.Rescaling(5.0, 3.0)(inputs))])
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x)))
+    report = compile_and_fit(model, PLAIN.replace(epochs=1, warmup_epochs=0.5, batch_size=20), (X, Y), verbose=0)
+    x = network_input(X, report.mean, report.std)
+    mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
+    mixed = [(mean + 2 * (5 * mean + 3)) / 3, (variance + 2 * 25 * variance) / 3]
+    np.testing.assert_allclose(statistics(layer), mixed, rtol=1e-4, atol=1e-4)
+
+
+def test_frozen_normalisations_keep_their_statistics():
+    model = normalised()
+    model.get_layer("bn").trainable = False
+    compile_and_fit(model, PLAIN, (X, Y), verbose=0)
+    np.testing.assert_array_equal(statistics(model.get_layer("bn")), [np.zeros(4), np.ones(4)])
+
+
+@pytest.mark.parametrize("end", [{"epochs": None, "iterations": 5}, {"epochs": 3}], ids=["in an epoch", "at its end"])
+def test_the_last_row_is_of_the_network_that_is_left(end):
+    model = normalised()
+    recipe = RECIPE.replace(ema=0.5, warmup_epochs=0.5, **end)
+    report = compile_and_fit(model, recipe, (X, Y), validation_data=(X, Y), verbose=0)
+    loss, _ = model.evaluate(network_input(X, report.mean, report.std), Y, verbose=0)
+    assert report.metrics["val_loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_validating_leaves_the_training_as_it_was():
+    alone, validated = normalised(), normalised()
+    validated.set_weights(alone.get_weights())
+    compile_and_fit(alone, PLAIN, (X, Y), verbose=0)
+    compile_and_fit(validated, PLAIN, (X, Y), validation_data=(X, Y), verbose=0)
+    for one, other in zip(alone.get_weights(), validated.get_weights(), strict=True):
+        # On TensorFlow Keras swaps weights and averages by adding and subtracting, which rounds.
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_a_pass_of_a_stream_goes_on_where_it_was():
+    """Statistics are measured on a pass of their own."""
+
+    def as_they_are(x):
+        return x.astype("float32")
+
+    batches = TrainingBatches(Stream(Shuffled(), steps=2), PLAIN, as_they_are, size=(32, 32), classes=3)
+    first, _ = batches[0]
+    batches.batch(0)
+    second, _ = batches[1]
+    batches.batch(1)
+    rows = [np.flatnonzero((x == X).all((1, 2, 3))).item() for x in np.concatenate([first, second])]
+    assert len(set(rows)) == 16
+
+
+def test_an_error_while_statistics_are_measured_leaves_what_was_trained(monkeypatch):
+    model, trained = normalised(), []
+
+    class Remember(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            trained[:] = self.model.get_weights()
+
+    def fail(batches, step):
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(TrainingBatches, "batch", fail)
+    with pytest.raises(OSError, match="the disk is gone"):
+        compile_and_fit(model, PLAIN, (X, Y), validation_data=(X, Y), verbose=0, callbacks=[Remember()])
+    for one, other in zip(model.get_weights(), trained, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    assert model.get_layer("bn").momentum == 0.99
