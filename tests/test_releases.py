@@ -91,6 +91,7 @@ def test_a_release_is_complete_and_immutable(release, run):
     assert "shapes_v1" in card
     assert "on an accelerator (2 processors),\ncomputed in mixed_bfloat16" in card
     assert "](attention.png)" in card
+    assert "The test pictures were used once" in card
     assert "1,028,563 trainable parameters" in card, "of three classes, not ten"
     assert release.metrics["test_pictures"] == 8
     with pytest.raises(ValueError, match="immutable"):
@@ -136,6 +137,15 @@ def test_a_run_normalised_by_pixel_is_not_released(run, tmp_path):
 
 
 # --- Aliases -------------------------------------------------------------------------------------
+
+
+def test_a_card_says_what_its_releaser_has_to_say(release, run):
+    said = {"notes": "it was stopped twice.", "tested": "The test pictures were used twice."}
+    tag = publish.release(run, release.folder.parent, tag="shapes_v2", aliases=[], **said, **release_arguments(run))
+    card = (tag.folder / "README.md").read_text()
+    assert "`log.csv` holds every epoch; it was stopped twice." in card
+    assert "\nThe test pictures were used twice.\n" in card
+    assert "used once" not in card
 
 
 def test_an_alias_moves_to_a_better_run_and_the_old_tag_stays(release, run):
