@@ -67,13 +67,13 @@ def _parser():
     evaluate.add_argument(
         "--data", required=True, help=".npz file with x_test (uint8) and y_test; of a run also class folders or a name"
     )
+    evaluate.add_argument("--data-dir", type=Path, help="where TensorFlow Datasets lie, for data by name")
     evaluate.add_argument("--batch-size", type=int, default=256, help="pictures in a step (default: %(default)s)")
     command("verify", _verify, "hash all bundled weights again")
     train.add_arguments(
         command("train", train.train, "train a network from random weights by a recipe, or go on with a run")
     )
     reproduce.add_arguments(command("reproduce", reproduce.reproduce, "run rows of the papers' tables"))
-    evaluate.add_argument("--data-dir", type=Path, help="where TensorFlow Datasets lie, for data by name")
     measured = evaluate.add_mutually_exclusive_group()
     measured.add_argument("--run-dir", type=Path, help="folder of a finished run, as `train` leaves it")
     for sub in (predict, attend, measured):

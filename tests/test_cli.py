@@ -119,6 +119,7 @@ def bad_calls(tmp_path, picture):
         "channels": (["attend", str(picture), "-o", str(tmp_path / "o.png"), "--channels", "-1"], "-1"),
         "no data": (["evaluate", "--data", "no.npz"], "no.npz"),
         "a name": (["evaluate", "--data", "cifar10"], "go with --run-dir"),
+        "data_dir": (["evaluate", "--data", str(text), "--data-dir", "sets"], "go with --run-dir"),
         "no archive": (["evaluate", "--data", str(text)], "text.png to be an .npz file"),
         "no test pictures": (["evaluate", "--data", npz(tmp_path / "a.npz", x_train=pictures)], "x_test and y_test"),
         "labels": (
@@ -140,8 +141,8 @@ def bad_calls(tmp_path, picture):
     "fault",
     [
         "missing file", "unreadable picture", "cut-off picture", "a folder", "wrong tag", "top", "unknown name",
-        "output folder", "output is a folder", "output format", "channels", "no data", "a name", "no archive",
-        "no test pictures", "labels", "size", "batch",
+        "output folder", "output is a folder", "output format", "channels", "no data", "a name", "data_dir",
+        "no archive", "no test pictures", "labels", "size", "batch",
     ],
 )  # fmt: skip
 def test_a_mistake_gets_one_line_and_exit_code_2(tmp_path, picture, capsys, fault):

@@ -129,6 +129,12 @@ def test_batch_sizes_are_checked(tmp_path):
         evaluate_run(tmp_path, (X, Y), batch_size=0)
 
 
+def test_data_dir_goes_with_names(run, tmp_path):
+    run(NETWORKS["logits"]())
+    with pytest.raises(ValueError, match="data_dir only with the name of a data set"):
+        evaluate_run(tmp_path / "run", (X, Y), data_dir=tmp_path)
+
+
 def test_a_folder_of_several_runs_names_them(run, tmp_path):
     run(NETWORKS["logits"]())
     with pytest.raises(ValueError, match=r"no report\.json\. It holds finished runs: run\."):
