@@ -8,6 +8,7 @@ from training import RECIPE, X, Y
 from keras_resattn import compile_and_fit
 from keras_resattn.data import Stream, network_input
 from keras_resattn.data.batches import TrainingBatches
+from keras_resattn.recipes import averages
 
 PLAIN = RECIPE.replace(ema=0.9, flip=False, pad=0)
 
@@ -64,6 +65,19 @@ def test_a_normalisation_that_is_called_twice_mixes_both_calls():
     mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
     mixed = [(mean + 2 * (5 * mean + 3)) / 3, (variance + 2 * 25 * variance) / 3]
     np.testing.assert_allclose(statistics(layer), mixed, rtol=1e-4, atol=1e-4)
+
+
+def test_statistics_are_measured_as_compiled_as_the_training(monkeypatch):
+    made = []
+
+    class Recorded(averages.Training):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            made.append(self)
+
+    monkeypatch.setattr(averages, "Training", Recorded)
+    compile_and_fit(normalised(), PLAIN, (X, Y), verbose=0, jit_compile=False)
+    assert [model.jit_compile for model in made] == [False]
 
 
 def test_frozen_normalisations_keep_their_statistics():

@@ -139,13 +139,21 @@ def test_a_run_normalised_by_pixel_is_not_released(run, tmp_path):
 # --- Aliases -------------------------------------------------------------------------------------
 
 
-def test_a_card_says_what_its_releaser_has_to_say(release, run):
-    said = {"notes": "it was stopped twice.", "tested": "The test pictures were used twice."}
-    tag = publish.release(run, release.folder.parent, tag="shapes_v2", aliases=[], **said, **release_arguments(run))
-    card = (tag.folder / "README.md").read_text()
+def test_a_card_says_what_its_releaser_has_to_say(release, run, monkeypatch):
+    """The module's own command, with all its options."""
+    folder = release.folder.parent
+    options = {"tag": "shapes_v2", "alias": "shapes", "classes": ",".join(CLASSES), "data": run / "data.npz"}
+    options |= {"data-name": "shapes", "command": "none", "notes": "it was stopped twice."}
+    options |= {"tested": "The test pictures were used twice."}
+    flags = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    monkeypatch.setattr("sys.argv", ["publish", str(run), str(folder), *flags])
+    publish.main()
+    card = (folder / "cifar_residual_attention56-shapes_v2" / "README.md").read_text()
     assert "`log.csv` holds every epoch; it was stopped twice." in card
     assert "\nThe test pictures were used twice.\n" in card
     assert "used once" not in card
+    registry.tags.cache_clear()
+    assert [tag.tag for tag in checkpoints.find("shapes")] == ["shapes_v2"]
 
 
 def test_an_alias_moves_to_a_better_run_and_the_old_tag_stays(release, run):

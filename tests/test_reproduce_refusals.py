@@ -52,7 +52,7 @@ REFUSED = {
     ),
     "no table": (["--row", "mixed", "--seeds", "1"], "Expected a table to run, .*; received: --row, --seeds"),
     "list of one row": (["resattn/table1", "--list", "--row", "mixed"], "no more than a table with --list; .*: --row"),
-    "unfinished run": (["resattn/fig4", "--runs", "naive=a"], "Expected a finished run with a report.json"),
+    "unfinished run": (["resattn/fig4", "--runs", "naive=a"], "Expected the folder of a finished run"),
 }
 
 

@@ -56,7 +56,7 @@ class BatchStatistics:
         jit_compile: As in `keras.Model.compile`.
     """
 
-    def __init__(self, feed, engine, jit_compile="auto"):
+    def __init__(self, feed, engine, jit_compile):
         model, self._batches, self._engine = feed.model, feed.batches, engine
         normalisations = {
             id(layer): layer

@@ -13,6 +13,7 @@ from keras_resattn.files import atomic_write
 from keras_resattn.models.residual_attention import ResidualAttentionNet
 from keras_resattn.models.variants import VARIANTS
 from keras_resattn.models.zoo import identify
+from keras_resattn.recipes.run import read_report
 from keras_resattn.reproduce.published import get_table
 from keras_resattn.reproduce.runs import RESULT, build
 from keras_resattn.reproduce.sets import thinned
@@ -39,10 +40,7 @@ def open_run(row, folder):
         ValueError: if the folder holds no finished run, or one of another network, learning or data set.
     """
     folder = Path(folder)
-    try:
-        report = json.loads((folder / "report.json").read_text())
-    except OSError as error:
-        raise ValueError(f"Expected a finished run with a report.json; there is none in {folder}.") from error
+    report = read_report(folder)
     network = identify(report["network"])
     if VARIANTS.get(network) is None:
         raise ValueError(f"Expected a run of a Residual Attention Network; {folder} holds one of {network}.")
