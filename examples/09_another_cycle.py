@@ -30,11 +30,14 @@ def main():
     parser.add_argument("data", help=".npz file with x_train and y_train")
     parser.add_argument("run_dir", help="folder for log, checkpoint, weights and report")
     parser.add_argument("--epochs", type=int, default=RECIPE.epochs, help="length of the cycle (default: %(default)s)")
+    parser.add_argument(
+        "--batch-size", type=int, default=RECIPE.batch_size, help="pictures in a step (default: %(default)s)"
+    )
     parser.add_argument("--limit", type=int, help="use only the first so many training pictures")
     args = parser.parse_args()
 
     (tag,) = find("cifar10_v2", "CifarResidualAttention56")
-    recipe = RECIPE.replace(epochs=args.epochs)
+    recipe = RECIPE.replace(epochs=args.epochs, batch_size=args.batch_size)
     arrays = load_npz(args.data)
     data = arrays["x_train"][: args.limit], arrays["y_train"][: args.limit]
 

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import keras_resattn
+from keras_resattn.checkpoints import find
 from keras_resattn.evaluation import evaluate_run
 from keras_resattn.tables import read_rows
 
@@ -207,6 +208,26 @@ def test_label_noise(run, data, tmp_path):
     run(*command, "--plot", tmp_path / "noise.png")
     with Image.open(tmp_path / "noise.png") as image:
         assert image.width > 900
+
+
+def test_another_cycle_begins_with_the_published_weights(run, data, tmp_path):
+    out = run("09_another_cycle.py", data, tmp_path / "run", "--epochs", 2, "--batch-size", 8, "--limit", 16)
+    assert "'epoch': 2" in out
+    (tag,) = find("cifar10_v2", "CifarResidualAttention56")
+    assert json.loads((tmp_path / "run" / "statistics.json").read_text()) == [list(tag.mean), list(tag.std)]
+    before, after = (
+        _convolution(keras_resattn.CifarResidualAttention56(weights=str(weights)))
+        for weights in (tag.folder, tmp_path / "run" / "model.weights.h5")
+    )
+    assert np.corrcoef(before, after)[0, 1] > 0.9
+    assert not np.array_equal(before, after)
+
+
+def _convolution(model):
+    """The values of its last 3x3 convolution."""
+    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    kernels = [keras.ops.convert_to_numpy(layer.kernel) for layer in layers if layer.kernel_size == (3, 3)]
+    return kernels[-1].ravel()
 
 
 def test_attend_and_rectify(run, data, tmp_path):

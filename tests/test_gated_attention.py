@@ -16,7 +16,7 @@ from helpers import (
 from references import float64_weights, gates_reference, log_softmax, module_reference, rectified_reference, softmax
 
 from keras_resattn.layers import AttentionHead, GatedSum, GlobalGate, HeadGate, OutputHead, Rectify
-from keras_resattn.layers.gated_attention import AGGREGATIONS
+from keras_resattn.layers.gates import AGGREGATIONS
 from keras_resattn.losses import NegativeLogLikelihood
 
 CLASSES = 5

@@ -1,14 +1,7 @@
 """Registered Keras layers: the only place of this package where tensors are touched."""
 
-from keras_resattn.layers.gated_attention import (
-    AttentionHead,
-    GatedSum,
-    GlobalGate,
-    GradientScale,
-    HeadGate,
-    OutputHead,
-    Rectify,
-)
+from keras_resattn.layers.attention_heads import AttentionHead, OutputHead
+from keras_resattn.layers.gates import GatedSum, GlobalGate, GradientScale, HeadGate, Rectify
 from keras_resattn.layers.residual import InceptionUnit, PostActivationUnit, PreActivationUnit, WideUnit
 from keras_resattn.layers.resize import BilinearResize, CeilMaxPooling2D
 from keras_resattn.layers.soft_mask import AttentionResidual, SoftMask

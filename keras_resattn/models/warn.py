@@ -2,18 +2,16 @@
 
 import keras
 
+from keras_resattn.layers.attention_heads import GATED_MASK_ACTIVATIONS, AttentionHead, OutputHead
 from keras_resattn.layers.composite import check_choice, check_count, check_number
-from keras_resattn.layers.gated_attention import (
+from keras_resattn.layers.gates import (
     AGGREGATIONS,
-    GATED_MASK_ACTIVATIONS,
     GATES,
     HEAD_GATES,
-    AttentionHead,
     GatedSum,
     GlobalGate,
     GradientScale,
     HeadGate,
-    OutputHead,
     Rectify,
 )
 from keras_resattn.models.parts import assemble, classifier, full_precision, head

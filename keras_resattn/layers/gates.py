@@ -1,171 +1,19 @@
-"""Gated attention (Rodriguez et al., ECCV 2018): what looks at a feature map, what it says, and how much that counts.
+"""How much of gated attention counts (Rodriguez et al., ECCV 2018): gates of heads and modules, and what they join.
 
-A module is an `AttentionHead` (where to look), an `OutputHead` (what is seen there, and how sure each head is), a
-`HeadGate` and a `GatedSum`. A `GlobalGate` then weighs all modules and the network's own classifier, and `Rectify`
-joins them. Each is a node of the graph, so that masks and gates can be read by name.
+A module is an `AttentionHead`, an `OutputHead`, a `HeadGate` and a `GatedSum`. A `GlobalGate` then weighs all modules
+and the network's own classifier, and `Rectify` joins them.
 """
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_resattn.layers.composite import CompositeLayer, check_choice, check_count, check_number, spatial_axes
+from keras_resattn.layers.composite import CompositeLayer, check_choice, check_count, check_number
 
-GATED_MASK_ACTIVATIONS = ("softmax", "sigmoid")
 HEAD_GATES = ("softmax", "mean")
 GATES = ("softmax", "sigmoid", "linear", "mean", "base")
 AGGREGATIONS = ("log_prob", "prob")
 BASES = ("logits", "softmax")
-
-
-@keras.saving.register_keras_serializable(package="keras_resattn")
-class AttentionHead(CompositeLayer):
-    """The masks of a module: for each of `heads` heads, how much each position of a feature map counts (Eq. 1-2).
-
-    A bias-free 3x3 convolution, and the softmax over all positions (in float32), so that a head's mask sums to one.
-    While training, heads that look at the same places pay: with A the masks after 2x2 average pooling as rows,
-    `regularization * mean((A A^T without its diagonal) ** 2)`, over pictures and pairs of heads, joins the loss.
-
-    Args:
-        heads: Number of masks K, the paper's attention width.
-        activation: `"softmax"` over positions, or `"sigmoid"` at each (the paper's ablation).
-        regularization: Strength of the overlap regulariser; 0 for none.
-        data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
-
-    Input shape: `(n, h, w, c)`. Output shape: `(n, h, w, K)`.
-
-    Raises:
-        ValueError: if `heads` is not a positive integer, `activation` is unknown, or `regularization` negative.
-
-    Source: the paper's Sec. 3; the regulariser is the authors' code's, as the paper only cites it.
-    """
-
-    def __init__(self, heads, activation="softmax", regularization=0.0, **kwargs):
-        super().__init__(**kwargs)
-        heads = check_count("heads", heads)
-        check_choice("activation", activation, GATED_MASK_ACTIVATIONS)
-        check_number("regularization", regularization)
-        self.heads = heads
-        self.activation = activation
-        self.regularization = regularization
-        self._conv("conv", heads, 3)
-
-    def sublayer_calls(self, input_shape):
-        yield self.conv, input_shape
-
-    def call(self, x, training=None):
-        scores = ops.cast(self.conv(x), "float32")
-        masks = self._softmax(scores) if self.activation == "softmax" else ops.sigmoid(scores)
-        if training and self.regularization and self.heads > 1:
-            self.add_loss(self.regularization * self._overlap(masks))
-        return ops.cast(masks, self.compute_dtype)
-
-    def _softmax(self, scores):
-        # Not `ops.softmax` over two axes: on TensorFlow it fails where the batch size is open.
-        axes = spatial_axes(self.data_format)
-        exponentials = ops.exp(scores - ops.max(scores, axis=axes, keepdims=True))
-        return exponentials / ops.sum(exponentials, axis=axes, keepdims=True)
-
-    def _overlap(self, masks):
-        if all(size is None or size > 1 for size in (masks.shape[axis] for axis in spatial_axes(self.data_format))):
-            masks = ops.average_pool(masks, 2, strides=2, padding="valid", data_format=self.data_format)
-        pairs = "nhwj,nhwk->njk" if self.data_format == "channels_last" else "njhw,nkhw->njk"
-        gram = ops.einsum(pairs, masks, masks) * (1 - ops.eye(self.heads, dtype="float32"))
-        return ops.mean(ops.square(gram))
-
-    def compute_output_shape(self, input_shape):
-        shape = list(input_shape)
-        shape[self.channel_axis] = self.heads
-        return tuple(shape)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "heads": self.heads,
-            "activation": self.activation,
-            "regularization": self.regularization,
-        }
-
-
-@keras.saving.register_keras_serializable(package="keras_resattn")
-class OutputHead(CompositeLayer):
-    """What each head of a module sees: class scores, and a score of how much the head should count (Eq. 3-4).
-
-    Called on `[x, masks]`. By definition two bias-free 3x3 convolutions of x, `output` with K * N channels (head by
-    head) and `score` with K, each summed over positions with the head's mask as weight. As both steps are linear, the
-    sum is taken first, of the nine shifted maps that the kernels see, and the kernels are applied to what is left:
-    the same numbers without a map of K * N channels. Multiply-adds are counted as the definition has them.
-
-    Args:
-        classes: Number of classes N.
-        scores: Whether to return scores for a `HeadGate`.
-        data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
-
-    Input shapes: `(n, h, w, c)` and `(n, h, w, K)`.
-    Output shape: `(n, K, N)`; with `scores`, two: `(n, K, N)` and `(n, K)`.
-
-    Raises:
-        ValueError: if `classes` is not a positive integer, or it is not called on two 4-D maps of equal size.
-    """
-
-    def __init__(self, classes, scores=True, **kwargs):
-        super().__init__(**kwargs)
-        self.classes = check_count("classes", classes)
-        self.scores = scores
-
-    def build(self, input_shape):
-        shapes = [tuple(shape) if isinstance(shape, (list, tuple)) else (shape,) for shape in input_shape]
-        axes = spatial_axes(self.data_format)
-        if [len(shape) for shape in shapes] != [4, 4] or any(shapes[0][axis] != shapes[1][axis] for axis in axes):
-            raise ValueError(
-                f"Expected {self.name} to be called on [x, masks], two 4-D maps of equal height and width; "
-                f"received shapes: {shapes}."
-            )
-        self.heads = shapes[1][self.channel_axis]
-        if not self.sublayers:
-            self._conv("output_conv", self.heads * self.classes, 3)
-            if self.scores:
-                self._conv("score_conv", self.heads, 3)
-        super().build(input_shape)
-
-    def sublayer_calls(self, input_shape):
-        yield from ((layer, tuple(input_shape[0])) for layer in self.sublayers)
-
-    def call(self, inputs):
-        attended = self._attended(*inputs)
-        kernel = ops.cast(self.output_conv.kernel, attended.dtype)
-        outputs = ops.einsum("nokc,ockm->nkm", attended, ops.reshape(kernel, (9, -1, self.heads, self.classes)))
-        if not self.scores:
-            return outputs
-        kernel = ops.cast(self.score_conv.kernel, attended.dtype)
-        return outputs, ops.einsum("nokc,ock->nk", attended, ops.reshape(kernel, (9, -1, self.heads)))
-
-    def _attended(self, x, masks):
-        """Sums of x over positions, weighted by each mask: (n, 9, K, c), for each place of a 3x3 kernel."""
-        if self.compute_dtype == "float16":  # sigmoid masks may add up to more than float16 holds
-            x, masks = ops.cast(x, "float32"), ops.cast(masks, "float32")
-        height, width = spatial_axes(self.data_format)
-        pads = [(0, 0)] * 4
-        pads[height] = pads[width] = (1, 1)
-        padded = ops.pad(masks, pads)
-        shifted = []
-        for i in range(3):  # the kernel's row i at p reads x at p + i - 1: a position counts by the mask at p - i + 1
-            for j in range(3):
-                window = [slice(None)] * 4
-                window[height], window[width] = slice(2 - i, -i or None), slice(2 - j, -j or None)
-                shifted.append(padded[tuple(window)])
-        shifted = ops.concatenate(shifted, axis=self.channel_axis)
-        sums = "nhwk,nhwc->nkc" if self.data_format == "channels_last" else "nkhw,nchw->nkc"
-        attended = ops.einsum(sums, shifted, x)
-        return ops.reshape(attended, (-1, 9, self.heads, x.shape[self.channel_axis]))
-
-    def compute_output_shape(self, input_shape):
-        batch, heads = input_shape[1][0], input_shape[1][self.channel_axis]
-        outputs = (batch, heads, self.classes)
-        return (outputs, (batch, heads)) if self.scores else outputs
-
-    def get_config(self):
-        return {**super().get_config(), "classes": self.classes, "scores": self.scores}
 
 
 @keras.saving.register_keras_serializable(package="keras_resattn")
