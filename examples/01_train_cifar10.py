@@ -35,8 +35,10 @@ def main():
     args = parser.parse_args()
 
     keras.utils.set_random_seed(args.seed)
-    changes = {"epochs": args.epochs, "batch_size": args.batch_size, "seed": args.seed}
     recipe = recipes.get_recipe(args.recipe)
+    changes = {"epochs": args.epochs, "batch_size": args.batch_size, "seed": args.seed}
+    if args.epochs and recipe.epochs:  # the warm-up keeps its share of the whole
+        changes["warmup_epochs"] = recipe.warmup_epochs * args.epochs / recipe.epochs
     recipe = recipe.replace(**{field: value for field, value in changes.items() if value is not None})
     arrays = load_npz(args.data)
     x, y = arrays["x_train"][: args.limit], arrays["y_train"][: args.limit]

@@ -103,7 +103,11 @@ def main():
     steps_per_epoch = kept // recipe.batch_size
     if args.measure < 2 or args.holdout < 0:
         sys.exit(f"Expected --measure from 2 and --holdout from 0; received: {args.measure} and {args.holdout}.")
-    if steps_per_epoch < 1 or args.steps_per_execution < 1 or steps_per_epoch % args.steps_per_execution:
+    if steps_per_epoch < 1:
+        sys.exit(
+            f"Expected --batch-size of at most the {max(kept, 0)} training pictures; received: {recipe.batch_size}."
+        )
+    if args.steps_per_execution < 1 or steps_per_epoch % args.steps_per_execution:
         sys.exit(
             f"Expected --steps-per-execution to divide the {steps_per_epoch} steps of an epoch; "
             f"received: {args.steps_per_execution}."
@@ -114,7 +118,10 @@ def main():
         measured = measure(args, recipe, (x[:kept], y[:kept]), validation)
         epochs = fitting(args, measured, time.monotonic() - BEGUN)
         if epochs <= recipe.warmup_epochs:
-            sys.exit(f"Expected --minutes for more than {recipe.warmup_epochs} epochs; there is time for {epochs}.")
+            sys.exit(
+                f"Expected --minutes for more than {recipe.warmup_epochs} epochs; there is time for {epochs}: an epoch "
+                f"takes {measured['seconds_per_epoch']} s here, and a call {measured['seconds_to_begin']} s to begin."
+            )
         with atomic_write(plan) as partial:
             partial.write_text(json.dumps({"epochs": epochs, **measured}, indent=2) + "\n")
     print(plan.read_text())

@@ -37,7 +37,8 @@ def main():
     args = parser.parse_args()
 
     (tag,) = find("cifar10_v2", "CifarResidualAttention56")
-    recipe = RECIPE.replace(epochs=args.epochs, batch_size=args.batch_size)
+    warmup = RECIPE.warmup_epochs * args.epochs / RECIPE.epochs
+    recipe = RECIPE.replace(epochs=args.epochs, warmup_epochs=warmup, batch_size=args.batch_size)
     arrays = load_npz(args.data)
     data = arrays["x_train"][: args.limit], arrays["y_train"][: args.limit]
 

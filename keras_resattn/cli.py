@@ -13,13 +13,14 @@ from rich.table import Table
 
 import keras_resattn
 from keras_resattn import checkpoints, evaluation
-from keras_resattn.data import load_npz, network_input
+from keras_resattn.data import Source, network_input, open_source
 from keras_resattn.files import atomic_write
 from keras_resattn.models.variants import VARIANTS
 from keras_resattn.models.zoo import NETWORKS
 from keras_resattn.preprocessing import decode_predictions
 from keras_resattn.recipes import command as train
 from keras_resattn.reproduce import command as reproduce
+from keras_resattn.suggestions import did_you_mean
 from keras_resattn.visualize import plot_attention
 
 DEFAULT = "CifarResidualAttention56/cifar10"
@@ -65,7 +66,7 @@ def _parser():
     info.add_argument("name", help="a network, such as CifarResidualAttention56, or network/tag")
     evaluate = command("evaluate", _evaluate, "measure published weights, or a run of yours, on labelled pictures")
     evaluate.add_argument(
-        "--data", required=True, help=".npz file with x_test (uint8) and y_test; of a run also class folders or a name"
+        "--data", required=True, help=".npz file with x_test and y_test, class folders, or a name such as cifar10"
     )
     evaluate.add_argument("--data-dir", type=Path, help="where TensorFlow Datasets lie, for data by name")
     evaluate.add_argument("--batch-size", type=int, default=256, help="pictures in a step (default: %(default)s)")
@@ -77,11 +78,13 @@ def _parser():
     measured = evaluate.add_mutually_exclusive_group()
     measured.add_argument("--run-dir", type=Path, help="folder of a finished run, as `train` leaves it")
     for sub in (predict, attend, measured):
-        sub.add_argument("--weights", default=DEFAULT, help="network/tag, see `list` (default: %(default)s)")
+        sub.add_argument("--weights", default=DEFAULT, help="network/tag or network, see `list` (default: %(default)s)")
     return parser
 
 
 def _predict(arguments):
+    if arguments.top < 1:
+        raise ValueError(f"Expected --top to be 1 or more; received: {arguments.top}.")
     tag = _tag(arguments.weights)
     pictures = _read_pictures(arguments.images, tag)
     probabilities = evaluation.build(tag).predict(network_input(pictures, tag.mean, tag.std), verbose=0)
@@ -149,7 +152,7 @@ def _info(arguments):
             "published weights": [tag.tag for tag in checkpoints.tags() if tag.network == arguments.name] or "none",
         }
     else:
-        tag = _tag(arguments.name)
+        tag = _tag(arguments.name, "a network, as `keras-resattn list` has them, or published weights")
         fields = {
             "network": tag.network,
             "tag": tag.tag,
@@ -172,16 +175,8 @@ def _evaluate(arguments):
         raise ValueError(f"Expected --batch-size to be 1 or more; received: {arguments.batch_size}.")
     if arguments.run_dir is not None:
         return _evaluate_run(arguments)
-    if arguments.data_dir is not None or not Path(arguments.data).is_file():
-        raise ValueError(
-            "Expected --data to be an .npz file for published weights (names and --data-dir go with --run-dir); "
-            f"received: {arguments.data}."
-        )
     tag = _tag(arguments.weights)
-    arrays = load_npz(arguments.data)
-    if "x_test" not in arrays or "y_test" not in arrays:
-        raise ValueError(f"Expected x_test and y_test in {arguments.data}; received: {', '.join(arrays)}.")
-    x, y = arrays["x_test"], arrays["y_test"]
+    x, y = _test_pictures(arguments, tag)
     result = evaluation.evaluate(tag, x, y, arguments.batch_size, verbose=1 if sys.stdout.isatty() else 0)
     _print_counts(tag.id, result)
     if result.changed is None:
@@ -191,6 +186,23 @@ def _evaluate(arguments):
         print(f"{flips} differ from the released ones: pictures {result.changed}")
     else:
         print(f"All {result.total} predictions are the released ones.")
+
+
+def _test_pictures(arguments, tag):
+    """Test pictures as they are, and labels; of folders and sets with names the classes have to be the tag's."""
+    source = open_source(arguments.data, split="test", data_dir=arguments.data_dir)
+    if not isinstance(source, Source):
+        raise ValueError(f"Expected pictures that can be read by index; received: --data {arguments.data}.")
+    if source.class_names is not None and tuple(source.class_names) != tag.classes:
+        raise ValueError(
+            f"Expected the classes of {tag.id} ({', '.join(tag.classes)}), in this order; "
+            f"{arguments.data} has {', '.join(source.class_names)}."
+        )
+    if source.picture_shape not in (None, tag.input_shape):
+        raise ValueError(
+            f"Expected pictures of shape {tag.input_shape} for {tag.id}; received: {source.picture_shape}."
+        )
+    return source.read(range(len(source)), tag.input_shape[:2]), source.labels
 
 
 def _evaluate_run(arguments):
@@ -215,14 +227,19 @@ def _verify(arguments):
         )
 
 
-def _tag(name):
-    found = checkpoints.find(name)
+def _tag(name, expected="published weights"):
+    """The published weights of a name; those of a network are its default ones."""
+    found = checkpoints.find("default", name) if name in NETWORKS else checkpoints.find(name)
     if len(found) == 1:
         return found[0]
-    known = ", ".join(tag.id for tag in checkpoints.tags()) or "none yet"
-    raise ValueError(
-        f"Expected a network, as `keras-resattn list` has them, or network/tag ({known}); received: {name}."
-    )
+    published = checkpoints.tags()
+    known = ", ".join(tag.id for tag in published) or "none yet"
+    names = {each for tag in published for each in (tag.id, tag.tag, *tag.aliases)}
+    if found:
+        hint = f" It is a tag of several networks: {', '.join(tag.id for tag in found)}."
+    else:
+        hint = " It has none." if name in NETWORKS else did_you_mean(name, {*NETWORKS, *names})
+    raise ValueError(f"Expected {expected} ({known}); received: {name}.{hint}")
 
 
 def _read_pictures(paths, tag):

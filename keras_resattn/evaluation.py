@@ -11,6 +11,7 @@ import numpy as np
 from keras_resattn.data import check_pictures, network_input, open_source
 from keras_resattn.data.arrays import normalize
 from keras_resattn.data.ordered import OrderedBatches
+from keras_resattn.data.pictures import as_pixels
 from keras_resattn.layers.composite import check_count
 from keras_resattn.models import zoo
 from keras_resattn.recipes import Recipe
@@ -62,9 +63,10 @@ def evaluate(tag, x, y, batch_size=256, verbose=0):
         verbose: Keras' verbosity; 1 is a progress bar.
 
     Raises:
-        ValueError: if pictures or labels do not fit the tag.
+        ValueError: if pictures or labels do not fit the tag, or pictures are not from 0 to 255.
     """
     y = check_pictures(x, y, len(tag.classes))
+    x = as_pixels(x, "pictures")
     if tuple(x.shape[1:]) != tag.input_shape:
         raise ValueError(f"Expected pictures of shape {tag.input_shape} for {tag.id}; received: {tuple(x.shape[1:])}.")
     if not len(x):

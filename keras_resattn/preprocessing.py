@@ -16,7 +16,8 @@ def preprocess_input(x, weights="default", data_format=None):
     Args:
         x: Pictures from 0 to 255, uint8 or float: a NumPy array or a tensor of the running backend, of
             shape `(n, h, w, 3)` or `(h, w, 3)` (channels first likewise). A single channel takes the mean
-            of the three channels' values. Never changed. Float arrays that end at 1 get a warning.
+            of the three channels' values. Never changed. A list of arrays, or a Pillow picture, is read as an array.
+            Arrays of other values than 0 to 255, and floats that end at 1, get a warning.
         weights: A tag, an alias, or `"network/tag"`.
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
 
@@ -25,16 +26,12 @@ def preprocess_input(x, weights="default", data_format=None):
 
     Raises:
         ValueError: for unknown weights, weights that several networks have with different normalisation, or
-            a number of channels other than 1 and 3.
+            a number of channels other than 1 and 3, or what is no array of numbers.
     """
     tag = _unambiguous(weights, lambda tag: (tag.mean, tag.std), "normalisation")
     axis = channel_axis(standardize_data_format(data_format))
-    rank, axis = len(x.shape), axis if axis < 0 else -3
-    if rank not in (3, 4) or x.shape[axis] not in (1, len(tag.mean)):
-        raise ValueError(
-            f"Expected pictures with 1 or {len(tag.mean)} channels and 3 or 4 dimensions; "
-            f"received: shape {tuple(x.shape)}."
-        )
+    x, axis = x if ops.is_tensor(x) else _as_numbers(x), axis if axis < 0 else -3
+    _check_shape(tuple(x.shape), axis, (1, len(tag.mean)))
     mean, std = (np.asarray(values, "float32") for values in (tag.mean, tag.std))
     if x.shape[axis] == 1:
         mean, std = mean.mean(keepdims=True), std.mean(keepdims=True)
@@ -42,10 +39,42 @@ def preprocess_input(x, weights="default", data_format=None):
         mean, std = mean[:, None, None], std[:, None, None]
     if ops.is_tensor(x):
         return (ops.cast(x, "float32") - ops.convert_to_tensor(mean)) / ops.convert_to_tensor(std)
-    x = np.asarray(x)
-    if x.dtype.kind == "f" and 0 < x.max(initial=0) <= 1:
-        warnings.warn("Pictures are expected from 0 to 255; these go up to 1 at most.", stacklevel=2)
+    _warn_of_other_values(x)
     return (x.astype("float32") - mean) / std
+
+
+def _as_numbers(x):
+    array = np.asarray(x)
+    if array.dtype.kind not in "uif":
+        raise ValueError(f"Expected pictures as arrays of numbers; received: {type(x).__name__} of {array.dtype}.")
+    return array
+
+
+def _check_shape(shape, axis, channels):
+    if len(shape) in (3, 4) and shape[axis] in channels:
+        return
+    formats = {-1: "channels_last", -3: "channels_first"}
+    other = -4 - axis
+    hint = ""
+    if len(shape) in (3, 4) and shape[other] in channels:
+        hint = f" Pass data_format={formats[other]!r} if that is what they are."
+    raise ValueError(
+        f"Expected pictures with {' or '.join(map(str, channels))} channels, {formats[axis]}, and 3 or 4 dimensions; "
+        f"received: shape {shape}.{hint}"
+    )
+
+
+def _warn_of_other_values(x):
+    if x.dtype == "uint8" or not x.size:
+        return
+    low, high = x.min(), x.max()
+    if not (low >= 0 and high <= 255):  # or one is NaN
+        warnings.warn(
+            f"Pictures are expected from 0 to 255; these go from {low:.4g} to {high:.4g}. Are they normalised already?",
+            stacklevel=3,
+        )
+    elif x.dtype.kind == "f" and 0 < high <= 1:
+        warnings.warn("Pictures are expected from 0 to 255; these go up to 1 at most. Multiply by 255.", stacklevel=3)
 
 
 def decode_predictions(probabilities, top=5, weights="default"):
@@ -79,7 +108,8 @@ def _unambiguous(weights, trait, what):
     if not found:
         known = ", ".join(sorted({name for tag in tags() for name in (tag.tag, *tag.aliases)}))
         raise ValueError(
-            f"Expected weights to be a published tag ({known or 'there is none yet'}); received: weights={weights!r}."
+            f"Expected weights to be a published tag ({known or 'there is none yet'}), or network/tag; "
+            f"received: weights={weights!r}."
         )
     if len({trait(tag) for tag in found}) > 1:
         choices = ", ".join(tag.id for tag in found)

@@ -148,7 +148,8 @@ def plot_attention(model, images, pictures=None, titles=None, masks=None, channe
             scaled to their range.
         titles: A line above each picture, or `None`.
         masks: Names of the masks to show. Defaults to the last one of each stage, and to all of gated attention.
-        channels: Channels of most energy, or heads of largest gate, to show beside the mean.
+        channels: Channels of most energy, or heads of largest gate, to show beside the mean; all where there are
+            fewer. Channel 0 is the first, as in an array; of heads it is head 1, as in the paper.
         cmap: Matplotlib colour map of the overlays.
         alpha: Opacity of the overlays, 0 to 1.
 
@@ -186,6 +187,8 @@ def plot_attention(model, images, pictures=None, titles=None, masks=None, channe
     arrays = found.predict({"modules": shown, "gates": found.gates, "shares": found.shares}, images)
 
     pictures = _displayable(images, found.data_format) if pictures is None else pictures
+    axis = 1 if found.data_format == "channels_first" else -1
+    channels = min(channels, max((arrays["modules"][name][-1].shape[axis] for name in masks), default=0))
     columns = 1 + len(masks) * (1 + channels)
     size = (1.5 * columns, 1.75 * len(images) + 0.3)
     figure, axes = plt.subplots(len(images), columns, figsize=size, layout="constrained", squeeze=False)
@@ -212,7 +215,7 @@ def plot_attention(model, images, pictures=None, titles=None, masks=None, channe
                 limits = f"{_number(overlay.min())} to {_number(overlay.max())}"
                 _show(axes[row, column], picture, f"{heading}\n{limits}", overlay, cmap, alpha)
                 column += 1
-            column = 1 + (masks.index(name) + 1) * (1 + channels)  # a module may have fewer heads than that
+            column = 1 + (masks.index(name) + 1) * (1 + channels)  # a mask may have fewer channels than others
     for axis in axes.flat:
         axis.set_axis_off()
     return figure

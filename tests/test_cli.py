@@ -1,7 +1,9 @@
 """The command line, with the bundled weights: what it prints, writes and refuses."""
 
+import dataclasses
 import json
 import re
+import runpy
 
 import numpy as np
 import pytest
@@ -85,6 +87,17 @@ def test_verify_fails_on_damage(monkeypatch, capsys):
     assert "damaged" in capsys.readouterr().err
 
 
+def test_evaluate_takes_folders_of_the_same_classes(tmp_path, capsys):
+    classes = checkpoints.find(NAME)[0].classes
+    assert main(["evaluate", "--data", folder(tmp_path / "sets" / "test", *classes)]) == 0
+    assert "of 10 correct" in capsys.readouterr().out
+
+
+def test_the_weights_of_a_network_are_its_default_ones(picture, capsys):
+    assert main(["predict", str(picture), "--weights", "CifarResidualAttention56"]) == 0
+    assert NAME in capsys.readouterr().out
+
+
 def test_evaluate_counts(tmp_path, capsys):
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "noise.npz", x_test=rng.integers(0, 256, (10, 32, 32, 3), dtype="uint8"), y_test=np.arange(10))
@@ -99,6 +112,14 @@ def npz(path, **arrays):
     return str(path)
 
 
+def folder(path, *classes):
+    """A folder of class folders; returns what holds it."""
+    for name in classes:
+        (path / name).mkdir(parents=True)
+        Image.new("RGB", (32, 32), "red").save(path / name / "red.png")
+    return str(path.parent)
+
+
 def bad_calls(tmp_path, picture):
     text = tmp_path / "text.png"
     text.write_text("no picture")
@@ -110,17 +131,26 @@ def bad_calls(tmp_path, picture):
         "unreadable picture": (["predict", str(text)], "text.png cannot be read"),
         "cut-off picture": (["predict", str(cut)], "cut.png cannot be read"),
         "a folder": (["predict", str(tmp_path)], "cannot be read"),
-        "wrong tag": (["predict", str(picture), "--weights", "imagenet"], NAME),
-        "top": (["predict", str(picture), "--top", "0"], "top=0"),
+        "wrong tag": (["predict", str(picture), "--weights", "imagenet"], f"Expected published weights ({NAME[:-1]}"),
+        "nearly a tag": (["predict", str(picture), "--weights", "cifar01"], "Did you mean 'cifar10'"),
+        "no weights": (["predict", str(picture), "--weights", "ResNet164"], "received: ResNet164. It has none."),
+        "top": (["predict", str(picture), "--top", "0"], "--top to be 1 or more; received: 0"),
         "unknown name": (["info", "ResNet50"], "received: ResNet50"),
+        "other case": (["info", "resnet164"], "Did you mean 'ResNet164'"),
         "output folder": (["attend", str(picture), "-o", str(tmp_path / "no" / "out.png")], "cannot"),
         "output is a folder": (["attend", str(picture), "-o", str(tmp_path / "text.png" / "x.png")], "cannot"),
         "output format": (["attend", str(picture), "-o", "out.txt"], "out.txt"),
         "channels": (["attend", str(picture), "-o", str(tmp_path / "o.png"), "--channels", "-1"], "-1"),
-        "no data": (["evaluate", "--data", "no.npz"], "no.npz"),
-        "a name": (["evaluate", "--data", "cifar10"], "go with --run-dir"),
-        "data_dir": (["evaluate", "--data", str(text), "--data-dir", "sets"], "go with --run-dir"),
+        "no data": (["evaluate", "--data", "no.npz"], "there is nothing at no.npz"),
+        "a name": (["evaluate", "--data", "cifar01"], "Did you mean 'cifar10'"),
+        "data_dir": (["evaluate", "--data", str(text), "--data-dir", "sets"], "data_dir only with the name"),
         "no archive": (["evaluate", "--data", str(text)], "text.png to be an .npz file"),
+        "objects": (["evaluate", "--data", npz(tmp_path / "o.npz", x_test=[{}])], "other things than numbers."),
+        "scale": (
+            ["evaluate", "--data", npz(tmp_path / "e.npz", x_test=pictures / 255 + 0.5, y_test=[0, 1])],
+            "0 to 255; received: floats that go up to 0.5",
+        ),
+        "classes": (["evaluate", "--data", folder(tmp_path / "sets" / "test", "cat", "dog")], "has cat, dog"),
         "no test pictures": (["evaluate", "--data", npz(tmp_path / "a.npz", x_train=pictures)], "x_test and y_test"),
         "labels": (
             ["evaluate", "--data", npz(tmp_path / "b.npz", x_test=pictures, y_test=[0, 10])],
@@ -140,7 +170,8 @@ def bad_calls(tmp_path, picture):
 @pytest.mark.parametrize(
     "fault",
     [
-        "missing file", "unreadable picture", "cut-off picture", "a folder", "wrong tag", "top", "unknown name",
+        "missing file", "unreadable picture", "cut-off picture", "a folder", "wrong tag", "nearly a tag",
+        "no weights", "top", "unknown name", "other case", "objects", "scale", "classes",
         "output folder", "output is a folder", "output format", "channels", "no data", "a name", "data_dir",
         "no archive", "no test pictures", "labels", "size", "batch",
     ],
@@ -182,6 +213,13 @@ def test_train_writes_a_run_and_goes_on_with_it(pictures, tmp_path, capsys):
     assert (tmp_path / "run" / "log.csv").read_text() == log, "a finished run is not run again"
 
 
+def test_pictures_that_are_too_small_may_be_resized(tmp_path, capsys):
+    np.savez(tmp_path / "digits.npz", x_train=np.zeros((8, 28, 28, 1), "uint8"), y_train=np.arange(8))
+    command = ["train", "--model", "CifarResidualAttention56", "--data", str(tmp_path / "digits.npz")]
+    assert main([*command, "--run-dir", str(tmp_path / "run")]) == 2
+    assert re.search(r"input_shape=\(28, 28, 1\)\. With --size the pictures", capsys.readouterr().err)
+
+
 def test_a_recipe_may_come_from_a_file(tmp_path):
     path = tmp_path / "mine.json"
     path.write_text(get_recipe("warn_cifar").replace(epochs=5, seed=3).to_json())
@@ -192,15 +230,16 @@ def test_a_recipe_may_come_from_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["--set", "epoch=3"], "--set FIELD=VALUE with a field of a recipe"),
+        (["--set", "epoch=3"], "--set FIELD=VALUE with a field of a recipe .*Did you mean 'epochs'"),
         (["--set", "epochs"], "--set FIELD=VALUE"),
         (["--set", "epochs=none"], "epochs=.none."),
         (["--recipe", "mine"], "Expected a Recipe or one of"),
-        (["--recipe", "mine.json"], "mine.json"),
+        (["--recipe", "mine.json"], "there is no file mine.json"),
         (["--holdout", "12"], "--holdout from 0 to below 12"),
         (["--holdout", "2", "--validation", "x.npz"], "--validation or --holdout"),
         (["--set", "epochs=4", "--set", "batch_size=13"], "at least a batch of 13"),
         (["--set", "dropout=0.3", "--model", "CifarResidualAttention56"], "received: dropout"),
+        (["--size", "16"], r"at least 32 .*input_shape=\(16, 16, 3\)\.$"),
     ],
 )
 def test_bad_training_arguments_leave_no_run(pictures, tmp_path, capsys, changes, message):
@@ -230,7 +269,23 @@ def test_every_option_of_train_arrives(pictures, tmp_path, monkeypatch):
 
 def test_an_unknown_network_is_not_trained(pictures, tmp_path, capsys):
     assert main(["train", "--model", "WARN", "--data", str(pictures), "--run-dir", str(tmp_path / "run")]) == 2
-    assert "network='WARN'" in capsys.readouterr().err
+    assert "network='WARN'. Did you mean 'WARN" in capsys.readouterr().err
+
+
+def test_a_tag_of_several_networks_is_not_guessed(picture, monkeypatch, capsys):
+    (tag,) = checkpoints.find(NAME)
+    twins = (tag, dataclasses.replace(tag, network="ResNet164"))
+    monkeypatch.setattr(checkpoints, "find", lambda name, network=None: list(twins))
+    assert main(["predict", str(picture), "--weights", "cifar10_v2"]) == 2
+    assert f"several networks: {NAME}, ResNet164/cifar10_v2." in capsys.readouterr().err
+
+
+def test_the_package_is_the_command(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["keras_resattn", "verify"])
+    with pytest.raises(SystemExit) as exit:
+        runpy.run_module("keras_resattn", run_name="__main__")
+    assert exit.value.code == 0
+    assert f"{NAME}: ok" in capsys.readouterr().out
 
 
 def test_the_version_is_told(capsys):

@@ -141,6 +141,11 @@ def test_a_folder_of_several_runs_names_them(run, tmp_path):
         evaluate_run(tmp_path, (X, Y))
 
 
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"finished run; there is no folder .*nowhere"):
+        evaluate_run(tmp_path / "nowhere", (X, Y))
+
+
 def test_a_run_that_has_not_ended_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"finished run; .* has no report\.json"):
         evaluate_run(tmp_path, (X, Y))

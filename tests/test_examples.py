@@ -58,6 +58,14 @@ def test_a_budget_that_is_too_small_is_told_after_measuring(run, data, tmp_path)
     assert not (tmp_path / "budget" / "plan.json").exists()
 
 
+def test_a_budget_needs_a_batch(run, data, tmp_path):
+    with (
+        _jax_cache_kept(),
+        pytest.raises(SystemExit, match="batch-size of at most the 16 training pictures; received: 17"),
+    ):
+        run("07_train_in_a_time_budget.py", data, tmp_path / "run", *BUDGET, "--batch-size", 17, "--minutes", 1)
+
+
 @pytest.mark.parametrize("steps", [3, 0])
 def test_steps_in_one_call_have_to_divide_an_epoch(run, data, tmp_path, steps):
     with _jax_cache_kept(), pytest.raises(SystemExit, match=f"divide the 2 steps of an epoch; received: {steps}"):
@@ -211,8 +219,8 @@ def test_label_noise(run, data, tmp_path):
 
 
 def test_another_cycle_begins_with_the_published_weights(run, data, tmp_path):
-    out = run("09_another_cycle.py", data, tmp_path / "run", "--epochs", 2, "--batch-size", 8, "--limit", 16)
-    assert "'epoch': 2" in out
+    out = run("09_another_cycle.py", data, tmp_path / "run", "--epochs", 1, "--batch-size", 8, "--limit", 16)
+    assert "'epoch': 1" in out
     (tag,) = find("cifar10_v2", "CifarResidualAttention56")
     assert json.loads((tmp_path / "run" / "statistics.json").read_text()) == [list(tag.mean), list(tag.std)]
     before, after = (

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from keras import ops
+from PIL import Image
 
 from keras_resattn import decode_predictions, preprocess_input
 from keras_resattn.checkpoints import find
@@ -42,8 +43,30 @@ def test_one_channel_takes_the_mean_of_the_three():
 
 
 def test_pictures_from_0_to_1_get_a_warning():
-    with pytest.warns(UserWarning, match="0 to 255"):
+    with pytest.warns(UserWarning, match="0 to 255.*Multiply by 255"):
         preprocess_input(PICTURES / 255)
+
+
+@pytest.mark.parametrize("x", [PICTURES - 128.0, PICTURES * 2.0, PICTURES + np.nan], ids=["negative", "above", "NaN"])
+def test_what_is_normalised_already_gets_a_warning(x):
+    with pytest.warns(UserWarning, match="0 to 255; these go from .*normalised already"):
+        preprocess_input(x)
+
+
+def test_lists_and_pillow_pictures_are_arrays():
+    np.testing.assert_array_equal(preprocess_input(list(PICTURES)), preprocess_input(PICTURES))
+    np.testing.assert_array_equal(preprocess_input(Image.fromarray(PICTURES[0])), preprocess_input(PICTURES[0]))
+
+
+@pytest.mark.parametrize("x", ["cat.png", PICTURES > 0, None], ids=["path", "bool", "None"])
+def test_what_is_no_array_of_numbers_is_refused(x):
+    with pytest.raises(ValueError, match="Expected pictures as arrays of numbers; received: "):
+        preprocess_input(x)
+
+
+def test_the_other_data_format_is_named():
+    with pytest.raises(ValueError, match=r"channels_last.*\(2, 3, 4, 4\).*data_format='channels_first'"):
+        preprocess_input(np.moveaxis(PICTURES, -1, 1), data_format="channels_last")
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (2, 4, 4, 2), (1, 2, 4, 4, 3)])

@@ -10,10 +10,13 @@ from keras_resattn.reproduce import runs
 from keras_resattn.tables import append_row
 
 REFUSED = {
-    "unknown table": (["resattn/tabel1"], "Expected a table: .* received: resattn/tabel1. Did you mean resattn/table1"),
+    "unknown table": (
+        ["resattn/tabel1"],
+        "Expected a table: .* received: resattn/tabel1. Did you mean 'resattn/table1'",
+    ),
     "unknown row": (
         ["resattn/table1", "--row", "mixd"],
-        "Expected a row of resattn/table1: mixed.* Did you mean mixed?",
+        "Expected a row of resattn/table1: mixed.* Did you mean 'mixed'",
     ),
     "scale": (["resattn/table1", "--scale", "0"], r"Expected --scale above 0, up to 1; received: 0\."),
     "large scale": (["resattn/table1", "--scale", "2"], "Expected --scale above 0, up to 1; received: 2"),

@@ -159,12 +159,14 @@ def read(run):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_lets_the_step_finish_and_leaves_a_usable_model(tmp_path, unbroken, number):
+def test_a_signal_lets_the_step_finish_and_leaves_a_usable_model(tmp_path, unbroken, number, capsys):
     model, handler = tiny(dropout=0.3), signal.getsignal(number)
     stop = Stop(8, lambda: os.kill(os.getpid(), number))
     expected = (KeyboardInterrupt, "step 8 of 15") if number == signal.SIGINT else (SystemExit, "143")
     with pytest.raises(expected[0], match=expected[1]):
         compile_and_fit(model, RECIPE, (X, Y), run_dir=tmp_path, verbose=0, callbacks=[stop])
+    if number == signal.SIGTERM:  # whose exit says nothing by itself
+        assert capsys.readouterr().err.endswith(f"Stopped after step 8 of 15; {tmp_path} goes on from there.\n")
     assert np.isfinite(model.predict(X[:2] / 255.0, verbose=0)).all()
     assert read(tmp_path)[1]["step"] == 8
     assert signal.getsignal(number) is handler

@@ -141,6 +141,8 @@ def _check_arguments(tag, include_top, classes, channels):
 
 
 def _nothing_found(weights, network):
+    if Path(weights).suffix in (".h5", ".keras"):
+        return f"Expected weights to be a file that exists; received: weights={str(weights)!r}."
     own = [tag for tag in tags() if tag.network == network]
     lines = [
         f"Expected weights to be None, a tag, an existing file or 'hf://owner/repo'; received: weights={weights!r}."

@@ -25,7 +25,9 @@ def load_npz(path):
     except (OSError, ValueError, AttributeError, EOFError) as error:
         if isinstance(error, FileNotFoundError):
             raise
-        raise ValueError(f"Expected {path} to be an .npz file; it cannot be read as one ({error}).") from error
+        # NumPy's own words advise to load what it takes for Python objects unsafely.
+        reason = f" ({error})" if "pickle" not in str(error) else ", or holds other things than numbers"
+        raise ValueError(f"Expected {path} to be an .npz file; it cannot be read as one{reason}.") from error
     if not arrays:
         raise ValueError(f"Expected some of {', '.join(NAMES)} in {path}; received: {', '.join(found) or 'nothing'}.")
     return arrays

@@ -1,6 +1,5 @@
 """Data sets by name: TensorFlow Datasets, and the small ones that Keras knows."""
 
-import difflib
 import os
 import re
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 
 from keras_resattn.data.indexed import Arrays, Records
 from keras_resattn.data.tfrecords import RecordStream, require_tensorflow
+from keras_resattn.suggestions import did_you_mean
 
 KERAS_SETS = {"cifar10": 10, "cifar100": 100, "mnist": 10, "fashion_mnist": 10}
 # The papers' own, and small ones to try things with; TensorFlow Datasets knows hundreds more.
@@ -178,9 +178,7 @@ def _tfds(name):
 
 
 def _unknown(name, names, more):
-    near = difflib.get_close_matches(name.lower(), {*names, *KNOWN}, n=3, cutoff=0.6)
-    meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     return ValueError(
         f"Expected an existing path, or the name of a data set such as {', '.join(map(repr, KNOWN))}; "
-        f"received: {name!r}.{meant}{more}"
+        f"received: {name!r}.{did_you_mean(name, {*names, *KNOWN})}{more}"
     )

@@ -5,12 +5,12 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from keras_resattn.layers.composite import check_choice
 from keras_resattn.models import residual_attention
 from keras_resattn.models.baselines import ResNet164, ResNet1001, WideResNetAtt2
 from keras_resattn.models.variants import TOPOLOGIES, VARIANTS
 from keras_resattn.models.warn import WARN, WARN50x2
 from keras_resattn.models.wide_resnet import WideResNet, WideResNet50x2
+from keras_resattn.suggestions import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,26 @@ def identify(model_name):
     raise ValueError(f"Expected the default name of one of {', '.join(NETWORKS)}; received: {model_name!r}.")
 
 
+def find(network):
+    """Returns the builder of a network, and the arguments that make it this one, by its id.
+
+    Args:
+        network: A key of `NETWORKS`, or the id of any other depth and width of one of the `FAMILIES`.
+
+    Raises:
+        ValueError: if there is no such network; the message names the closest ones.
+    """
+    family = _parse(network)
+    if family is not None:
+        return family
+    if not isinstance(network, str) or network not in NETWORKS:
+        names = ", ".join([*map(repr, NETWORKS), *(f"{name}-DEPTH-WIDTH" for name in FAMILIES)])
+        raise ValueError(
+            f"Expected network to be one of {names}; received: network={network!r}.{did_you_mean(network, NETWORKS)}"
+        )
+    return NETWORKS[network].builder, NETWORKS[network].arguments
+
+
 def build(network, **kwargs):
     """Builds a network by its id.
 
@@ -97,12 +117,7 @@ def build(network, **kwargs):
     Raises:
         ValueError: if there is no such network, or an argument does not fit.
     """
-    family = _parse(network)
-    if family is not None:
-        builder, arguments = family
-    else:
-        check_choice("network", network, NETWORKS)
-        builder, arguments = NETWORKS[network].builder, NETWORKS[network].arguments
+    builder, arguments = find(network)
     accepted = inspect.signature(builder).parameters
     unknown = [name for name in kwargs if name not in accepted]
     if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values()):

@@ -17,6 +17,7 @@ from keras_resattn.recipes import distribution, engines
 from keras_resattn.recipes.fit import compile_and_fit
 from keras_resattn.recipes.named import RECIPES, get_recipe
 from keras_resattn.recipes.recipe import Recipe
+from keras_resattn.suggestions import did_you_mean
 
 
 def add_arguments(parser):
@@ -47,6 +48,7 @@ def train(arguments):
         FloatingPointError: if the training diverges.
     """
     recipe = change_recipe(arguments.recipe, arguments.set)
+    zoo.find(arguments.model)  # data may be long in opening
     scope = distribution.scope(arguments.distribute) if arguments.distribute else contextlib.nullcontext()
     with scope:
         callbacks = _tensorboard(arguments.tensorboard) if engines.current().rank == 0 else []
@@ -79,7 +81,10 @@ def change_recipe(name, changes):
         field, equals, value = change.partition("=")
         if not equals or field not in Recipe.__dataclass_fields__:
             known = ", ".join(Recipe.__dataclass_fields__)
-            raise ValueError(f"Expected --set FIELD=VALUE with a field of a recipe ({known}); received: {change}.")
+            hint = did_you_mean(field, Recipe.__dataclass_fields__)
+            raise ValueError(
+                f"Expected --set FIELD=VALUE with a field of a recipe ({known}); received: {change}.{hint}"
+            )
         try:
             fields[field] = json.loads(value)
         except json.JSONDecodeError:
@@ -88,6 +93,8 @@ def change_recipe(name, changes):
 
 
 def _read_recipe(path):
+    if not path.is_file():
+        raise ValueError(f"Expected --recipe to be the name of one or a .json file; there is no file {path}.")
     try:
         return Recipe.from_json(path.read_text())
     except ValueError as error:
@@ -120,14 +127,20 @@ def _model(arguments, recipe, source):
         raise ValueError(f"Expected data that knows its classes; received: --data {arguments.data}.")
     classes = classes or int(source.labels.max()) + 1
     dropout = {} if recipe.dropout is None else {"dropout": recipe.dropout}
-    return zoo.build(
-        arguments.model,
-        weights=None,
-        input_shape=picture_shape(height, width, channels),
-        classes=classes,
-        classifier_activation=None,
-        **dropout,
-    )
+    shape = picture_shape(height, width, channels)
+    try:
+        return zoo.build(
+            arguments.model,
+            weights=None,
+            input_shape=shape,
+            classes=classes,
+            classifier_activation=None,
+            **dropout,
+        )
+    except ValueError as error:
+        if arguments.size is not None or "input_shape" not in str(error):
+            raise
+        raise ValueError(f"{error} With --size the pictures are resized.") from error
 
 
 def _tensorboard(folder):

@@ -135,7 +135,8 @@ def _fit(task, feed, loop, batch_statistics, verbose, callbacks):
     verbose = verbose if engine.rank == 0 else 0
     first_epoch, in_epoch = divmod(loop.done, loop.steps_per_epoch)
     batches.first_epoch, batches.first_step = first_epoch, loop.done
-    if in_epoch or engine.metrics_first:  # metrics go on in their middle, and Keras makes them with the first batch
+    # Metrics go on in their middle, and Keras makes them with the first batch, but on JAX, where it makes them before.
+    if (in_epoch and keras.backend.backend() != "jax") or engine.metrics_first:
         model.test_on_batch(*batches[in_epoch])
         model.reset_metrics()
     averages = [] if batch_statistics is None else [AveragedWeights(batch_statistics)]

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import signal
+import sys
 import threading
 import time
 
@@ -238,7 +239,10 @@ class Loop(keras.callbacks.Callback):
             return
         kept = "" if self.folder.path is None else f"; {self.folder.path} goes on from there"
         message = f"Stopped after step {self.done} of {self.steps}{kept}."
-        raise KeyboardInterrupt(message) if asked == signal.SIGINT else SystemExit(128 + asked)
+        if asked == signal.SIGINT:
+            raise KeyboardInterrupt(message)
+        print(message, file=sys.stderr)  # an exit status has no room for it
+        raise SystemExit(128 + asked)
 
 
 class Progress(keras.callbacks.ProgbarLogger):

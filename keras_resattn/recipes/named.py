@@ -1,8 +1,7 @@
 """The named recipes: the papers' protocols, and what this package's own weights were trained by."""
 
-import difflib
-
 from keras_resattn.recipes.recipe import Recipe
+from keras_resattn.suggestions import did_you_mean
 
 
 def get_recipe(recipe):
@@ -14,8 +13,7 @@ def get_recipe(recipe):
     if isinstance(recipe, Recipe):
         return recipe
     if recipe not in RECIPES:
-        close = difflib.get_close_matches(str(recipe), RECIPES, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        hint = did_you_mean(recipe, RECIPES)
         known = ", ".join(map(repr, RECIPES))
         raise ValueError(f"Expected a Recipe or one of {known}; received: recipe={recipe!r}.{hint}")
     return RECIPES[recipe]

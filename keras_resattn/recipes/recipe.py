@@ -157,7 +157,7 @@ class Recipe:
         self._require("epochs", len(given) == 1, "an integer, or None with iterations in its place")
         self._require(given[0], _is_count(getattr(self, given[0]), 1), "an integer of at least 1")
         longest = math.inf if self.epochs is None else self.epochs
-        below = f"a number from 0 to below its {self.epochs} epochs"
+        below = f"a number from 0 to below its {self.epochs} epochs (change both together)"
         self._require("warmup_epochs", 0 <= self.warmup_epochs < longest, below)
         rising = list(self.milestones) == sorted(set(self.milestones)) and all(0 < m < 1 for m in self.milestones)
         self._require("milestones", rising, "rising shares of the whole, between 0 and 1")

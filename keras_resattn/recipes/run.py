@@ -123,6 +123,8 @@ def read_report(run_dir):
         ValueError: if the folder holds none.
     """
     path = Path(run_dir) / REPORT
+    if not Path(run_dir).is_dir():
+        raise ValueError(f"Expected the folder of a finished run; there is no folder {run_dir}.")
     if not path.exists():
         inside = sorted(found.parent.name for found in Path(run_dir).glob(f"*/{REPORT}"))  # fine_tune's two phases
         remedy = f"It holds finished runs: {', '.join(inside)}." if inside else "Let the run end first."

@@ -1,10 +1,10 @@
 """What a row of a paper's table is, and how one is found."""
 
-import difflib
 from dataclasses import dataclass, field
 
 from keras_resattn.models.zoo import NETWORKS
 from keras_resattn.recipes import get_recipe
+from keras_resattn.suggestions import did_you_mean
 
 PAPERS = {
     "resattn": "Wang et al., 'Residual Attention Network for Image Classification', CVPR 2017 (arXiv:1704.06904)",
@@ -176,6 +176,4 @@ def check_name(kind, name, known, of=""):
     """
     if name in known:
         return name
-    close = difflib.get_close_matches(str(name).lower(), known, n=3, cutoff=0.5)
-    meant = f" Did you mean {' or '.join(close)}?" if close else ""
-    raise ValueError(f"Expected a {kind}{of}: {', '.join(known)}; received: {name}.{meant}")
+    raise ValueError(f"Expected a {kind}{of}: {', '.join(known)}; received: {name}.{did_you_mean(name, known)}")
