@@ -3,9 +3,10 @@
     python examples/09_another_cycle.py cifar10.npz runs/cifar56-again
 
 Each cycle that begins at a high rate again leaves a minimum and ends in another one (Loshchilov & Hutter, "SGDR", ICLR
-2017). The data are those of examples/01_train_cifar10.py, and should be what the weights were trained on: with other
-classes, or other pictures, `keras_resattn.fine_tune` is what you want. Kill it whenever you like: the same command
-goes on from its last checkpoint. The test pictures are not touched: docs/training.md says how to measure a run on them.
+2017), not always in a better one: docs/experiments.md has what came of this one. The data are those of
+examples/01_train_cifar10.py, and should be what the weights were trained on: with other classes, or other pictures,
+`keras_resattn.fine_tune` is what you want. Kill it whenever you like: the same command goes on from its last
+checkpoint. The test pictures are not touched: docs/training.md says how to measure a run on them.
 """
 
 import argparse
