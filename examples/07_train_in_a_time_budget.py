@@ -4,10 +4,11 @@
 
 The first call measures two epochs, and writes into `plan.json` how many epochs fit into `--minutes` of calls of
 `--call-minutes`, each of which takes some time to begin. The plan holds for all later calls: delete the folder to plan
-anew. Each call stops in good order (exit status 143) and the same command goes on; the schedule ends where it should.
-The run (log, checkpoint, weights, report) lies in `run/` of the folder. All pictures lie on the device, and the network
-computes in bfloat16; `share_of_matrix_peak` means something on JAX and on a CPU. The test pictures are not touched:
-docs/training.md says how to measure a run on them. On a GPU the backend has to be installed with CUDA.
+anew. `--benchmark FILE.csv` keeps what was measured as a row, too. Each call stops in good order (exit status 143) and
+the same command goes on; the schedule ends where it should. The run (log, checkpoint, weights, report) lies in `run/`
+of the folder. All pictures lie on the device, and the network computes in bfloat16; `share_of_matrix_peak` means
+something on JAX and on a CPU. The test pictures are not touched: docs/training.md says how to measure a run on them. On
+a GPU the backend has to be installed with CUDA.
 """
 
 import argparse
@@ -30,6 +31,8 @@ from keras_resattn.data import load_npz
 from keras_resattn.files import atomic_write
 from keras_resattn.models import zoo
 from keras_resattn.recipes import get_recipe
+from keras_resattn.recipes.report import environment
+from keras_resattn.tables import append_row, read_rows
 
 RESERVE = 0.95  # of the time that is left, for what the measurement did not see
 
@@ -83,6 +86,7 @@ def main():
         "--steps-per-execution", type=int, default=1, help="divides the steps of an epoch (default: %(default)s)"
     )
     parser.add_argument("--measure", type=int, default=2, help="epochs to measure first, two or more (default: 2)")
+    parser.add_argument("--benchmark", type=Path, help="CSV file to which what was measured is added as a row")
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation")
     args = parser.parse_args()
 
@@ -113,9 +117,17 @@ def main():
             f"received: {args.steps_per_execution}."
         )
 
+    rows = [] if args.benchmark is None else read_rows(args.benchmark)
+    if rows and "share_of_matrix_peak" not in rows[0]:
+        sys.exit(
+            f"Expected --benchmark to be a new file or one of this script's; {args.benchmark} has {', '.join(rows[0])}."
+        )
+
     plan = args.run_dir / "plan.json"
     if not plan.exists():
         measured = measure(args, recipe, (x[:kept], y[:kept]), validation)
+        if args.benchmark is not None:
+            append_row(args.benchmark, {"date": time.strftime("%Y-%m-%d"), **measured, **machine()})
         epochs = fitting(args, measured, time.monotonic() - BEGUN)
         if epochs <= recipe.warmup_epochs:
             sys.exit(
@@ -183,11 +195,23 @@ def measure(args, recipe, training, validation):
         "backend": keras.backend.backend(),
         "precision": args.precision,
         "batch_size": recipe.batch_size,
+        "steps_per_epoch": report.steps // args.measure,
         "seconds_per_epoch": round(seconds, 3),
         "images_per_second": round(rate, 1),
         "share_of_matrix_peak": round(operations / matrix_peak(args.precision), 4),
         "seconds_to_begin": round((clock.begun or ends[0]) - BEGUN, 1),
         "memory_bytes": memory(),
+    }
+
+
+def machine():
+    """What the figures depend on besides the network, for a row of a table."""
+    where = environment()
+    versions = {"python": where["python"], **where["versions"]}
+    return {
+        "device": where["device"],
+        "processors": where["processors"],
+        "versions": "; ".join(f"{name} {version}" for name, version in versions.items()),
     }
 
 

@@ -189,7 +189,7 @@ def _evaluate(arguments):
 
 
 def _test_pictures(arguments, tag):
-    """Test pictures as they are, and labels; of folders and sets with names the classes have to be the tag's."""
+    """Test pictures, resized where they differ in shape, and labels; classes that have names have to be the tag's."""
     source = open_source(arguments.data, split="test", data_dir=arguments.data_dir)
     if not isinstance(source, Source):
         raise ValueError(f"Expected pictures that can be read by index; received: --data {arguments.data}.")
@@ -198,11 +198,8 @@ def _test_pictures(arguments, tag):
             f"Expected the classes of {tag.id} ({', '.join(tag.classes)}), in this order; "
             f"{arguments.data} has {', '.join(source.class_names)}."
         )
-    if source.picture_shape not in (None, tag.input_shape):
-        raise ValueError(
-            f"Expected pictures of shape {tag.input_shape} for {tag.id}; received: {source.picture_shape}."
-        )
-    return source.read(range(len(source)), tag.input_shape[:2]), source.labels
+    size = tag.input_shape[:2] if source.picture_shape is None else None
+    return source.read(range(len(source)), size), source.labels
 
 
 def _evaluate_run(arguments):

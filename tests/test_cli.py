@@ -93,6 +93,18 @@ def test_evaluate_takes_folders_of_the_same_classes(tmp_path, capsys):
     assert "of 10 correct" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("pixels", [32, 28])
+def test_evaluate_takes_data_by_name(monkeypatch, capsys, pixels):
+    test = np.random.default_rng(0).integers(0, 256, (4, pixels, pixels, 3), dtype="uint8"), np.arange(4)[:, None]
+    monkeypatch.setattr("keras_resattn.data.named._has_tfds", lambda: False)
+    monkeypatch.setattr("keras.datasets.cifar10.load_data", lambda: ((None, None), test))
+    fits = pixels == 32
+    assert main(["evaluate", "--data", "cifar10"]) == (0 if fits else 2)
+    captured = capsys.readouterr()
+    assert ("of 4 correct" in captured.out) == fits
+    assert ("of shape (32, 32, 3)" in captured.err) == (not fits)
+
+
 def test_the_weights_of_a_network_are_its_default_ones(picture, capsys):
     assert main(["predict", str(picture), "--weights", "CifarResidualAttention56"]) == 0
     assert NAME in capsys.readouterr().out

@@ -53,9 +53,24 @@ BUDGET += ("--precision", "float32")
 
 
 def test_a_budget_that_is_too_small_is_told_after_measuring(run, data, tmp_path):
-    with _jax_cache_kept(), pytest.raises(SystemExit, match="more than 0 epochs; there is time for 0"):
-        run("07_train_in_a_time_budget.py", data, tmp_path / "budget", *BUDGET, "--minutes", 0.01)
+    """What was measured is a row of the table all the same."""
+    table = tmp_path / "training.csv"
+    with _jax_cache_kept(), pytest.raises(SystemExit, match="more than 0 epochs; there is time for 0: an epoch takes"):
+        run("07_train_in_a_time_budget.py", data, tmp_path / "budget", *BUDGET, "--minutes", 0.01, "--benchmark", table)
     assert not (tmp_path / "budget" / "plan.json").exists()
+    (row,) = read_rows(table)
+    assert (row["model"], row["batch_size"], row["steps_per_epoch"]) == ("WideResNet-10-1", "8", "2")
+    assert row["backend"] == keras.backend.backend()
+    assert float(row["images_per_second"]) > 0 < float(row["share_of_matrix_peak"])
+    assert f"keras {keras.version()}" in row["versions"]
+
+
+def test_a_table_of_other_things_gets_no_row(run, data, tmp_path):
+    table = tmp_path / "other.csv"
+    table.write_text("date,ratio\n2026-01-01,1\n")
+    with _jax_cache_kept(), pytest.raises(SystemExit, match=r"--benchmark to be a new file .* has date, ratio"):
+        run("07_train_in_a_time_budget.py", data, tmp_path / "run", *BUDGET, "--minutes", 9, "--benchmark", table)
+    assert not (tmp_path / "run" / "plan.json").exists()
 
 
 def test_a_budget_needs_a_batch(run, data, tmp_path):
