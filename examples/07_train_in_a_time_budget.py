@@ -86,7 +86,7 @@ def main():
         "--steps-per-execution", type=int, default=1, help="divides the steps of an epoch (default: %(default)s)"
     )
     parser.add_argument("--measure", type=int, default=2, help="epochs to measure first, two or more (default: 2)")
-    parser.add_argument("--benchmark", type=Path, help="CSV file to which what was measured is added as a row")
+    parser.add_argument("--benchmark", type=Path, help="CSV file to which the call that measures adds a row")
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation")
     args = parser.parse_args()
 
@@ -117,25 +117,25 @@ def main():
             f"received: {args.steps_per_execution}."
         )
 
-    rows = [] if args.benchmark is None else read_rows(args.benchmark)
-    if rows and "share_of_matrix_peak" not in rows[0]:
-        sys.exit(
-            f"Expected --benchmark to be a new file or one of this script's; {args.benchmark} has {', '.join(rows[0])}."
-        )
+    if args.benchmark is not None:
+        check_table(args.benchmark)
 
     plan = args.run_dir / "plan.json"
     if not plan.exists():
         measured = measure(args, recipe, (x[:kept], y[:kept]), validation)
+        epochs = fitting(args, measured, time.monotonic() - BEGUN)
+        if epochs > recipe.warmup_epochs:
+            with atomic_write(plan) as partial:
+                partial.write_text(json.dumps({"epochs": epochs, **measured}, indent=2) + "\n")
         if args.benchmark is not None:
             append_row(args.benchmark, {"date": time.strftime("%Y-%m-%d"), **measured, **machine()})
-        epochs = fitting(args, measured, time.monotonic() - BEGUN)
         if epochs <= recipe.warmup_epochs:
             sys.exit(
                 f"Expected --minutes for more than {recipe.warmup_epochs} epochs; there is time for {epochs}: an epoch "
                 f"takes {measured['seconds_per_epoch']} s here, and a call {measured['seconds_to_begin']} s to begin."
             )
-        with atomic_write(plan) as partial:
-            partial.write_text(json.dumps({"epochs": epochs, **measured}, indent=2) + "\n")
+    elif args.benchmark is not None:
+        print(f"{plan} is there, so nothing is measured, and {args.benchmark} gets no row.")
     print(plan.read_text())
     recipe = recipe.replace(epochs=json.loads(plan.read_text())["epochs"])
 
@@ -151,6 +151,15 @@ def main():
         callbacks=[StopAt(BEGUN + args.call_minutes * 60)],
     )
     print(report.metrics)
+
+
+def check_table(path):
+    """Exits where a file cannot be a table of such rows."""
+    if path.is_dir():
+        sys.exit(f"Expected --benchmark to be a file; {path} is a folder.")
+    rows = read_rows(path)
+    if rows and "share_of_matrix_peak" not in rows[0]:
+        sys.exit(f"Expected --benchmark to be a new file or one of this script's; {path} has {', '.join(rows[0])}.")
 
 
 def fitting(args, measured, spent):

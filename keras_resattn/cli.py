@@ -13,10 +13,10 @@ from rich.table import Table
 
 import keras_resattn
 from keras_resattn import checkpoints, evaluation
-from keras_resattn.data import Source, network_input, open_source
+from keras_resattn.data import Arrays, Source, network_input, open_source
 from keras_resattn.files import atomic_write
+from keras_resattn.models import zoo
 from keras_resattn.models.variants import VARIANTS
-from keras_resattn.models.zoo import NETWORKS
 from keras_resattn.preprocessing import decode_predictions
 from keras_resattn.recipes import command as train
 from keras_resattn.reproduce import command as reproduce
@@ -127,7 +127,7 @@ def _list(arguments):
     for column in ("network", "parameters", "GMACs", "input", "weights"):
         left = column in ("network", "weights")
         table.add_column(column, justify="left" if left else "right", no_wrap=column != "weights")
-    for name, network in NETWORKS.items():
+    for name, network in zoo.NETWORKS.items():
         own = ", ".join(tag.tag for tag in checkpoints.tags() if tag.network == name)
         costs = f"{network.parameters:,}", f"{network.macs / 1e9:.3f}"
         table.add_row(name, *costs, f"{network.size} x {network.size}", own or "-")
@@ -140,8 +140,8 @@ def _info(arguments):
     table = Table(show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    if arguments.name in NETWORKS:
-        network = NETWORKS[arguments.name]
+    if arguments.name in zoo.NETWORKS:
+        network = zoo.NETWORKS[arguments.name]
         fields = {
             "name": arguments.name,
             "parameters": network.parameters,
@@ -152,7 +152,7 @@ def _info(arguments):
             "published weights": [tag.tag for tag in checkpoints.tags() if tag.network == arguments.name] or "none",
         }
     else:
-        tag = _tag(arguments.name, "a network, as `keras-resattn list` has them, or published weights")
+        tag = _tag(arguments.name, "a network, as `keras-resattn list` has them, or published weights", zoo.NETWORKS)
         fields = {
             "network": tag.network,
             "tag": tag.tag,
@@ -189,7 +189,7 @@ def _evaluate(arguments):
 
 
 def _test_pictures(arguments, tag):
-    """Test pictures, resized where they differ in shape, and labels; classes that have names have to be the tag's."""
+    """Test pictures, those of files resized, and labels; classes that have names have to be the tag's."""
     source = open_source(arguments.data, split="test", data_dir=arguments.data_dir)
     if not isinstance(source, Source):
         raise ValueError(f"Expected pictures that can be read by index; received: --data {arguments.data}.")
@@ -198,7 +198,7 @@ def _test_pictures(arguments, tag):
             f"Expected the classes of {tag.id} ({', '.join(tag.classes)}), in this order; "
             f"{arguments.data} has {', '.join(source.class_names)}."
         )
-    size = tag.input_shape[:2] if source.picture_shape is None else None
+    size = None if isinstance(source, Arrays) else tag.input_shape[:2]
     return source.read(range(len(source)), size), source.labels
 
 
@@ -224,19 +224,19 @@ def _verify(arguments):
         )
 
 
-def _tag(name, expected="published weights"):
-    """The published weights of a name; those of a network are its default ones."""
-    found = checkpoints.find("default", name) if name in NETWORKS else checkpoints.find(name)
+def _tag(name, expected="published weights", known=()):
+    """The published weights of a name, or of a network its default ones; an error suggests `known` names, too."""
+    found = checkpoints.find("default", name) if name in zoo.NETWORKS else checkpoints.find(name)
     if len(found) == 1:
         return found[0]
     published = checkpoints.tags()
-    known = ", ".join(tag.id for tag in published) or "none yet"
-    names = {each for tag in published for each in (tag.id, tag.tag, *tag.aliases)}
+    names = {each for tag in published for each in (tag.id, tag.tag, tag.network, *tag.aliases)}
     if found:
         hint = f" It is a tag of several networks: {', '.join(tag.id for tag in found)}."
     else:
-        hint = " It has none." if name in NETWORKS else did_you_mean(name, {*NETWORKS, *names})
-    raise ValueError(f"Expected {expected} ({known}); received: {name}.{hint}")
+        hint = " It has none." if zoo.is_network(name) else did_you_mean(name, {*names, *known})
+    ids = ", ".join(tag.id for tag in published) or "none yet"
+    raise ValueError(f"Expected {expected} ({ids}); received: {name}.{hint}")
 
 
 def _read_pictures(paths, tag):

@@ -11,7 +11,7 @@ import numpy as np
 from keras_resattn.data import check_pictures, network_input, open_source
 from keras_resattn.data.arrays import normalize
 from keras_resattn.data.ordered import OrderedBatches
-from keras_resattn.data.pictures import as_pixels
+from keras_resattn.data.pictures import as_pixels, to_numpy
 from keras_resattn.layers.composite import check_count
 from keras_resattn.models import zoo
 from keras_resattn.recipes import Recipe
@@ -65,6 +65,7 @@ def evaluate(tag, x, y, batch_size=256, verbose=0):
     Raises:
         ValueError: if pictures or labels do not fit the tag, or pictures are not from 0 to 255.
     """
+    x = to_numpy(x)
     y = check_pictures(x, y, len(tag.classes))
     x = as_pixels(x, "pictures")
     if tuple(x.shape[1:]) != tag.input_shape:

@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_resattn.checkpoints import find, tags
 from keras_resattn.layers.composite import channel_axis, is_integer, standardize_data_format
+from keras_resattn.suggestions import did_you_mean
 
 
 def preprocess_input(x, weights="default", data_format=None):
@@ -45,6 +46,8 @@ def preprocess_input(x, weights="default", data_format=None):
 
 def _as_numbers(x):
     array = np.asarray(x)
+    if array.dtype.name == "bfloat16":  # to NumPy no number, as it is not NumPy's own
+        return array.astype("float32")
     if array.dtype.kind not in "uif":
         raise ValueError(f"Expected pictures as arrays of numbers; received: {type(x).__name__} of {array.dtype}.")
     return array
@@ -106,10 +109,10 @@ def decode_predictions(probabilities, top=5, weights="default"):
 def _unambiguous(weights, trait, what):
     found = find(weights)
     if not found:
-        known = ", ".join(sorted({name for tag in tags() for name in (tag.tag, *tag.aliases)}))
+        names = sorted({name for tag in tags() for name in (tag.tag, *tag.aliases)})
         raise ValueError(
-            f"Expected weights to be a published tag ({known or 'there is none yet'}), or network/tag; "
-            f"received: weights={weights!r}."
+            f"Expected weights to be a published tag ({', '.join(names) or 'there is none yet'}), or network/tag; "
+            f"received: weights={weights!r}.{did_you_mean(weights, {*names, *(tag.id for tag in tags())})}"
         )
     if len({trait(tag) for tag in found}) > 1:
         choices = ", ".join(tag.id for tag in found)

@@ -76,6 +76,15 @@ def test_predictions_on_the_sample_pictures_are_the_released_ones():
     assert [names[label] for label in labels[rows]] == [path.stem.split("-")[0] for path in PICTURES]
 
 
+def test_pictures_of_another_scale_are_not_measured():
+    tag, pictures, labels = checkpoints.find("cifar10", "CifarResidualAttention56")[0], sample_pictures(), np.arange(10)
+    as_tensors = evaluation.evaluate(tag, keras.ops.convert_to_tensor(pictures), labels)
+    assert as_tensors.correct == evaluation.evaluate(tag, pictures.astype("float32"), labels).correct
+    for x in (pictures / 255, pictures - 128.0):
+        with pytest.raises(ValueError, match="Expected pictures from 0 to 255"):
+            evaluation.evaluate(tag, x, labels)
+
+
 def test_the_trained_network_round_trips_as_a_safe_keras_file(tmp_path):
     model = keras_resattn.CifarResidualAttention56()
     model.save(tmp_path / "model.keras")

@@ -134,7 +134,7 @@ def test_a_record_that_is_broken_says_which(narrow, tmp_path):
     [
         ("default", "Nothing is published for ResidualAttention92"),
         ("imagenet", "ImageNet weights .* never released"),
-        ("no/such/file.weights.h5", "received: weights='no/such/file.weights.h5'"),
+        ("no/such/file.weights.h5", "existing .weights.h5 file; received: weights='no/such/file.weights.h5'"),
         (["cifar10"], "received: weights="),
         ("hf://no-owner", "received: weights='hf://no-owner'"),
     ],

@@ -146,6 +146,11 @@ def bad_calls(tmp_path, picture):
         "wrong tag": (["predict", str(picture), "--weights", "imagenet"], f"Expected published weights ({NAME[:-1]}"),
         "nearly a tag": (["predict", str(picture), "--weights", "cifar01"], "Did you mean 'cifar10'"),
         "no weights": (["predict", str(picture), "--weights", "ResNet164"], "received: ResNet164. It has none."),
+        "no weights of a width": (["predict", str(picture), "--weights", "WARN-22-8"], "WARN-22-8. It has none."),
+        "nearly a network": (
+            ["predict", str(picture), "--weights", "CifarResidualAttention65"],
+            "Did you mean 'CifarResidualAttention56'",
+        ),
         "top": (["predict", str(picture), "--top", "0"], "--top to be 1 or more; received: 0"),
         "unknown name": (["info", "ResNet50"], "received: ResNet50"),
         "other case": (["info", "resnet164"], "Did you mean 'ResNet164'"),
@@ -183,7 +188,8 @@ def bad_calls(tmp_path, picture):
     "fault",
     [
         "missing file", "unreadable picture", "cut-off picture", "a folder", "wrong tag", "nearly a tag",
-        "no weights", "top", "unknown name", "other case", "objects", "scale", "classes",
+        "no weights", "no weights of a width", "nearly a network", "top", "unknown name", "other case",
+        "objects", "scale", "classes",
         "output folder", "output is a folder", "output format", "channels", "no data", "a name", "data_dir",
         "no archive", "no test pictures", "labels", "size", "batch",
     ],
@@ -250,7 +256,7 @@ def test_a_recipe_may_come_from_a_file(tmp_path):
         (["--holdout", "12"], "--holdout from 0 to below 12"),
         (["--holdout", "2", "--validation", "x.npz"], "--validation or --holdout"),
         (["--set", "epochs=4", "--set", "batch_size=13"], "at least a batch of 13"),
-        (["--set", "dropout=0.3", "--model", "CifarResidualAttention56"], "received: dropout"),
+        (["--set", "dropout=0.3", "--model", "CifarResidualAttention56"], r"received: dropout\.$"),
         (["--size", "16"], r"at least 32 .*input_shape=\(16, 16, 3\)\.$"),
     ],
 )

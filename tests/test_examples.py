@@ -70,6 +70,8 @@ def test_a_table_of_other_things_gets_no_row(run, data, tmp_path):
     table.write_text("date,ratio\n2026-01-01,1\n")
     with _jax_cache_kept(), pytest.raises(SystemExit, match=r"--benchmark to be a new file .* has date, ratio"):
         run("07_train_in_a_time_budget.py", data, tmp_path / "run", *BUDGET, "--minutes", 9, "--benchmark", table)
+    with _jax_cache_kept(), pytest.raises(SystemExit, match="is a folder"):
+        run("07_train_in_a_time_budget.py", data, tmp_path / "run", *BUDGET, "--minutes", 9, "--benchmark", tmp_path)
     assert not (tmp_path / "run" / "plan.json").exists()
 
 
@@ -96,7 +98,10 @@ def test_a_budget_of_time_is_kept_in_calls(run, data, tmp_path):
         run(*command, "--call-minutes", 0)
     assert not (tmp_path / "run" / "report.json").exists()
     with _jax_cache_kept():
-        assert "'epoch': 2" in run(*command)
+        out = run(*command, "--benchmark", tmp_path / "training.csv")
+    assert "'epoch': 2" in out
+    assert "nothing is measured" in out
+    assert not (tmp_path / "training.csv").exists()
 
 
 def test_a_schedule_is_sized_to_its_budget():

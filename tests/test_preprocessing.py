@@ -16,7 +16,7 @@ def reference(x):
     return (x.astype("float64") - np.array(TAG.mean)) / np.array(TAG.std)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int64", "float32", "float64"])
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "float32", "float64", "bfloat16"])
 def test_normalises_each_channel_and_never_changes_the_caller(dtype):
     x = PICTURES.astype(dtype)
     before = x.copy()
@@ -82,8 +82,10 @@ def test_a_tag_goes_by_any_of_its_names(weights):
 
 def test_unknown_weights_list_what_there_is():
     for call in (preprocess_input, lambda x, weights: decode_predictions(np.zeros((1, 10)), weights=weights)):
-        with pytest.raises(ValueError, match=r"cifar10_v2.*received: weights='imagenet'"):
+        with pytest.raises(ValueError, match=r"cifar10_v2.*received: weights='imagenet'\.$"):
             call(PICTURES, weights="imagenet")
+        with pytest.raises(ValueError, match="Did you mean 'cifar10'"):
+            call(PICTURES, weights="cifar01")
 
 
 def test_decoding_names_the_most_probable_classes():

@@ -173,6 +173,20 @@ def test_a_signal_lets_the_step_finish_and_leaves_a_usable_model(tmp_path, unbro
     assert_same(*train(tmp_path), unbroken)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="on others Keras makes its metrics with the first batch")
+def test_going_on_inside_an_epoch_compiles_no_step_of_testing(tmp_path, monkeypatch):
+    with pytest.raises(SystemExit):
+        train(tmp_path, callbacks=[Stop(8, lambda: os.kill(os.getpid(), signal.SIGTERM))])
+    tested, test_on_batch = [], keras.Model.test_on_batch
+    monkeypatch.setattr(
+        keras.Model, "test_on_batch", lambda model, *args: (tested.append(model), test_on_batch(model, *args))
+    )
+    model, report = train(tmp_path)
+    assert report.steps == 15
+    assert tested, "the averages' statistics are measured"
+    assert not any(each is model for each in tested)
+
+
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, unbroken, monkeypatch):
     savez, left = np.savez, [4]
 

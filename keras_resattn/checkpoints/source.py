@@ -7,6 +7,7 @@ from pathlib import Path
 
 from keras_resattn.checkpoints.registry import RECORD, TENSORS, Tag, call, find, tags
 from keras_resattn.files import sha256
+from keras_resattn.suggestions import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -141,8 +142,8 @@ def _check_arguments(tag, include_top, classes, channels):
 
 
 def _nothing_found(weights, network):
-    if Path(weights).suffix in (".h5", ".keras"):
-        return f"Expected weights to be a file that exists; received: weights={str(weights)!r}."
+    if Path(weights).suffix == ".h5":
+        return f"Expected weights to be an existing .weights.h5 file; received: weights={str(weights)!r}."
     own = [tag for tag in tags() if tag.network == network]
     lines = [
         f"Expected weights to be None, a tag, an existing file or 'hf://owner/repo'; received: weights={weights!r}."
@@ -152,7 +153,8 @@ def _nothing_found(weights, network):
             "A network that is no row of the variants table has no published weights; pass weights=None or a file."
         )
     elif own:
-        lines.append(f"Tags of {network}: {', '.join(tag.tag for tag in own)}.")
+        names = {name for tag in own for name in (tag.tag, *tag.aliases)}
+        lines.append(f"Tags of {network}: {', '.join(tag.tag for tag in own)}.{did_you_mean(weights, names)}")
     else:
         lines.append(f"Nothing is published for {network}; pass weights=None to start from random ones.")
         others = ", ".join(tag.id for tag in tags())

@@ -84,6 +84,11 @@ def identify(model_name):
     raise ValueError(f"Expected the default name of one of {', '.join(NETWORKS)}; received: {model_name!r}.")
 
 
+def is_network(name):
+    """Whether `name` is the id of a network."""
+    return name in NETWORKS or _parse(name) is not None
+
+
 def find(network):
     """Returns the builder of a network, and the arguments that make it this one, by its id.
 

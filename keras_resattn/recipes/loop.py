@@ -241,7 +241,8 @@ class Loop(keras.callbacks.Callback):
         message = f"Stopped after step {self.done} of {self.steps}{kept}."
         if asked == signal.SIGINT:
             raise KeyboardInterrupt(message)
-        print(message, file=sys.stderr)  # an exit status has no room for it
+        if self.engine.rank == 0:
+            print(message, file=sys.stderr)  # an exit status has no room for it
         raise SystemExit(128 + asked)
 
 
