@@ -285,8 +285,8 @@ def test_every_option_of_train_arrives(pictures, tmp_path, monkeypatch):
     assert seen["model"].dtype_policy.name == "mixed_bfloat16"
 
 
-def test_an_unknown_network_is_not_trained(pictures, tmp_path, capsys):
-    assert main(["train", "--model", "WARN", "--data", str(pictures), "--run-dir", str(tmp_path / "run")]) == 2
+def test_an_unknown_network_is_told_before_data_are_opened(tmp_path, capsys):
+    assert main(["train", "--model", "WARN", "--data", "nowhere.npz", "--run-dir", str(tmp_path / "run")]) == 2
     assert "network='WARN'. Did you mean 'WARN" in capsys.readouterr().err
 
 

@@ -13,45 +13,10 @@ import keras
 import numpy as np
 import pytest
 from helpers import tiny, weights_of
+from resuming import RECIPE, STEPS, Killed, Stop, X, Y, kill, train
 
 from keras_resattn import compile_and_fit
-from keras_resattn.recipes import get_recipe
 from keras_resattn.recipes.run import RunFolder
-
-RNG = np.random.default_rng(0)
-X, Y = RNG.integers(0, 256, (40, 32, 32, 3), dtype="uint8"), RNG.integers(0, 3, 40)
-# Everything that has a state: momentum, averages of weights, dropout, draws, labels as shares. 3 epochs of 5 steps.
-RECIPE = get_recipe("cifar_one_cycle").replace(
-    epochs=3, batch_size=8, warmup_epochs=1, learning_rate=0.05, ema=0.5, cutout=8, mixup=0.2, cutmix=1.0
-)
-STEPS = 15
-
-
-class Killed(BaseException):
-    pass
-
-
-class Stop(keras.callbacks.Callback):
-    """Does something in the middle of a step."""
-
-    def __init__(self, step, action):
-        super().__init__()
-        self.left, self.action = step, action
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.left -= 1
-        if self.left == 0:
-            self.action()
-
-
-def kill():
-    raise Killed
-
-
-def train(run_dir=None, recipe=RECIPE, **arguments):
-    model = tiny(dropout=0.3)
-    report = compile_and_fit(model, recipe, (X, Y), run_dir=run_dir, verbose=0, **arguments)
-    return model, report
 
 
 @pytest.fixture(scope="module")
@@ -232,21 +197,6 @@ def test_a_loss_that_explodes_keeps_no_bad_checkpoint(tmp_path):
     assert loaded is None or all(np.isfinite(array).all() for name, array in loaded[0].items() if "metrics" not in name)
 
 
-def test_a_checkpoint_of_another_network_is_refused(tmp_path):
-    train(tmp_path)
-    inputs = keras.Input((32, 32, 3))
-    outputs = keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(inputs))
-    with pytest.raises(ValueError, match="checkpoint of this network"):
-        compile_and_fit(keras.Model(inputs, outputs, name="tiny"), RECIPE, (X, Y), run_dir=tmp_path, verbose=0)
-
-
-def test_a_damaged_checkpoint_is_named(tmp_path):
-    train(tmp_path)
-    (tmp_path / "checkpoint.npz").write_bytes(b"no archive")
-    with pytest.raises(ValueError, match=r"checkpoint\.npz to be a checkpoint"):
-        train(tmp_path)
-
-
 @pytest.mark.parametrize("policy", ["mixed_float16"])
 def test_the_scale_of_the_loss_is_state_too(tmp_path, policy):
     keras.config.set_dtype_policy(policy)
@@ -264,44 +214,6 @@ def test_several_steps_at_a_time_go_on_too(tmp_path):
         train(tmp_path, recipe, callbacks=[Stop(3, kill)], checkpoint_steps=2, steps_per_execution=2)
     resumed = train(tmp_path, recipe, steps_per_execution=2)
     assert_same(*resumed, (weights_of(whole), report.history))
-
-
-@pytest.mark.skipif(keras.backend.backend() == "torch", reason="Keras runs single steps on PyTorch")
-def test_going_on_with_other_steps_at_a_time_is_refused_where_some_would_be_lost(tmp_path):
-    recipe = RECIPE.replace(batch_size=10)
-    with pytest.raises(Killed):
-        train(tmp_path, recipe, callbacks=[Stop(4, kill)], checkpoint_steps=1)
-    with pytest.raises(ValueError, match="divide the 3 steps that are done"):
-        train(tmp_path, recipe, steps_per_execution=2)
-
-
-def test_a_refused_checkpoint_leaves_the_model_as_it_was(tmp_path):
-    with pytest.raises(Killed):
-        train(tmp_path, callbacks=[Stop(8, kill)], checkpoint_steps=1)
-    model = tiny(dropout=0.3)
-    model.layers[1].trainable = False
-    before = weights_of(model)
-    with pytest.raises(ValueError, match="its optimizer has"):
-        compile_and_fit(model, RECIPE, (X, Y), run_dir=tmp_path, verbose=0)
-    for a, b in zip(before, weights_of(model), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-def test_a_stream_of_another_length_is_another_run(tmp_path):
-    class Batches:
-        def __init__(self, count):
-            self.count = count
-
-        def __iter__(self):
-            return ((X[i * 8 : i * 8 + 8], Y[i * 8 : i * 8 + 8]) for i in range(self.count))
-
-    recipe = RECIPE.replace(mixup=0.0, cutmix=0.0)
-    with pytest.raises(Killed):
-        compile_and_fit(
-            tiny(), recipe, Batches(4), run_dir=tmp_path, verbose=0, checkpoint_steps=1, callbacks=[Stop(6, kill)]
-        )
-    with pytest.raises(ValueError, match="steps_per_epoch is 4 there, 5 here"):
-        compile_and_fit(tiny(), recipe, Batches(5), run_dir=tmp_path, verbose=0)
 
 
 def test_a_callback_that_stops_inside_an_epoch_stops_there(tmp_path, unbroken):
