@@ -12,9 +12,9 @@ from PIL import Image
 import keras_resattn
 from keras_resattn import checkpoints
 from keras_resattn.cli import main
+from keras_resattn.cli.train import change_recipe
 from keras_resattn.models.zoo import NETWORKS
 from keras_resattn.recipes import get_recipe
-from keras_resattn.recipes.command import change_recipe
 
 NAME = "CifarResidualAttention56/cifar10_v2"
 
@@ -274,7 +274,7 @@ def test_every_option_of_train_arrives(pictures, tmp_path, monkeypatch):
         seen.update(arguments, model=model, data=data)
         raise ValueError("seen")
 
-    monkeypatch.setattr("keras_resattn.recipes.command.compile_and_fit", fit)
+    monkeypatch.setattr("keras_resattn.cli.train.compile_and_fit", fit)
     command = ["train", "--model", "WideResNet-10-1", "--data", str(pictures), "--run-dir", str(tmp_path / "run")]
     command += ["--set", "dropout=0.3", "precision=mixed_bfloat16", "--size", "40", "--holdout", "4", "--device-data"]
     assert main([*command, "--checkpoint-steps", "7", "--steps-per-execution", "2"]) == 2

@@ -13,13 +13,12 @@ from rich.table import Table
 
 import keras_resattn
 from keras_resattn import checkpoints, evaluation
+from keras_resattn.cli import reproduce, train
 from keras_resattn.data import Arrays, Source, network_input, open_source
 from keras_resattn.files import atomic_write
 from keras_resattn.models import zoo
 from keras_resattn.models.variants import VARIANTS
 from keras_resattn.preprocessing import decode_predictions
-from keras_resattn.recipes import command as train
-from keras_resattn.reproduce import command as reproduce
 from keras_resattn.suggestions import did_you_mean
 from keras_resattn.visualize import plot_attention
 
