@@ -109,5 +109,5 @@ def test_a_damaged_picture_is_named(picture_folder, damage):
     path = next((picture_folder / "c").iterdir())
     path.write_bytes(damage(path.read_bytes()))
     row = [str(file) for file in source.paths].index(str(path))
-    with pytest.raises(ValueError, match=rf"Expected .*{path.name} to be a picture that can be decoded"):
+    with pytest.raises(ValueError, match=rf"Expected .*{path.name} to be an image that can be decoded"):
         source.read([row], size=(8, 8))

@@ -1,13 +1,15 @@
 """A folder of picture files."""
 
+import contextlib
 import functools
 import hashlib
 import os
 from pathlib import Path
 
+from keras_resattn.data.decoding import opened, upright_size
 from keras_resattn.data.indexed import Source
-from keras_resattn.data.passes import one_shape
-from keras_resattn.data.pictures import SUFFIXES, opened, read_picture
+from keras_resattn.data.passes import in_threads, one_shape
+from keras_resattn.data.pictures import SUFFIXES, read_picture
 
 # Names of the folders that hold a split, the first that is there. "test" takes pictures held out for validation where
 # nothing else is held out, as with ImageNet; "validation" never takes test pictures.
@@ -61,13 +63,14 @@ class Folder(Source):
 
     @functools.cached_property
     def picture_shape(self):
-        """Found by opening files, without decoding them, up to the first that differs; on first use."""
+        """Found by opening files, mostly without decoding them, up to the first that differs; on first use."""
 
         def shape(path):
             with opened(path, path) as image:
-                return image.height, image.width
+                return upright_size(image)
 
-        return one_shape(map(shape, self.paths), self.channels)
+        with contextlib.closing(in_threads(shape, self.paths)) as shapes:
+            return one_shape(shapes, self.channels)
 
     def _picture(self, row, size, crop, central):
         return read_picture(self.paths[row], self.paths[row], size, crop, central, self.channels)

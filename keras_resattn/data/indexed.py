@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_resattn.data import arrays
 from keras_resattn.data.passes import accumulated_statistics, in_threads, one_shape, sample
-from keras_resattn.data.pictures import as_array, as_pixels, check_channels_last, read_picture, to_numpy
+from keras_resattn.data.pictures import as_array, as_pixels, check_channels_last, hint_on_bool, read_picture, to_numpy
 
 logger = logging.getLogger(__name__)
 
@@ -263,10 +263,11 @@ def as_pictures(x):
     Raises:
         ValueError: for another rank, channels first, no pictures, or values as in `pictures.as_pixels`.
     """
-    x = x if isinstance(x, np.ndarray) else to_numpy(x)
+    x = to_numpy(x)
     if x.ndim != 4 or x.dtype.kind not in "uif" or 0 in x.shape:
         raise ValueError(
             f"Expected pictures of shape (n, height, width, channels), 0 to 255; received: shape {x.shape}, {x.dtype}."
+            + hint_on_bool(x)
         )
     check_channels_last(x.shape, "pictures")
     return as_pixels(x, "pictures")
@@ -300,7 +301,7 @@ def as_labels(y, count):
 
 def _channels(picture):
     if hasattr(picture, "getbands"):
-        return 1 if picture.mode in ("1", "L") else 3
+        return 1 if picture.mode in ("1", "L", "LA", "La") or picture.mode.startswith("I") else 3
     if isinstance(picture, bytes):
         return 3
     if np.ndim(picture) == 4:

@@ -1,18 +1,16 @@
-"""One picture: decoded, cropped, and resized. Every source that reads pictures one by one comes through here."""
+"""One image: decoded, cropped or padded, and resized. Every source that reads images one by one comes through here."""
 
-import contextlib
-import io
 import os
-import struct
 
 import numpy as np
 from PIL import Image
 
+from keras_resattn.data.decoding import decode, naming, opened, upright_size
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
-# Everything that Pillow's decoders raise for a file that is damaged, or none of theirs.
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 # Resizing in two steps, an integer reduction first. From 3 up Pillow calls the result indistinguishable from one step.
 REDUCING_GAP = 3.0
+RESIZE_MODES = ("crop", "squash", "pad")
 
 
 def crop_box(height, width, crop):
@@ -37,67 +35,72 @@ def crop_box(height, width, crop):
     return float(left), float(upper), float(min(width, left + wide)), float(min(height, upper + high))
 
 
-def central_box(height, width, size, central=1.0):
-    """Returns the box of the central `central` share of a picture, with the aspect ratio of `size`, `(h, w)`.
-
-    For square sizes the share is that of the picture's short side: 0.875 with size 224 is what is left of the
-    picture resized to a short side of 256 and cropped to 224.
-    """
-    scale = central * min(height / size[0], width / size[1])
-    high, wide = scale * size[0], scale * size[1]
-    left, upper = (width - wide) / 2, (height - high) / 2
-    return left, upper, min(width, left + wide), min(height, upper + high)
-
-
-def read_picture(picture, name, size=None, crop=None, central=1.0, channels=3):
-    """Returns a picture as an array `(h, w, channels)`, cropped and resized by antialiased bilinear interpolation.
-
-    A JPEG of which much more is there than needed is decoded at a half, a quarter or an eighth of its size. EXIF
-    orientation is not applied, as in ImageNet's usual pipelines.
+def central_box(height, width, size, central=1.0, resize_mode="crop"):
+    """Return the box `(left, upper, right, lower)` of an image that is resized to `size`, in pixels, not rounded.
 
     Args:
-        picture: Path, the bytes of a file, a Pillow picture, or an array `(h, w)` or `(h, w, c)` of values 0 to 255.
-        name: What an error calls it.
-        size: `(h, w)` to resize to, or `None` for the picture as it is.
-        crop: As in `crop_box`, or `None` for the central crop; only with `size`.
-        central: As in `central_box`. A picture that has `size` already is not cropped.
-        channels: Number of channels: files and Pillow pictures are converted for 1 and 3.
+        height: Height of the image.
+        width: Width of the image.
+        size: `(h, w)` to resize to.
+        central: Fraction of the box's sides that remains. For square sizes and `"crop"` it is that of the image's short
+            side: 0.875 with size 224 is what is left of the image resized to a short side of 256 and cropped to 224.
+        resize_mode: `"crop"` for the largest central box of the aspect ratio of `size`; `"squash"` for the whole image,
+            whatever its aspect ratio; `"pad"` for the smallest box of that aspect ratio around the whole image, which
+            may reach beyond it.
+    """
+    if resize_mode == "squash":
+        high, wide = central * height, central * width
+    else:
+        fit = max if resize_mode == "pad" else min
+        scale = central * fit(height / size[0], width / size[1])
+        high, wide = scale * size[0], scale * size[1]
+    left, upper = (width - wide) / 2, (height - high) / 2
+    if resize_mode != "pad":  # rounding may pass the edge, which Pillow refuses
+        return left, upper, min(width, left + wide), min(height, upper + high)
+    return left, upper, left + wide, upper + high
+
+
+def check_resize_mode(resize_mode):
+    """Raise a `ValueError` for anything but one of `RESIZE_MODES`."""
+    if resize_mode not in RESIZE_MODES:
+        raise ValueError(
+            f"Expected resize_mode to be {', '.join(map(repr, RESIZE_MODES[:-1]))} or {RESIZE_MODES[-1]!r}; "
+            f"received: resize_mode={resize_mode!r}."
+        )
+
+
+def read_picture(picture, name, size=None, crop=None, central=1.0, channels=3, resize_mode="crop"):
+    """Return an image as an array `(h, w, channels)`, resized by antialiased bilinear interpolation.
+
+    Files and Pillow images are decoded by `keras_resattn.data.decoding.decode`: upright, transparency on white, 8 bits
+    per channel. A JPEG that is much larger than needed is decoded at a half, a quarter or an eighth of its size.
+
+    Args:
+        picture: Path, the bytes of a file, a Pillow image, or an array `(h, w)` or `(h, w, c)` of values 0 to 255.
+        name: Name of the image in errors.
+        size: `(h, w)` to resize to, or `None` for the image as it is.
+        crop: As in `crop_box`, in place of `central` and `resize_mode`; `None` for none. Only with `size`.
+        central: As in `central_box`. An image that already has `size` is not cropped.
+        channels: Number of channels: files and Pillow images are converted for 1 and 3.
+        resize_mode: `"crop"`, `"squash"` or `"pad"` (with 0, black) for images of another aspect ratio than `size`.
 
     Returns:
-        uint8, or float32 for a picture that was an array of floats.
+        uint8, or float32 for an image that was an array of floats.
 
     Raises:
-        ValueError: if the picture cannot be decoded, or an array has another shape; it says which.
+        ValueError: if the image cannot be decoded or has no fixed range of values, or an array has another shape; it
+            says which.
     """
     if isinstance(picture, (str, os.PathLike, bytes)):
         with opened(picture, name) as image:
-            return _from_image(image, size, crop, central, channels)
+            return _from_image(image, size, crop, central, channels, resize_mode, draft=image.format == "JPEG")
     if isinstance(picture, Image.Image):
         with naming(name):
-            return _from_image(picture, size, crop, central, channels)
+            return _from_image(picture, size, crop, central, channels, resize_mode)
     array = as_array(picture, name, channels)
     if size is None or (crop is None and array.shape[:2] == tuple(size)):
         return array
-    return _resized_array(array, size, _box(array.shape[:2], size, crop, central))
-
-
-@contextlib.contextmanager
-def opened(picture, name):
-    """Opens a path or bytes as a Pillow picture; what goes wrong inside is told with the picture's name."""
-    with naming(name), Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as image:
-        yield image
-
-
-@contextlib.contextmanager
-def naming(name):
-    """Turns whatever Pillow raises for a damaged file into a `ValueError` that names it."""
-    try:
-        yield
-    except UNREADABLE as error:
-        raise ValueError(
-            f"Expected {name} to be a picture that can be decoded; received: {type(error).__name__}: {error}. "
-            "Repair it or take it out."
-        ) from error
+    return _resized_array(array, size, _box(array.shape[:2], size, crop, central, resize_mode))
 
 
 def as_array(picture, name, channels=None):
@@ -111,7 +114,7 @@ def as_array(picture, name, channels=None):
     if array.ndim != 3 or array.dtype.kind not in "uif" or 0 in array.shape:
         raise ValueError(
             f"Expected {name} to be of shape (height, width, channels), 0 to 255; "
-            f"received: shape {array.shape}, {array.dtype}."
+            f"received: shape {array.shape}, {array.dtype}.{hint_on_bool(array)}"
         )
     check_channels_last(array.shape, name)
     if channels is not None and array.shape[-1] != channels:
@@ -120,9 +123,19 @@ def as_array(picture, name, channels=None):
 
 
 def to_numpy(values):
-    """Returns an array, or a tensor of any backend, as a NumPy array."""
+    """Return an array, or a tensor of any backend, as a plain NumPy array.
+
+    Raises:
+        ValueError: for a masked array with masked values, which NumPy would turn into what is stored below the mask.
+    """
     if hasattr(values, "detach"):  # PyTorch's, which may lie on a device
         values = values.detach().cpu()
+    parts = values if isinstance(values, (list, tuple)) else [values]
+    if any(np.ma.is_masked(part) for part in parts if isinstance(part, np.ma.MaskedArray)):
+        raise ValueError(
+            "Expected an array without masked values; received: a masked array. "
+            "Give masked values a value, x.filled(0), or leave those images out."
+        )
     return np.asarray(values)
 
 
@@ -135,59 +148,89 @@ def check_channels_last(shape, name):
 
 
 def as_pixels(array, name):
-    """Returns uint8 as it is, other integers as uint8, and floats as float32, after checking that all is 0 to 255.
+    """Return uint8 as it is, other integers as uint8, and floats as float32, after checking that all is 0 to 255.
 
     Raises:
-        ValueError: for other values, and for floats that end at 1, which would be taken for black pictures.
+        ValueError: for other values, and for floats that end at 1, which would be taken for black images.
     """
     if array.dtype == "uint8" or not array.size:
         return array
     low, high = array.min(), array.max()
-    if low < 0 or high > 255 or low != low:
-        raise ValueError(f"Expected {name} from 0 to 255, not normalised; received: values from {low} to {high}.")
+    if not (low >= 0 and high <= 255):  # or one is NaN
+        raise ValueError(
+            f"Expected {name} from 0 to 255, not normalised; received: values from {low} to {high} ({array.dtype})."
+            + hint_on_range(array.dtype, low, high)
+        )
     if array.dtype.kind == "f" and 0 < high <= 1:
         raise ValueError(
             f"Expected {name} from 0 to 255; received: floats that go up to {high:.4g}. "
-            "Pass uint8 pictures, or multiply by 255; recipes normalise them."
+            "Pass uint8 images, or multiply by 255; recipes normalise them."
         )
     return array.astype("float32" if array.dtype.kind == "f" else "uint8", copy=False)
 
 
-def _from_image(image, size, crop, central, channels):
-    width, height = image.size
-    box = None
-    if size is not None and (crop is not None or (height, width) != tuple(size)):
-        box = _box((height, width), size, crop, central)
-        box = _drafted(image, size, box)
-    mode = {1: "L", 3: "RGB"}.get(channels)
-    image = image if mode is None else image.convert(mode)
-    array = np.asarray(image)
-    if mode is None or box is None:
-        return as_array(array, "the picture", channels)
-    return _with_channels(image.resize(size[::-1], Image.Resampling.BILINEAR, box, REDUCING_GAP))
+def hint_on_bool(array):
+    return " Multiply by 255: (255 * x).astype('uint8')." if array.dtype.kind == "b" else ""
 
 
-def _drafted(image, size, box):
-    """Lets a JPEG decode itself at a smaller scale, still twice as fine as `size`, and returns the box there."""
-    width, height = image.size
+def hint_on_range(dtype, low, high):
+    """Return what to do with values that are not from 0 to 255, with a space before it; nothing where it is unclear."""
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return " Remove NaN and infinite values, or the images that hold them."
+    if dtype.kind == "u" and high <= 65535:
+        return " Scale 16-bit values by their range: (x / 257).round().astype('uint8')."
+    return ""
+
+
+def _from_image(image, size, crop, central, channels, resize_mode, draft=False):
+    """`draft` lets a JPEG file decode itself at a smaller scale; a caller's Pillow image would be changed by it."""
+    shape = None
+    if draft and size is not None:
+        shape = upright_size(image)
+        _draft(image, shape, size, _box(shape, size, crop, central, resize_mode))
+    image = decode(image, channels)
+    shape = shape or (image.height, image.width)
+    if size is None or (crop is None and shape == tuple(size)):
+        return _with_channels(image)
+    box = _box(shape, size, crop, central, resize_mode)
+    if channels not in (1, 3):
+        return _resized_array(np.asarray(image), size, box)
+    x, y = image.width / shape[1], image.height / shape[0]
+    box = box[0] * x, box[1] * y, box[2] * x, box[3] * y
+    return _with_channels(_resized(image, size, box))
+
+
+def _draft(image, shape, size, box):
+    """Lets a JPEG decode itself at a smaller scale, still twice as fine as `size`."""
     high, wide = max(box[3] - box[1], 1), max(box[2] - box[0], 1)
-    if image.format == "JPEG":
-        image.draft(None, (int(2 * size[1] * width / wide), int(2 * size[0] * height / high)))
-    x, y = image.width / width, image.height / height
-    return box[0] * x, box[1] * y, min(box[2] * x, image.width), min(box[3] * y, image.height)
+    wanted = int(2 * size[1] * shape[1] / wide), int(2 * size[0] * shape[0] / high)
+    image.draft(None, wanted if image.size == shape[::-1] else wanted[::-1])
 
 
-def _box(shape, size, crop, central):
-    return central_box(*shape, size, central) if crop is None else crop_box(*shape, crop)
+def _box(shape, size, crop, central, resize_mode):
+    return central_box(*shape, size, central, resize_mode) if crop is None else crop_box(*shape, crop)
 
 
 def _resized_array(array, size, box):
     if array.dtype == "uint8" and array.shape[-1] in (1, 3):
         planes = [Image.fromarray(array if array.shape[-1] == 3 else array[..., 0])]
-    else:  # Pillow has no such pictures: one channel after the other
+    else:  # Pillow has no such images: one channel after the other
         planes = [Image.fromarray(np.ascontiguousarray(array[..., i])) for i in range(array.shape[-1])]
-    planes = [plane.resize(size[::-1], Image.Resampling.BILINEAR, box, REDUCING_GAP) for plane in planes]
-    return np.concatenate([_with_channels(plane) for plane in planes], axis=-1)
+    return np.concatenate([_with_channels(_resized(plane, size, box)) for plane in planes], axis=-1)
+
+
+def _resized(image, size, box):
+    """The part of an image in a box, resized to `size`; what reaches beyond the image is 0."""
+    left, upper, right, lower = box
+    inner = max(left, 0), max(upper, 0), min(right, image.width), min(lower, image.height)
+    height = max(1, round(size[0] * (inner[3] - inner[1]) / (lower - upper)))
+    width = max(1, round(size[1] * (inner[2] - inner[0]) / (right - left)))
+    part = image.resize((width, height), Image.Resampling.BILINEAR, inner, REDUCING_GAP)
+    if (height, width) == tuple(size):
+        return part
+    padded = Image.new(image.mode, (size[1], size[0]))
+    padded.paste(part, ((size[1] - width) // 2, (size[0] - height) // 2))
+    return padded
 
 
 def _with_channels(image):

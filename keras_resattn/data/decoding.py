@@ -1,0 +1,135 @@
+"""Decoding of one image file: upright, opaque, 8 bits per channel. Every path that decodes an image uses `decode`."""
+
+import contextlib
+import io
+import os
+
+import numpy as np
+from PIL import Image
+
+BACKGROUND = (255, 255, 255)  # transparent pixels are composited on white
+_Turn = Image.Transpose
+# EXIF orientation -> what makes the image upright; 1, and values that EXIF does not define, change nothing.
+TURNS = {
+    2: _Turn.FLIP_LEFT_RIGHT,
+    3: _Turn.ROTATE_180,
+    4: _Turn.FLIP_TOP_BOTTOM,
+    5: _Turn.TRANSPOSE,
+    6: _Turn.ROTATE_270,
+    7: _Turn.TRANSVERSE,
+    8: _Turn.ROTATE_90,
+}
+EXIF_ORIENTATION, TIFF_BITS, TIFF_PHOTOMETRIC = 0x0112, 0x0102, 0x0106
+# PNG stores its one transparent colour with the file's own depth, and Pillow returns it unscaled. Of 16-bit RGB Pillow
+# keeps the upper byte, which differs from the division by 257 by one at most.
+PNG_COLOUR_SCALES = {"L;2": 85, "L;4": 17, "RGB;16B": 1 / 256}
+
+
+def decode(image, channels=3):
+    """Return a Pillow image upright, opaque and with 8 bits per channel.
+
+    - EXIF (or XMP) orientation is applied, as `PIL.ImageOps.exif_transpose` does; unreadable EXIF counts as none.
+    - Transparency (an alpha channel, a palette's, or a PNG's transparent colour) is composited on white.
+    - 16-bit values are divided by 257, those of 12-bit TIFF files by 4095 / 255. Files without a fixed range raise.
+    - Only the first frame of an animation, or page of a TIFF, is decoded. ICC profiles are not applied.
+
+    Args:
+        image: A `PIL.Image.Image`. The caller's object keeps its pixels and mode.
+        channels: 3 for mode `"RGB"`, 1 for `"L"`; another number for bands as they are stored, not composited.
+
+    Returns:
+        A `PIL.Image.Image` of mode `"RGB"` or `"L"`.
+
+    Raises:
+        ValueError: for modes without a fixed range (`"F"`, `"I"` of 32 bits), and for another number of bands.
+        Exception: whatever Pillow raises for a damaged file; `naming` turns it into a `ValueError`.
+    """
+    png_mode = image.tile[0][3] if image.format == "PNG" and getattr(image, "tile", None) else None
+    image.load()  # which makes TIFF files upright, and reads EXIF that follows the pixels of a PNG
+    turn = TURNS.get(exif_orientation(image))
+    if channels in (1, 3):
+        image = _opaque(_eight_bits(image, png_mode))
+        image = image if channels == 3 else image.convert("L")
+        image = image.convert("RGB") if channels == 3 else image
+    elif len(image.getbands()) != channels or image.mode != "RGBA":
+        raise ValueError(f"mode {image.mode}, which cannot be read as {channels} channels")
+    return image if turn is None else image.transpose(turn)
+
+
+def exif_orientation(image):
+    """Return the EXIF orientation of a Pillow image, 1 to 8; 1 for none, unreadable or undefined ones."""
+    try:
+        orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+    except Exception:  # damaged metadata of an intact image: Pillow raises errors of many types
+        return 1
+    return orientation if orientation in TURNS else 1
+
+
+def upright_size(image):
+    """Return `(height, width)` that `decode` returns; only PNG files that are not square are decoded for it."""
+    width, height = image.size
+    # Pillow gives the upright size of TIFF files before it has decoded them.
+    turned = width != height and image.format != "TIFF" and exif_orientation(image) >= 5
+    return (width, height) if turned else (height, width)
+
+
+@contextlib.contextmanager
+def opened(picture, name):
+    """Open a path or bytes as a Pillow image; errors inside name the image, see `naming`."""
+    with naming(name):
+        if not isinstance(picture, bytes) and os.path.exists(picture) and not os.path.isfile(picture):
+            raise ValueError("no regular file")  # reading a pipe would wait for ever
+        with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as image:
+            yield image
+
+
+@contextlib.contextmanager
+def naming(name):
+    """Turn whatever is raised while a damaged or unsupported image is decoded into a `ValueError` that names it."""
+    try:
+        yield
+    except Exception as error:  # Pillow's decoders raise errors of many types
+        reason = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        raise ValueError(
+            f"Expected {name} to be an image that can be decoded; received: {reason.rstrip(' .')}. "
+            "Repair it, convert it to 8 bits per channel, or remove it."
+        ) from error
+
+
+def _eight_bits(image, png_mode):
+    """The image with 8 bits per channel, its transparent colour scaled alike."""
+    sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+    if sixteen:
+        return _from_sixteen_bits(image)
+    if image.mode in ("I", "F"):
+        kind = {"I": "integers of more than 16 bits", "F": "floats"}[image.mode]
+        raise ValueError(f"{kind} without a fixed range (Pillow mode {image.mode})")
+    scale, colour = PNG_COLOUR_SCALES.get(png_mode), image.info.get("transparency")
+    if scale is not None and colour is not None:
+        image = image.copy()
+        image.info["transparency"] = (
+            tuple(int(value * scale) for value in colour) if isinstance(colour, tuple) else int(colour * scale)
+        )
+    return image
+
+
+def _from_sixteen_bits(image):
+    values = np.asarray(image).astype("int64")
+    tags = getattr(image, "tag_v2", {})
+    highest = 4095 if tuple(tags.get(TIFF_BITS, ())) == (12,) else 65535
+    colour = image.info.get("transparency")
+    scaled = np.clip((values * 255 + highest // 2) // highest, 0, 255).astype("uint8")
+    if tags.get(TIFF_PHOTOMETRIC) == 0:  # white is 0, which Pillow inverts in files of up to 8 bits alone
+        scaled = 255 - scaled
+    if isinstance(colour, int):
+        scaled[values == colour] = 255
+    return Image.fromarray(scaled)
+
+
+def _opaque(image):
+    """The image as mode `"L"` or `"RGB"`, composited on white where it is transparent."""
+    if image.has_transparency_data:
+        image = image.convert("LA") if image.mode == "La" else image
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, (*BACKGROUND, 255)), image).convert("RGB")
+    return image.convert("L" if image.mode in ("1", "L") else "RGB")
