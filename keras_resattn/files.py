@@ -1,8 +1,9 @@
-"""Writing files whole or not at all."""
+"""Atomic writing, guarded opening and hashes of files."""
 
 import contextlib
 import hashlib
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -30,7 +31,58 @@ def atomic_write(path):
         raise
 
 
+def open_regular(path):
+    """Open a regular file for reading in binary mode, without ever waiting for a writer.
+
+    Args:
+        path: Path of the file; symbolic links are followed.
+
+    Returns:
+        The open file; its `name` is `path`.
+
+    Raises:
+        ValueError: if the path is no regular file (a folder, a named pipe, a socket, a device), does not exist, or
+            cannot be opened. The message names it.
+    """
+    try:
+        _check_regular(path, os.stat(path).st_mode)
+        file = open(path, "rb", opener=_open_without_waiting)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ValueError(f"Expected {path} to be a readable file; it cannot be opened ({reason}).") from error
+    try:
+        _check_regular(path, os.fstat(file.fileno()).st_mode)  # another file may have taken its place
+    except ValueError:
+        file.close()
+        raise
+    return file
+
+
 def sha256(path):
-    """Returns the SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the SHA-256 of a regular file, in hexadecimal.
+
+    Raises:
+        ValueError: if the file cannot be read, or is no regular file.
+    """
+    with open_regular(path) as file:
+        try:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise ValueError(f"Expected {path} to be a readable file; reading failed ({error}).") from error
+
+
+def _open_without_waiting(path, flags):
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _check_regular(path, mode):
+    if stat.S_ISREG(mode):
+        return
+    kinds = {
+        "a folder": stat.S_ISDIR,
+        "a named pipe": stat.S_ISFIFO,
+        "a socket": stat.S_ISSOCK,
+        "a device": lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode),
+    }
+    kind = next((kind for kind, is_kind in kinds.items() if is_kind(mode)), "something else")
+    raise ValueError(f"Expected {path} to be a regular file; it is {kind}.")

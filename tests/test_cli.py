@@ -81,10 +81,12 @@ def test_verify_hashes_the_bundled_weights(capsys):
 
 
 def test_verify_fails_on_damage(monkeypatch, capsys):
-    tag = checkpoints.find(NAME)[0]
-    monkeypatch.setattr(checkpoints, "verify", lambda: [(tag, "damaged")])
-    assert main(["verify"]) == 2
-    assert "damaged" in capsys.readouterr().err
+    results = [checkpoints.Verification(NAME, "damaged", "model.weights.h5 has SHA-256 0"), ("other", "not bundled")]
+    monkeypatch.setattr(checkpoints, "verify", lambda: [checkpoints.Verification(*result) for result in results])
+    assert main(["verify"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == f"{NAME}: damaged\nother: not bundled\n"
+    assert "model.weights.h5 has SHA-256 0" in printed.err
 
 
 def test_evaluate_takes_folders_of_the_same_classes(tmp_path, capsys):

@@ -178,10 +178,12 @@ def test_a_release_whose_aliases_cannot_be_moved_leaves_nothing(release, run, mo
         raise OSError("No space left on device")
 
     before = sorted(path.name for path in release.folder.parent.iterdir())
+    listed = registry.read_sums(release.folder.parent)
     monkeypatch.setattr(registry, "move_aliases", full)
     with pytest.raises(OSError, match="No space left"):
         publish.release(run, release.folder.parent, tag="shapes_v2", aliases=["x"], **release_arguments(run))
     assert sorted(path.name for path in release.folder.parent.iterdir()) == before
+    assert registry.read_sums(release.folder.parent) == listed
 
 
 def test_an_alias_of_a_tag_that_is_gone_says_so(release):
@@ -234,10 +236,7 @@ def damage(path):
 
 
 def test_a_damaged_file_is_refused_and_verify_names_it(release):
-    assert checkpoints.verify() == [(release, "ok")]
     damage(release.tensors)
-    assert checkpoints.verify() == [(release, "damaged")]
+    assert [result.status for result in checkpoints.verify()] == ["damaged", "ok"]
     with pytest.raises(ValueError, match="SHA-256"):
         keras_resattn.CifarResidualAttention56(classes=3)
-    release.tensors.unlink()
-    assert checkpoints.verify() == [(release, "not bundled")]

@@ -7,6 +7,7 @@ The test pictures are touched here, once. Nothing that was chosen may depend on 
 """
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import math
@@ -31,6 +32,7 @@ from keras_resattn.recipes.run import WEIGHTS, read_report
 from keras_resattn.visualize import plot_attention
 
 ATTENTION = "attention.png"
+BUNDLED_BELOW = 5e6  # bytes of a release whose tensors enter the wheel
 SHOWN = 4  # test pictures, the first ones
 
 CARD = """---
@@ -196,10 +198,14 @@ def release(run_dir, destination, *, tag, aliases, classes, data, data_name, com
         seen = SEEN if _draw_attention(partial, model, x[:SHOWN], y[:SHOWN]) else ""
         (partial / "README.md").write_text(_card(record, model, notes, tested, seen), encoding="utf-8")
         partial.rename(folder)
+    sums = _sums(folder)
     try:
+        registry.write_sums(destination, sums)
         registry.move_aliases(destination, network, tag, aliases)
     except BaseException:
         shutil.rmtree(folder)  # so that the same call can be repeated
+        with contextlib.suppress(OSError):
+            registry.write_sums(destination, dict.fromkeys(sums))
         raise
     return Tag.read(folder)
 
@@ -235,6 +241,13 @@ def half_precision(source, target):
             half.create_dataset(name, data=rounded)
 
         full.visititems(copy)
+
+
+def _sums(folder):
+    """`{path: SHA-256}` of the files of a release that the package contains: tensors of small ones alone."""
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    names = [RECORD, evaluation.PREDICTIONS, *([TENSORS] if size < BUNDLED_BELOW else [])]
+    return {f"{folder.name}/{name}": sha256(folder / name) for name in names}
 
 
 def _write_record(folder, record):

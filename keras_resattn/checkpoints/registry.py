@@ -1,6 +1,7 @@
 """The registry: a record for each released tag (`weights/*/config.json`), and what aliases mean (`aliases.json` there).
 
-A released folder never changes; an alias moves by a line of `aliases.json`.
+A released folder never changes; an alias moves by a line of `aliases.json`. `SHA256SUMS` lists the files that the
+package contains, in the format of `sha256sum`; tensors that it does not list live on the Hub alone.
 """
 
 import dataclasses
@@ -10,11 +11,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_resattn.files import atomic_write, sha256
+from keras_resattn.files import atomic_write, open_regular, sha256
 
 TENSORS = "model.weights.h5"
 RECORD = "config.json"
 ALIASES = "aliases.json"
+SUMS = "SHA256SUMS"
 
 
 @dataclass(frozen=True)
@@ -141,25 +143,42 @@ def move_aliases(folder, network, tag, names):
     aliases[network] = aliases.get(network, {}) | dict.fromkeys(names, tag)
     with atomic_write(Path(folder) / ALIASES) as path:
         path.write_text(json.dumps(aliases, indent=2) + "\n", encoding="utf-8")
+    write_sums(folder, {ALIASES: sha256(Path(folder) / ALIASES)})
     tags.cache_clear()
+
+
+def read_sums(folder):
+    """Return `{path: SHA-256}` of the files that `SHA256SUMS` lists in a folder of released tags.
+
+    Raises:
+        ValueError: if the list is missing, or a line is not `<SHA-256>  <path inside the folder>`.
+    """
+    path = Path(folder) / SUMS
+    with open_regular(path) as file:
+        lines = file.read().decode("utf-8", "replace").splitlines()
+    sums = {}
+    for line in lines:
+        found = re.fullmatch(r"([0-9a-f]{64})  ((?:[\w-][\w.-]*/)?[\w-][\w.-]*)", line)
+        if found is None:
+            raise ValueError(f"Expected lines '<SHA-256>  <path>' in {path}; received: {line[:100]!r}.")
+        sums[found[2]] = found[1]
+    return sums
+
+
+def write_sums(folder, changes):
+    """Update `SHA256SUMS` of a folder of released tags.
+
+    Args:
+        folder: The folder; the list is made if there is none.
+        changes: `{path inside the folder: SHA-256}`; `None` in place of a hash removes the line.
+    """
+    path = Path(folder) / SUMS
+    sums = {**(read_sums(folder) if path.exists() else {}), **changes}
+    with atomic_write(path) as partial:
+        lines = (f"{value}  {name}\n" for name, value in sorted(sums.items()) if value is not None)
+        partial.write_text("".join(lines), encoding="utf-8")
 
 
 def find(name, network=None):
     """Returns the tags that answer to `name` (tag, alias or `network/tag`), of one network or of all."""
     return [tag for tag in tags() if tag.answers_to(name) and network in (None, tag.network)]
-
-
-def verify():
-    """Hashes every bundled file again.
-
-    Returns:
-        A list of `(Tag, status)`, where status is `"ok"`, `"not bundled"` (the tensors live on the Hub)
-        or `"damaged"`.
-    """
-
-    def status(tag):
-        if not tag.tensors.exists():
-            return "not bundled"
-        return "ok" if sha256(tag.tensors) == tag.sha256 else "damaged"
-
-    return [(tag, status(tag)) for tag in tags()]

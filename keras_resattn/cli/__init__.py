@@ -27,7 +27,7 @@ PICTURE_FORMATS = (".png", ".pdf", ".svg", ".jpg")
 
 
 def main(argv=None):
-    """Runs the command line. Returns 0, or 2 after printing one line that says what was wrong."""
+    """Runs the command line. Returns 0, 1 if `verify` found faults, or 2 after one line that says what was wrong."""
     arguments = _parser().parse_args(argv)
     try:
         return arguments.command(arguments) or 0
@@ -212,15 +212,15 @@ def _print_counts(what, result):
 
 
 def _verify(arguments):
-    states = checkpoints.verify()
-    for tag, status in states:
-        print(f"{tag.id}: {status}")
-    damaged = [tag.id for tag, status in states if status == "damaged"]
-    if damaged:
-        names = ", ".join(damaged)
-        raise ValueError(
-            f"Expected bundled files with their recorded SHA-256; damaged: {names}. Reinstall the package."
-        )
+    results = checkpoints.verify()
+    for result in results:
+        print(f"{result.name}: {result.status}")
+    failed = [result for result in results if result.failed]
+    for result in failed:
+        print(f"keras-resattn: {result.problem}", file=sys.stderr)
+    if failed:
+        print("keras-resattn: Reinstall keras_resattn to restore its weights.", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _tag(name, expected="published weights", known=()):
