@@ -1,6 +1,7 @@
 """Residual Attention Networks and gated attention for Keras 3, on TensorFlow, JAX and PyTorch."""
 
 from keras_resattn import layers, losses
+from keras_resattn.layers.class_names import set_class_names
 from keras_resattn.models.attend import attend_and_rectify
 from keras_resattn.models.baselines import ResNet164, ResNet1001, WideResNetAtt2
 from keras_resattn.models.cluttered_mnist import ClutteredMnistCNN
@@ -27,7 +28,7 @@ from keras_resattn.models.residual_attention import (
 )
 from keras_resattn.models.warn import WARN, WARN50x2
 from keras_resattn.models.wide_resnet import WideResNet, WideResNet50x2
-from keras_resattn.preprocessing import decode_predictions, preprocess_input
+from keras_resattn.preprocessing import class_names_of, decode_predictions, preprocess_input
 from keras_resattn.recipes import compile_and_fit
 from keras_resattn.transfer import fine_tune, with_normalization
 from keras_resattn.visualize import attention_gates, attention_maps, plot_attention
@@ -64,6 +65,7 @@ __all__ = [
     "attend_and_rectify",
     "attention_gates",
     "attention_maps",
+    "class_names_of",
     "compile_and_fit",
     "count_macs",
     "decode_predictions",
@@ -73,5 +75,6 @@ __all__ = [
     "losses",
     "plot_attention",
     "preprocess_input",
+    "set_class_names",
     "with_normalization",
 ]

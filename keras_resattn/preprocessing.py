@@ -1,14 +1,20 @@
 """From pictures to a network's input, and from its output to names."""
 
+import os
 import warnings
+from pathlib import Path
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_resattn.checkpoints import find, tags
+from keras_resattn.layers.class_names import check_class_names, model_class_names
 from keras_resattn.layers.composite import channel_axis, is_integer, standardize_data_format
+from keras_resattn.recipes.run import run_class_names
 from keras_resattn.suggestions import did_you_mean
+
+_RAISE = object()
 
 
 def preprocess_input(x, weights="default", data_format=None):
@@ -80,34 +86,80 @@ def _warn_of_other_values(x):
         warnings.warn("Pictures are expected from 0 to 255; these go up to 1 at most. Multiply by 255.", stacklevel=3)
 
 
-def decode_predictions(probabilities, top=5, weights="default"):
-    """Names the most probable classes.
+def class_names_of(known, default=_RAISE):
+    """Return the names of the classes that a model, a run or released weights tell apart.
+
+    Args:
+        known: A `keras.Model`; the report of `compile_and_fit` or `fine_tune`; the folder of a finished run of one of
+            them; a tag, an alias or `"network/tag"`.
+        default: Returned where no names are known, such as `None`; without it, that is a `ValueError`.
+
+    Returns:
+        A list of strings, in the order of the model's outputs.
+
+    Raises:
+        ValueError: for unknown weights or a folder without a finished run, and, without `default`, where no names are
+            known: those of data that have none, or of a run of a version that did not keep them.
+    """
+    if isinstance(known, keras.Model):
+        names, described = model_class_names(known), f"the model {known.name}"
+    elif isinstance(known, (str, os.PathLike)) and Path(known).is_dir() and not _is_tag(known):
+        names, described = run_class_names(known), f"the run in {known}"
+    elif isinstance(known, (str, os.PathLike)):
+        names = list(_unambiguous(str(known), lambda tag: tag.classes, "classes").classes)
+    elif hasattr(known, "class_names"):
+        names, described = known.class_names, f"a {type(known).__name__}"
+    else:
+        raise ValueError(
+            f"Expected a keras.Model, a report, the folder of a run, or released weights; received: {known!r}."
+        )
+    if names is not None:
+        return list(names)
+    if default is not _RAISE:
+        return default
+    raise ValueError(
+        f"Expected a model or run whose data had names for their classes; received: {described}, which has none. "
+        "Name them: set_class_names(model, [...]) for a model, class_names=[...] for decode_predictions."
+    )
+
+
+def decode_predictions(probabilities, top=5, weights="default", class_names=None):
+    """Name the most probable classes.
 
     Args:
         probabilities: Output of a classifier with those weights, `(n, classes)`.
-        top: How many classes to return for each picture; all if there are fewer.
-        weights: A tag, an alias, or `"network/tag"`.
+        top: How many classes to return for each image; all if there are fewer.
+        weights: Whose classes they are: a tag, an alias or `"network/tag"`, or, as in `class_names_of`, a model, a
+            report or the folder of a run.
+        class_names: Names of the classes in the order of the columns, in place of those of `weights`.
 
     Returns:
-        For each picture a list of `(class index, class name, probability)`, most probable first.
+        For each image a list of `(class index, class name, probability)`, most probable first.
 
     Raises:
-        ValueError: for unknown weights, another shape, or `top` below 1.
+        ValueError: for unknown weights, weights without class names, another shape, another number of names than
+            columns, or `top` below 1.
     """
-    tag = _unambiguous(weights, lambda tag: tag.classes, "classes")
+    names = class_names_of(weights) if class_names is None else check_class_names(class_names)
     values = keras.ops.convert_to_numpy(probabilities)
-    if values.ndim != 2 or values.shape[1] != len(tag.classes):
+    if values.ndim != 2 or values.shape[1] != len(names):
+        described = weights if isinstance(weights, (str, os.PathLike)) else type(weights).__name__
+        whose = f"{len(names)} class_names" if class_names is not None else f"the classes of {described}"
         raise ValueError(
-            f"Expected probabilities of shape (n, {len(tag.classes)}) for {tag.tag}; received: shape {values.shape}."
+            f"Expected probabilities of shape (n, {len(names)}) for {whose}; received: shape {values.shape}."
         )
     if not is_integer(top) or top < 1:
         raise ValueError(f"Expected top to be a positive integer; received: top={top!r}.")
     order = np.argsort(-values, axis=1, kind="stable")[:, :top]
-    return [[(int(i), tag.classes[i], float(row[i])) for i in best] for row, best in zip(values, order, strict=True)]
+    return [[(int(i), names[i], float(row[i])) for i in best] for row, best in zip(values, order, strict=True)]
+
+
+def _is_tag(name):
+    return isinstance(name, str) and bool(find(name))
 
 
 def _unambiguous(weights, trait, what):
-    found = find(weights)
+    found = find(weights) if isinstance(weights, str) else []
     if not found:
         names = sorted({name for tag in tags() for name in (tag.tag, *tag.aliases)})
         raise ValueError(

@@ -36,14 +36,25 @@ class Source:
             )
         return self.path
 
+    @property
+    def class_names(self):
+        """Names of the classes, as the record has them; `None` for a file without a record."""
+        record = self._record()
+        return None if record is None else list(record.classes)
+
+    def _record(self):
+        """The `Tag`, that of a Hub repository downloaded if need be; `None` for a file."""
+        if self.tag is not None or self.repository is None:
+            return self.tag
+        from huggingface_hub import hf_hub_download
+
+        return Tag.read(Path(hf_hub_download(self.repository, RECORD, revision=self.revision)).parent)
+
     def _download(self):
         from huggingface_hub import hf_hub_download
 
-        tag = self.tag
-        if tag is None:
-            record = hf_hub_download(self.repository, RECORD, revision=self.revision)
-            tag = Tag.read(Path(record).parent)
-            _check_network(tag, self.network, f"hf://{self.repository}")
+        tag = self._record()
+        _check_network(tag, self.network, f"hf://{self.repository}")
         path = Path(hf_hub_download(self.repository, TENSORS, revision=self.revision))
         try:
             return _checked(path, tag.sha256, f"from hf://{self.repository}", "It was removed; try again.")

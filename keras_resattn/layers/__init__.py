@@ -1,6 +1,7 @@
 """Registered Keras layers: the only place of this package where tensors are touched."""
 
 from keras_resattn.layers.attention_heads import AttentionHead, OutputHead
+from keras_resattn.layers.class_names import NamedClasses
 from keras_resattn.layers.gates import GatedSum, GlobalGate, GradientScale, HeadGate, Rectify
 from keras_resattn.layers.residual import InceptionUnit, PostActivationUnit, PreActivationUnit, WideUnit
 from keras_resattn.layers.resize import BilinearResize, CeilMaxPooling2D
@@ -19,6 +20,7 @@ __all__ = [
     "GradientScale",
     "HeadGate",
     "InceptionUnit",
+    "NamedClasses",
     "OutputHead",
     "PostActivationUnit",
     "PreActivationUnit",

@@ -6,6 +6,7 @@ import re
 import keras
 
 from keras_resattn import checkpoints
+from keras_resattn.layers.class_names import set_class_names
 from keras_resattn.layers.composite import BN_MOMENTUM, EPSILON, channel_axis
 from keras_resattn.models.arguments import check_head, resolve_input
 
@@ -92,6 +93,8 @@ def assemble(
     model = keras.Model(source_inputs(inputs), outputs, name=name)
     if source is not None:
         checkpoints.load(model, source, below=inputs)
+        if include_top and source.class_names is not None:
+            set_class_names(model, source.class_names)
     return model
 
 

@@ -32,6 +32,7 @@ class Report:
         steps: Number of steps.
         processes: Number of processes that trained together.
         data_format: Keras' image data format, which the network was built for.
+        class_names: Names of the classes in the order of the network's outputs, or `None` if none are known.
     """
 
     network: str
@@ -48,6 +49,7 @@ class Report:
     steps: int | None = None
     processes: int = 1
     data_format: str = "channels_last"
+    class_names: list | None = None
 
 
 def best_on_validation(rows):

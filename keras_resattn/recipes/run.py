@@ -132,6 +132,19 @@ def read_report(run_dir):
     return json.loads(path.read_text())
 
 
+def run_class_names(run_dir):
+    """Returns the class names of a finished run of `compile_and_fit` or `fine_tune`, or `None` if it has none.
+
+    Raises:
+        ValueError: if the folder holds no such run.
+    """
+    path = Path(run_dir)
+    phases = [path / phase for phase in ("fine_tune", "head") if (path / phase / REPORT).exists()]
+    if phases and not (path / REPORT).exists():
+        path = phases[0]
+    return read_report(path).get("class_names")
+
+
 def held_run(described, resume=True):
     """Returns the identity of the run that a folder holds, or `None` where it holds none.
 
