@@ -31,31 +31,33 @@ def atomic_write(path):
         raise
 
 
+@contextlib.contextmanager
 def open_regular(path):
     """Open a regular file for reading in binary mode, without ever waiting for a writer.
 
     Args:
         path: Path of the file; symbolic links are followed.
 
-    Returns:
-        The open file; its `name` is `path`.
+    Yields:
+        The open file.
 
     Raises:
         ValueError: if the path is no regular file (a folder, a named pipe, a socket, a device), does not exist, or
             cannot be opened. The message names it.
     """
     try:
-        _check_regular(path, os.stat(path).st_mode)
-        file = open(path, "rb", opener=_open_without_waiting)
+        _check_regular(path, os.stat(path).st_mode)  # opening a device may already do something
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
         reason = error.strerror or str(error)
         raise ValueError(f"Expected {path} to be a readable file; it cannot be opened ({reason}).") from error
     try:
-        _check_regular(path, os.fstat(file.fileno()).st_mode)  # another file may have taken its place
+        _check_regular(path, os.fstat(handle).st_mode)  # another file may have taken its place
     except ValueError:
-        file.close()
+        os.close(handle)
         raise
-    return file
+    with os.fdopen(handle, "rb") as file:
+        yield file
 
 
 def sha256(path):
@@ -69,10 +71,6 @@ def sha256(path):
             return hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise ValueError(f"Expected {path} to be a readable file; reading failed ({error}).") from error
-
-
-def _open_without_waiting(path, flags):
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _check_regular(path, mode):

@@ -1,4 +1,4 @@
-"""`checkpoints.verify`: missing, damaged and unreadable files of the package; tags that are legitimately not bundled."""
+"""`checkpoints.verify`: missing, damaged and unreadable files; tags that are legitimately not bundled."""
 
 import json
 import os
