@@ -55,7 +55,16 @@ def test_a_recipe_survives_json(recipe):
         ({"ema": "0.9"}, "ema"),
         ({"learning_rate": [0.1]}, "learning_rate"),
         ({"milestones": 0.5}, "milestones"),
-        ({"optimizer": "rmsprop"}, "optimizer"),
+        ({"optimizer": "adamv"}, "optimizer"),
+        ({"l2": float("inf")}, "l2"),
+        ({"learning_rate": float("nan")}, "learning_rate"),
+        ({"clip": float("inf")}, "clip"),
+        ({"milestones": (float("nan"),)}, "milestones"),
+        ({"multipliers": {"": float("inf")}}, "multipliers"),
+        ({"multipliers": {1: 0.5}}, "multipliers"),
+        ({"warmup_epochs": np.float32("nan")}, "warmup_epochs"),
+        ({"weight_decay": -0.1}, "weight_decay"),
+        ({"name": 3}, "name"),
         ({"optimizer": "adam", "multipliers": {"": 0.1}}, "multipliers"),
         ({"crop": "resize"}, "crop"),
         ({"augment": ["RandAugment"]}, "augment"),
@@ -76,10 +85,34 @@ def test_fields_out_of_range_are_refused(change, message):
 def test_unknown_names_and_fields_are_refused():
     with pytest.raises(ValueError, match="Did you mean 'cifar_one_cycle'"):
         get_recipe("cifar_two_cycle")
-    with pytest.raises(ValueError, match="received: epoch"):
+    with pytest.raises(ValueError, match=r"received: epoch\. Did you mean 'epochs'\?"):
         RECIPE.replace(epoch=3)
-    with pytest.raises(ValueError, match="missing: batch_size, epochs, learning_rate, source; unknown: epoch"):
+    with pytest.raises(
+        ValueError, match=r"missing: batch_size, epochs, learning_rate, source; unknown: epoch.*'epochs'"
+    ):
         Recipe.from_json('{"name": "x", "epoch": 3}')
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "3", '"x"', "[1", ""])
+def test_what_is_no_json_object_is_no_recipe(text):
+    with pytest.raises(ValueError, match=r"Expected a JSON object|Expecting value|Expecting ',' delimiter"):
+        Recipe.from_json(text)
+
+
+def test_numbers_of_numpy_become_pythons():
+    changes = {
+        "epochs": np.int64(4),
+        "learning_rate": np.float64(0.1),
+        "warmup_epochs": np.float32(0.5),
+        "flip": np.bool_(False),
+        "schedule": "steps",
+        "milestones": np.array([0.25, 0.5]),
+        "multipliers": {"": np.float64(0.5)},
+        "clip": np.array(2.0),
+    }
+    recipe = RECIPE.replace(**changes)
+    assert recipe == Recipe.from_json(recipe.to_json())
+    assert (type(recipe.epochs), type(recipe.flip), recipe.milestones) == (int, bool, (0.25, 0.5))
 
 
 def test_the_schedule_is_one_cycle_counted_in_steps():

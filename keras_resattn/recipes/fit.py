@@ -16,6 +16,7 @@ from keras_resattn.recipes.averages import AveragedWeights, BatchStatistics
 from keras_resattn.recipes.checks import check_lengths, check_model, check_restored
 from keras_resattn.recipes.loop import Loop, Progress
 from keras_resattn.recipes.named import get_recipe
+from keras_resattn.recipes.optimizer import build_optimizer
 from keras_resattn.recipes.report import Report, best_on_validation, environment, plot_history
 from keras_resattn.recipes.run import ARCHITECTURE, REPORT, STATISTICS, WEIGHTS, RunFolder
 from keras_resattn.recipes.task import Feed, Task
@@ -96,6 +97,7 @@ def compile_and_fit(
     check_lengths(recipe, per_epoch, steps_per_execution, checkpoint_steps)
     identity = task.identity(per_epoch)
     engine.same("the number of steps of an epoch", per_epoch)
+    optimizer = engine.make_optimizer(recipe, per_epoch)
     with engine.together():
         folder = RunFolder(run_dir, identity, resume or engine.rank > 0, writes=engine.rank == 0)
         rows, steps = feed.batches.rows, recipe.steps(per_epoch)
@@ -105,14 +107,14 @@ def compile_and_fit(
         folder.write_json(STATISTICS, task.statistics)
     engine.same("the step to go on from (run_dir has to be on a file system of all processes)", loop.done)
     compiled = {
-        "optimizer": engine.make_optimizer(recipe, per_epoch),
+        "optimizer": optimizer,
         "loss": loss,
         "weighted_metrics": ["accuracy"],  # as unweighted ones where nothing has a weight
         "jit_compile": jit_compile,
         "steps_per_execution": steps_per_execution,
     }
     feed.model.compile(**compiled)
-    feed.model.optimizer.build(feed.model.trainable_variables)
+    build_optimizer(feed.model.optimizer, feed.model.trainable_variables, recipe.decay_vectors)
     batch_statistics = None if recipe.ema is None else BatchStatistics(feed, engine, jit_compile)
     with engine.around(feed.model):
         if loop.done < loop.steps:

@@ -1,10 +1,120 @@
-"""What recipes need of optimizers and Keras does not have: coupled weight decay, rates by group, warm-up of steps."""
+"""Optimizers as a recipe holds them (data), and what Keras' own lack: coupled weight decay, rates by group, warm-up."""
 
+import inspect
+import math
 import re
 
 import keras
 
 PACKAGE = "keras_resattn"
+OWN = ("sgd", "adam", "adamw")  # that take the recipe's `momentum`; the first two also its `l2`
+# Arguments of Keras' optimizers that a recipe has fields of its own for, with the values that leave them to it.
+FIELDS = {
+    "use_ema": ("ema", (False, None)),
+    "ema_overwrite_frequency": ("ema", (None,)),
+    "gradient_accumulation_steps": ("accumulate", (None,)),
+    "global_clipnorm": ("clip", (None,)),
+    "loss_scale_factor": ("precision", (None,)),
+}
+UNSUPPORTED = {
+    "lossscaleoptimizer": "Keras adds it by itself under mixed_float16",
+    "multioptimizer": "the recipe's schedule drives one optimizer",
+    "schedulefreeadamw": "it goes without a schedule, and the recipe's schedule drives the learning rate",
+}
+
+
+def as_data(optimizer, learning_rate):
+    """Returns an optimizer as a recipe holds it: a name in lower case, or `{"class_name": ..., "config": {...}}`.
+
+    Args:
+        optimizer: The name of one of Keras' optimizers, a `keras.optimizers.Optimizer`, or a dictionary as
+            `keras.optimizers.serialize` returns it.
+        learning_rate: The recipe's, which a learning rate in the configuration has to equal.
+
+    Raises:
+        ValueError: for an unknown optimizer, one that recipes do not support, and a configuration that contradicts
+            the recipe's fields or leaves them no say.
+    """
+    if isinstance(optimizer, keras.optimizers.Optimizer):
+        optimizer = keras.optimizers.serialize(optimizer)
+    if isinstance(optimizer, str):
+        name, config = optimizer.lower(), {}
+    elif isinstance(optimizer, dict) and isinstance(optimizer.get("class_name"), str):
+        name, config = optimizer["class_name"].lower(), optimizer.get("config", {})
+    else:
+        raise _refusal("a name, a keras.optimizers.Optimizer, or what keras.optimizers.serialize returns", optimizer)
+    _check_name(name, optimizer)
+    if isinstance(optimizer, str):
+        return name
+    if not isinstance(config, dict):
+        raise _refusal("a dictionary with a dictionary 'config'", optimizer)
+    _check_config(config, learning_rate, optimizer)
+    dropped = {"learning_rate", "name", "ema_momentum", *FIELDS}
+    kept = {key: value for key, value in config.items() if key not in dropped}
+    return {**optimizer, "config": kept}
+
+
+def _check_name(name, optimizer):
+    known = {
+        key.lower()
+        for key, value in vars(keras.optimizers).items()
+        if inspect.isclass(value) and issubclass(value, keras.optimizers.Optimizer) and key != "Optimizer"
+    }
+    if name in UNSUPPORTED:
+        raise _refusal(f"another one than {name} ({UNSUPPORTED[name]})", optimizer)
+    registered = isinstance(optimizer, dict) and optimizer.get("registered_name")
+    if name not in known and not registered:
+        names = ", ".join(map(repr, sorted(known - UNSUPPORTED.keys())))
+        raise _refusal(f"one of {names}, or the configuration of a registered class", optimizer)
+
+
+def _check_config(config, learning_rate, optimizer):
+    for key, (field, left) in FIELDS.items():
+        if key in config and config[key] not in left:
+            raise _refusal(f"one without {key}, for which recipes have the field {field}", optimizer)
+    rate = config.get("learning_rate", learning_rate)
+    # Keras returns it in float32.
+    if not isinstance(rate, (int, float)) or not math.isclose(rate, learning_rate, rel_tol=1e-6):
+        raise _refusal(
+            f"one with the recipe's learning rate, {learning_rate}, which the recipe's schedule drives (pass the same "
+            "learning_rate to both, or leave it out of the configuration)",
+            optimizer,
+        )
+
+
+def _refusal(expected, optimizer):
+    return ValueError(f"Expected optimizer of a recipe to be {expected}; received: optimizer={optimizer!r}.")
+
+
+def make_optimizer(optimizer, schedule, **arguments):
+    """Returns a new optimizer of one that `as_data` returned.
+
+    Args:
+        optimizer: A name or a configuration.
+        schedule: The `keras.optimizers.schedules.LearningRateSchedule` that drives it.
+        **arguments: Arguments of `keras.optimizers.Optimizer`, in place of those in the configuration.
+
+    Raises:
+        ValueError: if the configuration makes no optimizer.
+    """
+    data = {"class_name": optimizer, "config": {}} if isinstance(optimizer, str) else dict(optimizer)
+    rate = keras.optimizers.schedules.serialize(schedule)
+    data["config"] = {**data["config"], **arguments, "learning_rate": rate}
+    try:
+        return keras.optimizers.deserialize(data)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"Expected the recipe's optimizer to be one that Keras can make; received: optimizer={optimizer!r} "
+            f"({error}). A class of your own has to be registered with keras.saving.register_keras_serializable."
+        ) from error
+
+
+def build_optimizer(optimizer, variables, decay_vectors):
+    """Builds an optimizer, whose own (decoupled) weight decay spares variables of rank 1 unless `decay_vectors`."""
+    if not decay_vectors:
+        vectors = [variable for variable in variables if len(variable.shape) < 2]
+        getattr(optimizer, "inner_optimizer", optimizer).exclude_from_weight_decay(var_list=vectors)
+    optimizer.build(variables)
 
 
 class _Coupled:

@@ -6,11 +6,12 @@ import math
 from dataclasses import dataclass
 
 import keras
+import numpy as np
 
-from keras_resattn.recipes.optimizer import CoupledAdam, CoupledSGD, WarmUp
+from keras_resattn.recipes.optimizer import OWN, CoupledAdam, CoupledSGD, WarmUp, as_data, make_optimizer
+from keras_resattn.suggestions import did_you_mean
 
 CHOICES = {
-    "optimizer": ("sgd", "adam"),
     "schedule": ("cosine", "steps"),
     "crop": ("pad", "inception"),
     "pad_mode": ("zeros", "reflect"),
@@ -35,7 +36,7 @@ class Recipe:
         learning_rate: The schedule's largest.
         warmup_epochs: Length of the rise.
         momentum: Momentum of SGD, and the first of Adam's.
-        l2: Coupled weight decay of the kernels (batch normalisation and biases do not decay).
+        l2: Coupled weight decay of the kernels (batch normalisation and biases do not decay); for `"sgd"` and `"adam"`.
         pad: Padding before the random crop back to size, in pixels on each side; only with `crop="pad"`.
         flip: Whether to mirror half of the pictures.
         seed: Seed of the order of the data, its augmentation and its label noise. Initial weights are the caller's.
@@ -44,7 +45,7 @@ class Recipe:
         schedule: `"cosine"` or `"steps"`.
         milestones: Where `"steps"` falls, as shares of the whole length, in rising order.
         decay: What it is multiplied by there.
-        decay_vectors: Whether batch normalisation and biases decay too, as with PyTorch's SGD.
+        decay_vectors: Whether batch normalisation and biases decay too, as with PyTorch's SGD; for both kinds of decay.
         pad_mode: `"zeros"`, or `"reflect"` for the picture's own mirror image.
         normalization: `"channel"`: mean and standard deviation of each channel. `"pixel_mean"`: minus the mean picture.
             `"unit"`: divided by 255. `"imagenet"`: ImageNet's mean and standard deviation. `"none"`: as it comes.
@@ -54,7 +55,10 @@ class Recipe:
         label_smoothing: Share of each label that is spread over all classes.
         ema: Momentum of an exponential moving average of the weights, which the network ends with; `None` for none.
         multipliers: Factors on the learning rate of groups of variables, `{pattern: factor}`, see `CoupledSGD`.
-        optimizer: `"sgd"` or `"adam"`.
+        optimizer: `"sgd"`, `"adam"`, `"adamw"`, or any other of Keras' optimizers: its name, an instance such as
+            `keras.optimizers.Lion(1e-4)`, or what `keras.optimizers.serialize` returns. The recipe keeps it as data.
+            The recipe's schedule drives its learning rate; `momentum` is the first beta of Adam and AdamW, and all
+            other optimizers have theirs in their configuration.
         crop: `"pad"`, or `"inception"`: 8 to 100 % of the picture's area, 3:4 to 4:3, resized to the network's size.
         augment: `keras.layers` that augment pictures 0 to 255, or what `keras.layers.serialize` makes of them:
             `augment=[keras.layers.RandAugment((0, 255))]`. They come after cropping and flipping.
@@ -65,9 +69,11 @@ class Recipe:
         precision: Keras policy that the network must have been built under; `None` takes the network as it is.
         dropout: Rate that the network must have been built with; `None` takes the network as it is.
         differences: Where the source's text and code differ from each other, or from this recipe.
+        weight_decay: Decoupled weight decay, Keras' own, at the schedule's rate; `None` leaves the optimizer's default
+            (0.004 for AdamW, none for most).
 
     Raises:
-        ValueError: for a value out of range.
+        ValueError: for a value out of range, NaN or infinity, and fields that contradict each other.
     """
 
     name: str
@@ -104,12 +110,17 @@ class Recipe:
     precision: str | None = None
     dropout: float | None = None
     differences: tuple = ()
+    weight_decay: float | None = None
 
     def __post_init__(self):
+        for field in self.__dataclass_fields__:
+            object.__setattr__(self, field, _plain(getattr(self, field)))
         self._check_types()
         layers = [keras.layers.serialize(a) if isinstance(a, keras.Layer) else a for a in self.augment]
         # As JSON has it, so that a recipe equals the one read back.
-        object.__setattr__(self, "augment", tuple(_without_names(json.loads(json.dumps(layers)))))
+        object.__setattr__(self, "augment", tuple(_without_names(self._as_json("augment", layers))))
+        optimizer = as_data(self.optimizer, self.learning_rate)
+        object.__setattr__(self, "optimizer", self._as_json("optimizer", optimizer))
         for field in ("milestones", "differences"):
             object.__setattr__(self, field, tuple(getattr(self, field)))
         for field, values in CHOICES.items():
@@ -125,12 +136,15 @@ class Recipe:
     def _check_types(self):
         numbers = ("learning_rate", "warmup_epochs", "momentum", "l2", "decay", "mixup", "cutmix", "label_smoothing")
         for field in (*numbers, "label_noise"):
-            self._require(field, _is_number(getattr(self, field)), "a number")
-        for field in ("ema", "clip", "dropout"):
+            self._require(field, _is_number(getattr(self, field)), "a finite number")
+        for field in ("ema", "clip", "dropout", "weight_decay"):
             self._require(field, getattr(self, field) is None or _is_number(getattr(self, field)), "None, or a number")
+        for field in ("name", "source"):
+            self._require(field, isinstance(getattr(self, field), str), "a string")
         is_list = isinstance(self.milestones, (list, tuple)) and all(map(_is_number, self.milestones))
         self._require("milestones", is_list, "a list of numbers")
         is_dict = isinstance(self.multipliers, dict) and all(map(_is_number, self.multipliers.values()))
+        is_dict = is_dict and all(isinstance(pattern, str) for pattern in self.multipliers)
         self._require("multipliers", is_dict, "factors of at least 0 by pattern")
         is_list = isinstance(self.augment, (list, tuple)) and all(map(_is_layer, self.augment))
         self._require("augment", is_list, "a list of keras.layers, or of their serialised forms")
@@ -149,8 +163,23 @@ class Recipe:
         self._require("clip", self.clip is None or self.clip > 0, "None, or a positive number")
         factors = self.multipliers.values()
         self._require("multipliers", all(factor >= 0 for factor in factors), "factors of at least 0 by pattern")
-        sgd = self.optimizer == "sgd"
-        self._require("multipliers", sgd or not self.multipliers, "empty with optimizer='adam', whose steps they miss")
+        self._check_optimizer()
+
+    def _check_optimizer(self):
+        optimizer, name = self.optimizer, self.optimizer if isinstance(self.optimizer, str) else ""
+        expected = f"empty with optimizer={optimizer!r}, whose steps they miss"
+        self._require("multipliers", name == "sgd" or not self.multipliers, expected)
+        expected = f"0 with optimizer={optimizer!r}, whose decay is weight_decay (decoupled)"
+        self._require("l2", name in ("sgd", "adam") or self.l2 == 0, expected)
+        config = {} if name else optimizer["config"]
+        decays = [key for key in config if key.endswith("weight_decay") and config[key] is not None]
+        is_muon = "muon" in (name, "" if name else optimizer["class_name"].lower())
+        expected = "None, or a number of at least 0"
+        self._require("weight_decay", self.weight_decay is None or self.weight_decay >= 0, expected)
+        expected = f"None with optimizer={optimizer!r}, whose configuration has its own"
+        self._require("weight_decay", self.weight_decay is None or not (decays or is_muon), expected)
+        clips = [key for key in ("clipnorm", "clipvalue") if config.get(key) is not None]
+        self._require("clip", self.clip is None or not clips, f"None with optimizer={optimizer!r}, which clips itself")
 
     def _check_length(self):
         given = [field for field in ("epochs", "iterations") if getattr(self, field) is not None]
@@ -170,6 +199,12 @@ class Recipe:
                 f"Expected {field} of a recipe to be {expected}; received: {field}={getattr(self, field)!r}."
             )
 
+    def _as_json(self, field, value):
+        try:
+            return json.loads(json.dumps(value, allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"Expected {field} of a recipe to be data that JSON can hold; {error}.") from error
+
     def replace(self, **changes):
         """Returns this recipe with some fields changed. New `epochs` replace `iterations`, and the other way round."""
         for new, old in (("epochs", "iterations"), ("iterations", "epochs")):
@@ -178,7 +213,8 @@ class Recipe:
         unknown = changes.keys() - self.__dataclass_fields__.keys()
         if unknown:
             known = ", ".join(self.__dataclass_fields__)
-            raise ValueError(f"Expected fields of a Recipe ({known}); received: {', '.join(sorted(unknown))}.")
+            hints = "".join(did_you_mean(name, self.__dataclass_fields__) for name in sorted(unknown))
+            raise ValueError(f"Expected fields of a Recipe ({known}); received: {', '.join(sorted(unknown))}.{hints}")
         return dataclasses.replace(self, **changes)
 
     def to_json(self):
@@ -190,16 +226,19 @@ class Recipe:
         """Returns the recipe that `to_json` wrote.
 
         Raises:
-            ValueError: if it is no JSON, or a field is unknown or missing.
+            ValueError: if it is no JSON object, a field is unknown or missing, or a value is out of range.
         """
         fields = json.loads(text)
+        if not isinstance(fields, dict):
+            raise ValueError(f"Expected a JSON object with the fields of a Recipe; received: {text[:100]!r}.")
         known = cls.__dataclass_fields__
         missing = {"name", "source", "epochs", "batch_size", "learning_rate"} - fields.keys()
         unknown = fields.keys() - known.keys()
         if missing or unknown:
+            hints = "".join(did_you_mean(name, known) for name in sorted(unknown))
             raise ValueError(
-                f"Expected the fields of a Recipe ({', '.join(known)}); "
-                f"missing: {', '.join(sorted(missing)) or 'none'}; unknown: {', '.join(sorted(unknown)) or 'none'}."
+                f"Expected the fields of a Recipe ({', '.join(known)}); missing: "
+                f"{', '.join(sorted(missing)) or 'none'}; unknown: {', '.join(sorted(unknown)) or 'none'}.{hints}"
             )
         return cls(**fields)
 
@@ -246,18 +285,24 @@ class Recipe:
     def make_optimizer(self, steps_per_epoch):
         """Returns a new optimizer with this recipe's schedule, for epochs of so many steps."""
         shared = {
-            "l2": self.l2,
-            "decay_vectors": self.decay_vectors,
             "global_clipnorm": self.clip,
             "gradient_accumulation_steps": None if self.accumulate == 1 else self.accumulate,
             "use_ema": self.ema is not None,
             "ema_momentum": 0.99 if self.ema is None else self.ema,
         }
+        if self.weight_decay is not None:
+            shared["weight_decay"] = self.weight_decay
+        coupled = {"l2": self.l2, "decay_vectors": self.decay_vectors}
         rate = self.learning_rate_schedule(steps_per_epoch)
+        if self.optimizer == "sgd":
+            nesterov = self.nesterov and self.momentum > 0
+            coupled = {**coupled, "nesterov": nesterov, "multipliers": self.multipliers}
+            return CoupledSGD(rate, momentum=self.momentum, **coupled, **shared)
         if self.optimizer == "adam":
-            return CoupledAdam(rate, beta_1=self.momentum, **shared)
-        nesterov = self.nesterov and self.momentum > 0
-        return CoupledSGD(rate, momentum=self.momentum, nesterov=nesterov, multipliers=self.multipliers, **shared)
+            return CoupledAdam(rate, beta_1=self.momentum, **coupled, **shared)
+        if self.optimizer in OWN:
+            shared["beta_1"] = self.momentum
+        return make_optimizer(self.optimizer, rate, **shared)
 
 
 def _without_names(value):
@@ -272,12 +317,21 @@ def _without_names(value):
     return value
 
 
+def _plain(value):
+    """The same value with Python's numbers and lists in place of NumPy's."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(item) for item in value)
+    return {key: _plain(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
 def _is_count(value, least):
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _is_number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_layer(value):

@@ -1,0 +1,120 @@
+"""Any optimizer of Keras trains a recipe: as data, by the recipe's schedule, with all that recipes do beside it."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from helpers import weights_of
+from resuming import RECIPE, Killed, Stop, kill, train
+
+from keras_resattn.recipes import Recipe
+from keras_resattn.recipes.optimizer import build_optimizer
+
+ADAMW = RECIPE.replace(optimizer="adamw", l2=0.0, weight_decay=0.05, learning_rate=0.01)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Halving(keras.optimizers.SGD):
+    """An optimizer of the user's, with a variable that its steps change."""
+
+    def build(self, variables):
+        super().build(variables)
+        self.scale = self.add_variable((), initializer="ones", name="scale")
+
+    def update_step(self, gradient, variable, learning_rate):
+        super().update_step(gradient, variable, learning_rate * self.scale)
+
+    def apply(self, grads, trainable_variables=None):
+        self.scale.assign(self.scale * 0.9)
+        super().apply(grads, trainable_variables)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        "lion",
+        "Nadam",
+        keras.optimizers.Muon(0.05, ns_steps=2),
+        {"class_name": "rmsprop", "config": {"rho": 0.8}},
+        Halving(0.05, momentum=0.5),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_any_optimizer_resumes_where_it_was_killed(tmp_path, optimizer):
+    recipe = RECIPE.replace(optimizer=optimizer, l2=0.0, mixup=0.0, cutmix=0.0)
+    assert recipe == Recipe.from_json(recipe.to_json())
+    whole, _ = train(recipe=recipe)
+    with pytest.raises(Killed):
+        train(tmp_path, recipe, callbacks=[Stop(8, kill)], checkpoint_steps=1)
+    resumed, report = train(tmp_path, recipe)
+    assert json.loads(json.dumps(report.recipe))["optimizer"] == recipe.optimizer
+    for a, b in zip(weights_of(resumed), weights_of(whole), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_adamw_resumes_with_averages_clipping_and_accumulation(tmp_path):
+    recipe = ADAMW.replace(clip=0.5, accumulate=2)
+    whole, report = train(recipe=recipe)
+    with pytest.raises(Killed):
+        train(tmp_path, recipe, callbacks=[Stop(8, kill)], checkpoint_steps=1)
+    resumed, _ = train(tmp_path, recipe)
+    for a, b in zip(weights_of(resumed), weights_of(whole), strict=True):
+        np.testing.assert_array_equal(a, b)
+    optimizer = resumed.optimizer
+    assert isinstance(optimizer, keras.optimizers.AdamW)
+    assert (optimizer.weight_decay, optimizer.beta_1) == (0.05, 0.9)
+    rates = [float(keras.ops.convert_to_numpy(recipe.learning_rate_schedule(5)(step))) for step in (5, 10, 15)]
+    np.testing.assert_allclose([row["learning_rate"] for row in report.history], rates, rtol=1e-5)
+
+
+@pytest.mark.parametrize("vectors", [False, True])
+def test_decoupled_decay_spares_vectors(vectors):
+    """Without gradients only the decay is left: w -= rate * decay * w."""
+    kernel, bias = keras.Variable([[1.0, -2.0]]), keras.Variable([3.0])
+    recipe = ADAMW.replace(warmup_epochs=0, decay_vectors=vectors, ema=None)
+    optimizer = recipe.make_optimizer(1000)
+    build_optimizer(optimizer, [kernel, bias], recipe.decay_vectors)
+    optimizer.apply([keras.ops.zeros((1, 2)), keras.ops.zeros((1,))])
+    left = 1 - 0.01 * 0.05
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(kernel), [[left, -2 * left]], rtol=1e-6)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(bias), [3 * left if vectors else 3.0], rtol=1e-6)
+
+
+def test_decay_goes_through_the_scale_of_the_loss():
+    keras.config.set_dtype_policy("mixed_float16")
+    model, _ = train(recipe=ADAMW.replace(epochs=2))
+    inner = model.optimizer.inner_optimizer
+    decays = {v.path: inner._use_weight_decay(v) for v in model.trainable_variables}
+    assert decays == {v.path: len(v.shape) > 1 for v in model.trainable_variables}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimizer": "adamv"}, "one of 'adadelta', .*'adamw'"),
+        ({"optimizer": 3}, "a name, a keras.optimizers.Optimizer"),
+        ({"optimizer": {"class_name": "Mine", "config": {}}}, "registered class"),
+        ({"optimizer": {"class_name": "AdamW", "config": []}}, "dictionary 'config'"),
+        ({"optimizer": keras.optimizers.AdamW(0.2)}, "learning rate, 0.05, which the recipe's schedule drives"),
+        ({"optimizer": keras.optimizers.AdamW(0.05, use_ema=True)}, "recipes have the field ema"),
+        ({"optimizer": keras.optimizers.AdamW(0.05, global_clipnorm=1.0)}, "recipes have the field clip"),
+        ({"optimizer": keras.optimizers.SGD(0.05, clipnorm=1.0), "clip": 1.0}, "which clips itself"),
+        ({"optimizer": keras.optimizers.AdamW(0.05), "weight_decay": 0.1}, "whose configuration has its own"),
+        ({"optimizer": "muon", "weight_decay": 0.1}, "whose configuration has its own"),
+        ({"optimizer": "adamw", "l2": 0.1}, r"whose decay is weight_decay \(decoupled\)"),
+        ({"optimizer": "adamw", "multipliers": {"": 0.1}}, "whose steps they miss"),
+        ({"optimizer": "ScheduleFreeAdamW"}, "goes without a schedule"),
+        ({"optimizer": "LossScaleOptimizer"}, "Keras adds it by itself"),
+    ],
+)
+def test_optimizers_that_contradict_the_recipe_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        RECIPE.replace(**{"l2": 0.0, **changes})
+
+
+def test_a_configuration_that_makes_no_optimizer_is_refused_before_any_work(tmp_path):
+    recipe = RECIPE.replace(optimizer={"class_name": "AdamW", "config": {"beta": 1}}, l2=0.0)
+    with pytest.raises(ValueError, match="one that Keras can make"):
+        train(tmp_path / "run", recipe)
+    assert not (tmp_path / "run").exists()
