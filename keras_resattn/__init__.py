@@ -1,37 +1,42 @@
 """Residual Attention Networks and gated attention for Keras 3, on TensorFlow, JAX and PyTorch."""
 
-from keras_resattn import layers, losses
-from keras_resattn.layers.class_names import set_class_names
-from keras_resattn.models.attend import attend_and_rectify
-from keras_resattn.models.baselines import ResNet164, ResNet1001, WideResNetAtt2
-from keras_resattn.models.cluttered_mnist import ClutteredMnistCNN
-from keras_resattn.models.graph import count_macs, feature_pyramid
-from keras_resattn.models.residual_attention import (
-    AttentionInception56,
-    AttentionNeXt56,
-    AttentionNeXt92,
-    CifarResidualAttention56,
-    CifarResidualAttention92,
-    CifarResidualAttention128,
-    CifarResidualAttention164,
-    CifarResidualAttention200,
-    CifarResidualAttention236,
-    CifarResidualAttention452,
-    ResidualAttention56,
-    ResidualAttention92,
-    ResidualAttention128,
-    ResidualAttention164,
-    ResidualAttention200,
-    ResidualAttention236,
-    ResidualAttention452,
-    ResidualAttentionNet,
-)
-from keras_resattn.models.warn import WARN, WARN50x2
-from keras_resattn.models.wide_resnet import WideResNet, WideResNet50x2
-from keras_resattn.preprocessing import class_names_of, decode_predictions, preprocess_input
-from keras_resattn.recipes import compile_and_fit
-from keras_resattn.transfer import fine_tune, with_normalization
-from keras_resattn.visualize import attention_gates, attention_maps, plot_attention
+from typing import TYPE_CHECKING
+
+from keras_resattn import lazy
+
+if TYPE_CHECKING:  # for type checkers and editors; `MODULES` below says the same at run time
+    from keras_resattn import layers, losses
+    from keras_resattn.layers.class_names import set_class_names
+    from keras_resattn.models.attend import attend_and_rectify
+    from keras_resattn.models.baselines import ResNet164, ResNet1001, WideResNetAtt2
+    from keras_resattn.models.cluttered_mnist import ClutteredMnistCNN
+    from keras_resattn.models.graph import count_macs, feature_pyramid
+    from keras_resattn.models.residual_attention import (
+        AttentionInception56,
+        AttentionNeXt56,
+        AttentionNeXt92,
+        CifarResidualAttention56,
+        CifarResidualAttention92,
+        CifarResidualAttention128,
+        CifarResidualAttention164,
+        CifarResidualAttention200,
+        CifarResidualAttention236,
+        CifarResidualAttention452,
+        ResidualAttention56,
+        ResidualAttention92,
+        ResidualAttention128,
+        ResidualAttention164,
+        ResidualAttention200,
+        ResidualAttention236,
+        ResidualAttention452,
+        ResidualAttentionNet,
+    )
+    from keras_resattn.models.warn import WARN, WARN50x2
+    from keras_resattn.models.wide_resnet import WideResNet, WideResNet50x2
+    from keras_resattn.preprocessing import class_names_of, decode_predictions, preprocess_input
+    from keras_resattn.recipes import compile_and_fit
+    from keras_resattn.transfer import fine_tune, with_normalization
+    from keras_resattn.visualize import attention_gates, attention_maps, plot_attention
 
 __version__ = "0.1.0"
 
@@ -78,3 +83,69 @@ __all__ = [
     "set_class_names",
     "with_normalization",
 ]
+
+#: Where each public name is defined: imported when it is first used.
+MODULES = {
+    name: name
+    for name in (
+        "checkpoints",
+        "data",
+        "evaluation",
+        "layers",
+        "losses",
+        "models",
+        "preprocessing",
+        "recipes",
+        "reproduce",
+        "responses",
+        "transfer",
+        "visualize",
+    )
+}
+MODULES |= {
+    name: module
+    for module, names in {
+        "layers.class_names": ("set_class_names",),
+        "models.attend": ("attend_and_rectify",),
+        "models.baselines": ("ResNet164", "ResNet1001", "WideResNetAtt2"),
+        "models.cluttered_mnist": ("ClutteredMnistCNN",),
+        "models.graph": ("count_macs", "feature_pyramid"),
+        "models.warn": ("WARN", "WARN50x2"),
+        "models.wide_resnet": ("WideResNet", "WideResNet50x2"),
+        "preprocessing": ("class_names_of", "decode_predictions", "preprocess_input"),
+        "recipes": ("compile_and_fit",),
+        "transfer": ("fine_tune", "with_normalization"),
+        "visualize": ("attention_gates", "attention_maps", "plot_attention"),
+        "models.residual_attention": (
+            "AttentionInception56",
+            "AttentionNeXt56",
+            "AttentionNeXt92",
+            "CifarResidualAttention56",
+            "CifarResidualAttention92",
+            "CifarResidualAttention128",
+            "CifarResidualAttention164",
+            "CifarResidualAttention200",
+            "CifarResidualAttention236",
+            "CifarResidualAttention452",
+            "ResidualAttention56",
+            "ResidualAttention92",
+            "ResidualAttention128",
+            "ResidualAttention164",
+            "ResidualAttention200",
+            "ResidualAttention236",
+            "ResidualAttention452",
+            "ResidualAttentionNet",
+        ),
+    }.items()
+    for name in names
+}
+
+__getattr__, __dir__ = lazy.names(__name__, MODULES)
+
+# A model that was saved with layers of this package can be loaded after `import keras_resattn`.
+lazy.import_with_keras(
+    "keras_resattn.layers",
+    "keras_resattn.layers.global_attention",
+    "keras_resattn.losses",
+    "keras_resattn.recipes.optimizer",
+)

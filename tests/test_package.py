@@ -1,11 +1,15 @@
 """The package as a whole: what its sources use, and what importing it brings along."""
 
+import ast
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import keras_resattn
+from keras_resattn import checkpoints, recipes
 
 PACKAGE = Path(keras_resattn.__file__).parent
 
@@ -17,8 +21,43 @@ def test_sources_use_public_keras_and_no_lambda_layer():
     assert found == []
 
 
+def run(code):
+    """What a new Python prints."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
 def test_import_brings_no_other_backend():
-    code = "import sys, keras; before = set(sys.modules); import keras_resattn; print(*(set(sys.modules) - before))"
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    packages = {module.split(".")[0] for module in printed.split()}
+    code = (
+        "import sys, keras; before = set(sys.modules); from keras_resattn import *; print(*set(sys.modules) - before)"
+    )
+    packages = {module.split(".")[0] for module in run(code).split()}
     assert packages.isdisjoint({"tensorflow", "jax", "torch", "matplotlib", "tensorflow_datasets"})
+
+
+def test_import_waits_with_keras_and_registers_all_classes_once_keras_is_there():
+    """A saved model is loaded after `import keras_resattn`, whichever of the two is imported first."""
+    printed = run(
+        "import sys, keras_resattn\n"
+        "from keras_resattn import checkpoints, recipes\n"
+        "from keras_resattn.models.zoo import NETWORKS\n"
+        "assert checkpoints.tags() and recipes.RECIPES and NETWORKS\n"
+        "print('keras' in sys.modules)\n"
+        "import keras\n"
+        "names = set(keras.saving.get_custom_objects())\n"
+        "from keras_resattn import *\n"
+        "print(len(names) > 15, set(keras.saving.get_custom_objects()) - names)"
+    )
+    assert printed.splitlines() == ["False", "True set()"]
+
+
+@pytest.mark.parametrize("package", [keras_resattn, checkpoints, recipes])
+def test_type_checkers_see_the_names_that_are_imported_at_first_use(package):
+    tree = ast.parse(Path(package.__file__).read_text())
+    [block] = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = {alias.name for node in block.body for alias in node.names}
+    assert seen <= set(package.__all__)
+    assert set(package.__all__) <= set(dir(package))
+    for name in package.__all__:
+        assert getattr(package, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = package.nothing

@@ -48,4 +48,6 @@ def test_an_unknown_network():
 )
 def test_the_python_that_builds_a_network(network, call):
     assert registry.call(network, "weights=None") == call
-    assert isinstance(undrawn(lambda: eval(call, vars(keras_resattn))), keras.Model)
+    assert isinstance(
+        undrawn(lambda: eval(call, {name: getattr(keras_resattn, name) for name in keras_resattn.__all__})), keras.Model
+    )

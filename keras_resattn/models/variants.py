@@ -7,8 +7,6 @@ They equal the authors' Caffe files (ImageNet 56 and 92, both units) and the pap
 
 from dataclasses import dataclass, replace
 
-from keras_resattn.layers.residual import UNITS
-
 
 @dataclass(frozen=True)
 class Topology:
@@ -81,6 +79,8 @@ class Variant:
 
     def resolved(self):
         """This row with all that `None` stands for filled in."""
+        from keras_resattn.layers.residual import UNITS  # which imports Keras; the table is read without
+
         topology = TOPOLOGIES[self.topology]
         widths = self.widths or topology.widths
         return replace(

@@ -2,14 +2,10 @@
 
 import inspect
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from keras_resattn.models import residual_attention
-from keras_resattn.models.baselines import ResNet164, ResNet1001, WideResNetAtt2
+import keras_resattn
 from keras_resattn.models.variants import TOPOLOGIES, VARIANTS
-from keras_resattn.models.warn import WARN, WARN50x2
-from keras_resattn.models.wide_resnet import WideResNet, WideResNet50x2
 from keras_resattn.suggestions import did_you_mean
 
 
@@ -18,7 +14,7 @@ class Network:
     """One network.
 
     Attributes:
-        builder: The function that builds it.
+        function: Name of the function that builds it, as `keras_resattn` has it.
         arguments: What makes it this network: the builder's keyword arguments beside the first eight.
         parameters: Trainable parameters, at the default number of classes.
         macs: Multiply-adds of convolutions and dense layers, at the default size.
@@ -26,28 +22,33 @@ class Network:
         classes: Default number of classes.
     """
 
-    builder: Callable
+    function: str
     arguments: dict
     parameters: int
     macs: int
     size: int = 32
     classes: int = 10
 
+    @property
+    def builder(self):
+        """The function that builds it. Looking it up imports Keras."""
+        return getattr(keras_resattn, self.function)
+
 
 #: Builders that take a depth and a width: `"WideResNet-28-10"` is `WideResNet(depth=28, width=10)`.
-FAMILIES = {"WideResNet": WideResNet, "WideResNetAtt2": WideResNetAtt2, "WARN": WARN}
+FAMILIES = ("WideResNet", "WideResNetAtt2", "WARN")
 
 
 def _parse(network):
-    """The builder and the arguments of an id of a family, or `None`."""
+    """The name of the builder and the arguments of an id of a family, or `None`."""
     parts = re.fullmatch(rf"({'|'.join(FAMILIES)})-(\d+)-(\d+)", str(network))
-    return parts and (FAMILIES[parts[1]], {"depth": int(parts[2]), "width": int(parts[3])})
+    return parts and (parts[1], {"depth": int(parts[2]), "width": int(parts[3])})
 
 
 def _variant(row):
     topology = TOPOLOGIES[row.topology]
-    size, classes = row.resolved().default_size, topology.classes
-    return Network(getattr(residual_attention, row.name), {}, row.parameters, row.macs, size, classes)
+    size = row.default_size or topology.default_size
+    return Network(row.name, {}, row.parameters, row.macs, size, topology.classes)
 
 
 NETWORKS = {
@@ -57,14 +58,14 @@ NETWORKS = {
     "WideResNet-28-10": Network(*_parse("WideResNet-28-10"), 36_479_194, 5_243_328_768),
     "WideResNet-40-4": Network(*_parse("WideResNet-40-4"), 8_949_210, 1_298_582_016),
     "WideResNet-40-10": Network(*_parse("WideResNet-40-10"), 55_841_754, 8_074_483_968),
-    "WideResNet50x2": Network(WideResNet50x2, {}, 68_883_240, 11_398_021_120, 224, 1000),
-    "ResNet164": Network(ResNet164, {}, 1_703_258, 247_646_720),
-    "ResNet1001": Network(ResNet1001, {}, 10_327_706, 1_490_995_712),
+    "WideResNet50x2": Network("WideResNet50x2", {}, 68_883_240, 11_398_021_120, 224, 1000),
+    "ResNet164": Network("ResNet164", {}, 1_703_258, 247_646_720),
+    "ResNet1001": Network("ResNet1001", {}, 10_327_706, 1_490_995_712),
     "WideResNetAtt2-40-10": Network(*_parse("WideResNetAtt2-40-10"), 63_634_714, 8_547_083_648),
     "WARN-16-8": Network(*_parse("WARN-16-8"), 11_350_530, 1_647_238_144),
     "WARN-28-10": Network(*_parse("WARN-28-10"), 36_965_634, 5_367_194_368),
     "WARN-40-10": Network(*_parse("WARN-40-10"), 56_328_194, 8_198_349_568),
-    "WARN50x2": Network(WARN50x2, {}, 133_532_464, 62_076_592_128, 224, 1000),
+    "WARN50x2": Network("WARN50x2", {}, 133_532_464, 62_076_592_128, 224, 1000),
 }
 
 
@@ -100,7 +101,8 @@ def find(network):
     """
     family = _parse(network)
     if family is not None:
-        return family
+        function, arguments = family
+        return getattr(keras_resattn, function), arguments
     if not isinstance(network, str) or network not in NETWORKS:
         names = ", ".join([*map(repr, NETWORKS), *(f"{name}-DEPTH-WIDTH" for name in FAMILIES)])
         raise ValueError(

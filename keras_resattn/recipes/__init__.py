@@ -1,8 +1,15 @@
 """Training recipes, and the one call that runs them."""
 
-from keras_resattn.recipes import distribution
-from keras_resattn.recipes.fit import Report, compile_and_fit
+from typing import TYPE_CHECKING
+
+from keras_resattn import lazy
 from keras_resattn.recipes.named import RECIPES, get_recipe
 from keras_resattn.recipes.recipe import Recipe
 
+if TYPE_CHECKING:
+    from keras_resattn.recipes import distribution
+    from keras_resattn.recipes.fit import Report, compile_and_fit
+
 __all__ = ["RECIPES", "Recipe", "Report", "compile_and_fit", "distribution", "get_recipe"]
+
+__getattr__, __dir__ = lazy.names(__name__, {"Report": "fit", "compile_and_fit": "fit", "distribution": "distribution"})

@@ -7,7 +7,6 @@ import re
 import keras
 
 PACKAGE = "keras_resattn"
-OWN = ("sgd", "adam", "adamw")  # that take the recipe's `momentum`; the first two also its `l2`
 # Arguments of Keras' optimizers that a recipe has fields of its own for, with the values that leave them to it.
 FIELDS = {
     "use_ema": ("ema", (False, None)),

@@ -3,14 +3,14 @@
 import dataclasses
 import json
 import math
+import sys
 from dataclasses import dataclass
 
-import keras
 import numpy as np
 
-from keras_resattn.recipes.optimizer import OWN, CoupledAdam, CoupledSGD, WarmUp, as_data, make_optimizer
 from keras_resattn.suggestions import did_you_mean
 
+OWN = ("sgd", "adam", "adamw")  # optimizers that take the recipe's `momentum`; the first two also its `l2`
 CHOICES = {
     "schedule": ("cosine", "steps"),
     "crop": ("pad", "inception"),
@@ -116,11 +116,14 @@ class Recipe:
         for field in self.__dataclass_fields__:
             object.__setattr__(self, field, _plain(getattr(self, field)))
         self._check_types()
-        layers = [keras.layers.serialize(a) if isinstance(a, keras.Layer) else a for a in self.augment]
+        layers = [_serialized(layer) if _is_keras_layer(layer) else layer for layer in self.augment]
         # As JSON has it, so that a recipe equals the one read back.
         object.__setattr__(self, "augment", tuple(_without_names(self._as_json("augment", layers))))
-        optimizer = as_data(self.optimizer, self.learning_rate)
-        object.__setattr__(self, "optimizer", self._as_json("optimizer", optimizer))
+        if self.optimizer not in OWN:
+            from keras_resattn.recipes.optimizer import as_data  # which imports Keras; named recipes are made without
+
+            optimizer = as_data(self.optimizer, self.learning_rate)
+            object.__setattr__(self, "optimizer", self._as_json("optimizer", optimizer))
         for field in ("milestones", "differences"):
             object.__setattr__(self, field, tuple(getattr(self, field)))
         for field, values in CHOICES.items():
@@ -260,6 +263,10 @@ class Recipe:
 
         With `accumulate`, an update is made at the rate of the last of its steps.
         """
+        import keras
+
+        from keras_resattn.recipes.optimizer import WarmUp
+
         steps = self.steps(steps_per_epoch)
         warmup = round(self.warmup_epochs * steps_per_epoch)
         if warmup >= steps or self.accumulate > steps:
@@ -284,6 +291,8 @@ class Recipe:
 
     def make_optimizer(self, steps_per_epoch):
         """Returns a new optimizer with this recipe's schedule, for epochs of so many steps."""
+        from keras_resattn.recipes.optimizer import CoupledAdam, CoupledSGD, make_optimizer
+
         shared = {
             "global_clipnorm": self.clip,
             "gradient_accumulation_steps": None if self.accumulate == 1 else self.accumulate,
@@ -335,4 +344,14 @@ def _is_number(value):
 
 
 def _is_layer(value):
-    return isinstance(value, keras.Layer) or (isinstance(value, dict) and "class_name" in value)
+    return _is_keras_layer(value) or (isinstance(value, dict) and "class_name" in value)
+
+
+def _is_keras_layer(value):
+    """Whether a value is a layer. Without Keras there are none: recipes are read and checked before it is imported."""
+    keras = sys.modules.get("keras")
+    return keras is not None and isinstance(value, keras.Layer)
+
+
+def _serialized(layer):
+    return sys.modules["keras"].layers.serialize(layer)
