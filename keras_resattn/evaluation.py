@@ -77,7 +77,7 @@ def evaluate(tag, x, y, batch_size=256, verbose=0):
     return _evaluation(logits, y, functools.partial(_changed, tag, y))
 
 
-def evaluate_run(run_dir, data, batch_size=256, data_dir=None):
+def evaluate_run(run_dir, data, batch_size=256, data_dir=None, resize_mode=None):
     """Classifies labelled pictures with the network that `compile_and_fit` left in a folder, of any kind.
 
     Pictures are normalised by the statistics that the run was trained with.
@@ -85,9 +85,10 @@ def evaluate_run(run_dir, data, batch_size=256, data_dir=None):
     Args:
         run_dir: Folder of a finished run; of `fine_tune` it is the folder `fine_tune` in its own.
         data: What `keras_resattn.data.open_source` takes; of an `.npz` file, a folder or a name its test pictures.
-            They have to be of the network's size.
+            Images of files and records are resized to the network's size; arrays have to have it.
         batch_size: Pictures in a step; a stream has its own.
         data_dir: Where TensorFlow Datasets lie, for data by name.
+        resize_mode: How images are resized, see `open_source`; by default files and records as the training images.
 
     Returns:
         An `Evaluation`.
@@ -103,7 +104,10 @@ def evaluate_run(run_dir, data, batch_size=256, data_dir=None):
         raise ValueError(
             f"Expected keras.config.set_image_data_format({trained!r}), as when {run_dir} was trained; it is {now!r}."
         )
-    source = open_source(data, split="test", data_dir=data_dir)
+    source = open_source(data, split="test", data_dir=data_dir, resize_mode=resize_mode)
+    trained = report.get("resize_mode")
+    if None not in (trained, source.resize_mode) and resize_mode is None:
+        source = source.with_resize_mode(trained)
     model = load_run(run_dir)
     size = check_fits(model, source, Recipe.from_json(json.dumps(report["recipe"])))
     prepare = functools.partial(normalize, mean=report["mean"], std=report["std"])

@@ -112,7 +112,7 @@ def fine_tune(
     head_recipe, fine_tune_recipe = get_recipe(head_recipe), get_recipe(fine_tune_recipe)
     _check(unfreeze, pooling, dropout, classes)
     source = open_source(data, data_dir=data_dir)
-    validation = open_validation(validation_data, data_dir)
+    validation = open_validation(validation_data, data_dir, source)
     classes = int(_classes(source) if classes is None else classes)
     _check_data(source, validation, classes, (head_recipe, fine_tune_recipe))
     backbone = Backbone.find(network, source, statistics, size)

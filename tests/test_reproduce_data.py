@@ -18,6 +18,14 @@ def test_another_number_of_classes_is_refused(tmp_path):
         open_sets("cifar100", tmp_path / "data.npz", 1, 1)
 
 
+def test_class_folders_alone_are_no_training_and_test_data(tmp_path):
+    for name in map(str, range(10)):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (4, 4)).save(tmp_path / name / "0.png")
+    with pytest.raises(ValueError, match="Expected folders train and test in .*; received: class folders alone"):
+        open_sets("cifar10", tmp_path, 1, 1)
+
+
 def test_thinned_pictures_are_a_fixed_share_of_all_classes(tmp_path):
     x, y = random_array(1000, 1, 1, 3) ** 2 + 1, np.repeat(np.arange(10), 100)
     part = thinned(Arrays(x.clip(0, 255), y), 0.1, 1)

@@ -48,9 +48,8 @@ def decode(image, channels=3):
     image.load()  # which makes TIFF files upright, and reads EXIF that follows the pixels of a PNG
     turn = TURNS.get(exif_orientation(image))
     if channels in (1, 3):
-        image = _opaque(_eight_bits(image, png_mode))
-        image = image if channels == 3 else image.convert("L")
-        image = image.convert("RGB") if channels == 3 else image
+        image, mode = _opaque(_eight_bits(image, png_mode)), {1: "L", 3: "RGB"}[channels]
+        image = image if image.mode == mode else image.convert(mode)
     elif len(image.getbands()) != channels or image.mode != "RGBA":
         raise ValueError(f"mode {image.mode}, which cannot be read as {channels} channels")
     return image if turn is None else image.transpose(turn)

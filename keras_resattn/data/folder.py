@@ -35,6 +35,8 @@ class Folder(Source):
         ValueError: if it holds no folders, a folder without pictures, or classes that are not in `class_names`.
     """
 
+    resize_mode = "crop"
+
     def __init__(self, root, *, class_names=None, channels=3):
         self.root = Path(root)
         if channels not in (1, 3):
@@ -73,7 +75,8 @@ class Folder(Source):
             return one_shape(shapes, self.channels)
 
     def _picture(self, row, size, crop, central):
-        return read_picture(self.paths[row], self.paths[row], size, crop, central, self.channels)
+        path = self.paths[row]
+        return read_picture(path, path, size, crop, central, self.channels, self.resize_mode)
 
     def _pictures_hash(self):
         files = zip(self.paths, self.sizes, strict=True)
@@ -82,9 +85,9 @@ class Folder(Source):
 
 
 def open_folder(root, split):
-    """Opens a split of a folder: `root/train`, `root/test`, `root/val`; or for `"train"` the class folders in `root`.
+    """Open a split of a folder: `root/train`, `root/test`, `root/val`; or the class folders directly in `root`.
 
-    Other splits number their classes as `root/train` does.
+    Other splits number their classes as `root/train` does. A folder without splits is opened as it is for any of them.
 
     Raises:
         FileNotFoundError: if there is no such folder.
@@ -96,12 +99,12 @@ def open_folder(root, split):
         train = folders["train"]
         names = None if split == "train" or train is None else [folder.name for folder in class_folders(train)]
         return Folder(folders[split], class_names=names)
-    if split == "train" and not any(folders.values()):
+    if split in folders and not any(folders.values()):
         return Folder(root)
-    known = [name for name, folder in folders.items() if folder is not None] or ["train"]
+    known = [name for name, folder in folders.items() if folder is not None] or list(SPLIT_FOLDERS)
     raise ValueError(
         f"Expected split to be {_few(known, ' or ')} for {root}; received: split={split!r}. "
-        "A folder with the classes of one split is opened by Folder(root, class_names=...), numbered as in training."
+        "Pass the folder that holds the class folders of the split itself to use those images."
     )
 
 

@@ -9,7 +9,15 @@ import numpy as np
 
 from keras_resattn.data import arrays
 from keras_resattn.data.passes import accumulated_statistics, in_threads, one_shape, sample
-from keras_resattn.data.pictures import as_array, as_pixels, check_channels_last, hint_on_bool, read_picture, to_numpy
+from keras_resattn.data.pictures import (
+    as_array,
+    as_pixels,
+    check_channels_last,
+    check_resize_mode,
+    hint_on_bool,
+    read_picture,
+    to_numpy,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -23,9 +31,12 @@ class Source:
         class_names: Their names, or `None`.
         picture_shape: `(h, w, c)` when all pictures have one shape, else `None`.
         channels: Number of channels of what is read.
+        resize_mode: `"crop"`, `"squash"` or `"pad"`: how images are read at another size, see `with_resize_mode`;
+            `None` for arrays, whose shape has to be the network's unless a mode is asked for.
     """
 
     picture_shape = None
+    resize_mode = None
 
     def __init__(self, labels, *, classes=None, class_names=None, channels=3):
         self.labels = np.asarray(labels, "int64")
@@ -45,7 +56,7 @@ class Source:
                 to be of one shape.
             crops: For each row `(area, ratio, y, x)`, an Inception-style crop of the picture's own pixels that is
                 resized to `size`, see `pictures.crop_box`; or `None` for the central crop.
-            central: The share of the short side that is left by the central crop. It has the aspect ratio of `size`;
+            central: The share of the sides that is left by the central crop, whose aspect ratio `resize_mode` decides;
                 pictures that have that size already are returned whole.
 
         Returns:
@@ -85,7 +96,8 @@ class Source:
 
     def fingerprint(self):
         """Returns a string that identifies pictures and labels: another one means other data."""
-        return self._pictures_hash() + hashlib.sha256(self.labels.data).hexdigest()
+        mode = "" if self.resize_mode in (None, "crop") else f" {self.resize_mode}"
+        return self._pictures_hash() + hashlib.sha256(self.labels.data).hexdigest() + mode
 
     def relabelled(self, labels):
         """Returns this source with other labels, `(n,)`; the pictures are shared."""
@@ -99,6 +111,21 @@ class Source:
     def part(self, rows):
         """Returns a `Source` of some of the pictures, by index, in that order."""
         return Part(self, rows)
+
+    def with_resize_mode(self, resize_mode):
+        """Return this dataset with another way to read images of another aspect ratio than the network's.
+
+        Args:
+            resize_mode: `"crop"` for the largest central crop of the network's aspect ratio; `"squash"` for the whole
+                image, distorted; `"pad"` for the whole image with black bars. Random crops of a recipe
+                (`crop="inception"`) are drawn in any mode.
+        """
+        check_resize_mode(resize_mode)
+        other = copy.copy(self)
+        other.resize_mode = resize_mode
+        if isinstance(getattr(self, "source", None), Source):
+            other.source = self.source.with_resize_mode(resize_mode)
+        return other
 
     def _check_read(self, rows, size, crops, central):
         if rows.ndim != 1 or (len(rows) and rows.dtype.kind not in "iu"):
@@ -132,6 +159,7 @@ class Part(Source):
         super().__init__(
             source.labels[self.rows], classes=source.classes, class_names=source.class_names, channels=source.channels
         )
+        self.resize_mode = source.resize_mode
 
     @property
     def picture_shape(self):
@@ -167,7 +195,9 @@ class Arrays(Source):
         self.picture_shape = tuple(x.shape[1:])
 
     def part(self, rows):
-        return Arrays(self.x[rows], self.labels[rows], classes=self.classes, class_names=self.class_names)
+        other = copy.copy(self)
+        other.x, other.labels = self.x[rows], self.labels[rows]
+        return other
 
     def read(self, rows, size=None, crops=None, central=1.0):
         if crops is not None or (size is not None and tuple(size) != self.picture_shape[:2]):
@@ -182,7 +212,9 @@ class Arrays(Source):
         return super().statistics(normalization, size)
 
     def _picture(self, row, size, crop, central):
-        return read_picture(self.x[row], f"picture {row}", size, crop, central, self.channels)
+        return read_picture(
+            self.x[row], f"picture {row}", size, crop, central, self.channels, self.resize_mode or "crop"
+        )
 
     def _pictures_hash(self):
         return hashlib.sha256(np.ascontiguousarray(self.x).data).hexdigest()
@@ -206,6 +238,8 @@ class Records(Source):
     Raises:
         ValueError: if there are no records, or they are of another form.
     """
+
+    resize_mode = "crop"
 
     def __init__(self, records, *, labels=None, classes=None, class_names=None, channels=None, keys=("image", "label")):
         if not len(records):
@@ -246,7 +280,8 @@ class Records(Source):
         return as_labels(np.concatenate(list(chunks)), len(self.records))
 
     def _picture(self, row, size, crop, central):
-        return read_picture(self._record(row)[0], f"record {row}", size, crop, central, self.channels)
+        picture = self._record(row)[0]
+        return read_picture(picture, f"record {row}", size, crop, central, self.channels, self.resize_mode)
 
     def _pictures_hash(self):
         """Of at most 64 pictures: all would take a pass."""

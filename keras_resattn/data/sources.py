@@ -7,12 +7,13 @@ from keras_resattn.data import named
 from keras_resattn.data.arrays import load_npz
 from keras_resattn.data.folder import Folder, open_folder
 from keras_resattn.data.indexed import Arrays, Records, Source
+from keras_resattn.data.pictures import check_resize_mode
 from keras_resattn.data.streams import Stream
 
 __all__ = ["Arrays", "Folder", "Records", "Source", "Stream", "open_source"]
 
 
-def open_source(data, *, split="train", data_dir=None, download=True):
+def open_source(data, *, split="train", data_dir=None, download=True, resize_mode=None):
     """Opens labelled pictures, whatever they are given as.
 
     Args:
@@ -31,6 +32,9 @@ def open_source(data, *, split="train", data_dir=None, download=True):
             is one split already (arrays, records, batches) is taken as it is.
         data_dir: Where TensorFlow Datasets keeps its files; by default its own choice. Only for names.
         download: Whether a named data set that is not there yet is downloaded. Nothing else is ever downloaded.
+        resize_mode: How images of another aspect ratio than the network's are resized: `"crop"` (the largest central
+            crop), `"squash"` (the whole image, distorted) or `"pad"` (the whole image with black bars). The default,
+            `None`, means `"crop"` for files and records; arrays then have to have the network's size.
 
     Returns:
         A `Source` (pictures by index) or a `Stream` (batches in an order of their own).
@@ -40,6 +44,13 @@ def open_source(data, *, split="train", data_dir=None, download=True):
         FileNotFoundError: if a path, or with `download=False` a prepared data set, does not exist.
         ImportError: if the data set needs a package that is not installed.
     """
+    if resize_mode is not None:
+        check_resize_mode(resize_mode)
+    source = _open(data, split, data_dir, download)
+    return source if resize_mode is None else source.with_resize_mode(resize_mode)
+
+
+def _open(data, split, data_dir, download):
     named_set = named.is_name(data)
     if data_dir is not None and not named_set:
         raise ValueError(f"Expected data_dir only with the name of a data set; received: data_dir={data_dir!r}.")
@@ -59,16 +70,29 @@ def open_source(data, *, split="train", data_dir=None, download=True):
     return Stream(data)
 
 
-def open_validation(data, data_dir=None):
-    """Opens what is measured after each epoch: `open_source` of the split `"validation"`; `None` stays `None`.
+def open_validation(data, data_dir=None, training=None):
+    """Open the data measured after each epoch: `open_source` of the split `"validation"`; `None` stays `None`.
 
     Args:
         data: As in `open_source`, or `None`.
         data_dir: As there; only looked at where `data` is a name, as it may be meant for training data alone.
+        training: The training data, opened: validation images are resized in the same way. `None` for no such data.
+
+    Raises:
+        ValueError: for a `Source` that was opened with another `resize_mode` than the training data.
     """
     if data is None:
         return None
-    return open_source(data, split="validation", data_dir=data_dir if named.is_name(data) else None)
+    source = open_source(data, split="validation", data_dir=data_dir if named.is_name(data) else None)
+    trained = getattr(training, "resize_mode", None)
+    if trained is None or source.resize_mode in (None, trained):
+        return source
+    if source is data:
+        raise ValueError(
+            f"Expected validation images to be resized as the training images, resize_mode={trained!r}; "
+            f"received: {source.resize_mode!r}. Pass validation_data.with_resize_mode({trained!r})."
+        )
+    return source.with_resize_mode(trained)
 
 
 def _open_path(path, split):

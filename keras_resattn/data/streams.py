@@ -59,6 +59,15 @@ class Stream:
         self._limit, self._steps = steps, steps
         self._told = [0]  # how many ends of epochs a PyDataset knows of; one list for all copies of this stream
 
+    resize_mode = None
+
+    def with_resize_mode(self, resize_mode):
+        """Raise a `ValueError`: batches that are ready cannot be resized. A `RecordStream` returns a stream."""
+        raise ValueError(
+            f"Expected no resize_mode for batches that are ready; received: resize_mode={resize_mode!r}. "
+            "Resize the images where the batches are made."
+        )
+
     def prepared(self, batch_size, *, size=None, train=True, crop=None, central=1.0, seed=0, shard=(0, 1)):
         """Returns the stream as a run needs it, after checking its first batch.
 

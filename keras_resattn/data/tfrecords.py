@@ -11,7 +11,7 @@ import numpy as np
 from keras_resattn.data.augmentation import draw_crops
 from keras_resattn.data.indexed import as_labels
 from keras_resattn.data.passes import SAMPLE, accumulated_statistics, in_threads
-from keras_resattn.data.pictures import read_picture
+from keras_resattn.data.pictures import check_resize_mode, read_picture
 from keras_resattn.data.streams import Stream, check_range, share_of
 
 BATCH = 64  # pictures in a batch where no recipe says so: for statistics
@@ -34,6 +34,7 @@ class RecordStream(Stream):
 
     picture_shape = None
     batch_size = None
+    resize_mode = "crop"
 
     def __init__(self, builder, split, keys, *, class_names, channels=3, buffer=8192):
         self.builder, self.split, self.keys = builder, split, keys
@@ -67,6 +68,13 @@ class RecordStream(Stream):
         other._run = {"train": train, "crop": crop, "central": central, "seed": seed, "shard": tuple(shard)}
         return other
 
+    def with_resize_mode(self, resize_mode):
+        """Return this stream with another way to resize images; see `Source.with_resize_mode`."""
+        check_resize_mode(resize_mode)
+        other = copy.copy(self)
+        other.resize_mode = resize_mode
+        return other
+
     def steps(self, batch_size):
         return self.count // (self._run["shard"][1] if self._run else 1) // batch_size
 
@@ -96,6 +104,7 @@ class RecordStream(Stream):
 
     def fingerprint(self):
         described = f"{self.builder.info.full_name} {self.split} {self.count}"
+        described += "" if self.resize_mode == "crop" else f" {self.resize_mode}"
         return hashlib.sha256(described.encode()).hexdigest()
 
     def epoch(self, epoch):
@@ -112,7 +121,8 @@ class RecordStream(Stream):
 
         def decoded(item):
             picture, name, crop = item
-            return read_picture(picture, f"picture {name.decode()}", size, crop, central, self.channels)
+            name = f"image {name.decode()} of {self.builder.name}"
+            return read_picture(picture, name, size, crop, central, self.channels, self.resize_mode)
 
         # The next batch, and one more, are decoded while this one is used.
         with contextlib.closing(in_threads(decoded, encoded(), 2 * self.batch_size)) as pictures:

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_resattn.data.sources import Source
 from keras_resattn.layers.composite import channel_axis, is_integer, spatial_axes
 from keras_resattn.recipes.engines import sublayers
 
@@ -44,10 +45,14 @@ def check_fits(model, source, recipe):
     size = [model.input_shape[axis] for axis in spatial_axes(data_format)]
     shape = source.picture_shape
     expected = (*size, channels)
-    if shape is not None and recipe.crop == "pad" and not _same(expected, shape):
-        raise ValueError(f"Expected pictures of shape {expected} for {model.name}; received: {shape}.")
-    if shape is None and source.channels != channels:
-        raise ValueError(f"Expected pictures of {channels} channels for {model.name}; received: {source.channels}.")
+    as_it_is = shape is not None and source.resize_mode is None and recipe.crop == "pad"
+    if as_it_is and not _same(expected, shape):
+        hint = " To resize them, pass open_source(data, resize_mode='crop'), 'squash' or 'pad'."
+        hint = hint if isinstance(source, Source) and shape[-1] == channels else ""
+        raise ValueError(f"Expected pictures of shape {expected} for {model.name}; received: {shape}.{hint}")
+    received = source.channels if shape is None else shape[-1]
+    if received != channels:
+        raise ValueError(f"Expected pictures of {channels} channels for {model.name}; received: {received}.")
     if None in size:
         if shape is None:
             raise ValueError(

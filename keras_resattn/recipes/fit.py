@@ -91,7 +91,9 @@ def compile_and_fit(
     engine = engines.current()
     engine.check(model, recipe, jit_compile, device_data, steps_per_execution)
     source = open_source(data, data_dir=data_dir)
-    task = Task.of(model, recipe, engine, source, open_validation(validation_data, data_dir), statistics, run_dir)
+    task = Task.of(
+        model, recipe, engine, source, open_validation(validation_data, data_dir, source), statistics, run_dir
+    )
     feed = Feed.on_device(task) if device_data else Feed.by_batches(task)
     per_epoch = feed.batches.steps_per_epoch
     check_lengths(recipe, per_epoch, steps_per_execution, checkpoint_steps)
@@ -180,6 +182,7 @@ def _report(task, loop):
         steps=loop.done,
         processes=task.engine.processes,
         data_format=keras.config.image_data_format(),
+        resize_mode=source.resize_mode,
     )
 
 

@@ -33,6 +33,7 @@ class Report:
         processes: Number of processes that trained together.
         data_format: Keras' image data format, which the network was built for.
         class_names: Names of the classes in the order of the network's outputs, or `None` if none are known.
+        resize_mode: How training images were resized, see `open_source`; `None` where they were not.
     """
 
     network: str
@@ -50,6 +51,7 @@ class Report:
     processes: int = 1
     data_format: str = "channels_last"
     class_names: list | None = None
+    resize_mode: str | None = None
 
 
 def best_on_validation(rows):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_resattn.data import cluttered_mnist, mnist_splits, open_source
+from keras_resattn.data import Folder, cluttered_mnist, mnist_splits, open_source
 from keras_resattn.data.indexed import Arrays, Source
 from keras_resattn.reproduce.rows import DATA_SETS
 
@@ -54,6 +54,11 @@ def open_sets(data, where, scale, batch_size):
         return _composed(where, scale, batch_size)
     classes = DATA_SETS[data].classes
     train, test = (open_source(where, split=split) for split in ("train", "test"))
+    if isinstance(train, Folder) and train.root == test.root:
+        raise ValueError(
+            f"Expected folders train and test in {where}, each with class folders; received: class folders alone, "
+            "whose images would be trained and tested on."
+        )
     for source in (train, test):
         if not isinstance(source, Source):
             raise ValueError(
