@@ -28,6 +28,7 @@ from keras_resattn.layers import AttentionHead, SoftMask
 from keras_resattn.models import zoo
 from keras_resattn.models.graph import count_macs
 from keras_resattn.recipes import Recipe
+from keras_resattn.recipes.provenance import revision_of
 from keras_resattn.recipes.run import WEIGHTS, read_report
 from keras_resattn.visualize import plot_attention
 
@@ -79,7 +80,8 @@ standard deviations {std}, on the scale 0 to 255. Outputs are, in order: {classe
 Recipe: `{recipe}`
 
 {training_pictures:,} training pictures, {seconds:,.0f} s on {device} ({processors} processors),
-computed in {precision}, {backend} {version}, Keras {keras}, seed {seed}, revision `{revision}`.
+computed in {precision}, {backend} {version}, Keras {keras}, seed {seed},
+package revision or version `{revision}`.
 `log.csv` holds every epoch; {notes}
 
 SHA-256 of `model.weights.h5`: `{sha256}`
@@ -318,7 +320,7 @@ def _card(record, model, notes, tested, attention):
         keras=environment["versions"]["keras"],
         precision=training["precision"],
         seed=training["recipe"]["seed"],
-        revision=environment["revision"],
+        revision=revision_of(environment) or "unknown",
         notes=notes,
         tested=tested,
         attention=attention,

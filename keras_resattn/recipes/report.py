@@ -4,11 +4,12 @@ import importlib.metadata
 import math
 import os
 import platform
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
+
+from keras_resattn.recipes.provenance import PACKAGE, package_revision, package_version
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Report:
         training_pictures: Number of training pictures.
         seconds: Wall time of all epochs, resumed parts included; repeated parts, and the checkpoints between epochs,
             left out.
-        environment: Backend, versions, device, processor, processor count and git revision of the last session.
+        environment: What `environment()` returned in the last session: backend, versions, device, git revision ...
         history: All rows of the log.
         best_on_validation: The row of the highest accuracy on validation data, or `None` without any. It is for looking
             at: the network's weights are the last epoch's.
@@ -95,17 +96,23 @@ def plot_history(rows):
 
 
 def environment():
-    """Returns what a number depends on besides code and data: backend, versions, device, machine, git revision."""
+    """Return what a number depends on besides recipe and data: the package, the backend and the machine.
+
+    Returns:
+        Dictionary of `backend`, `versions` (of this package, Keras, the backend and NumPy), `python`, `device`,
+        `processor`, `processors` (their number) and `revision`: the git commit of the package, `-dirty` where its files
+        have uncommitted changes, `None` where it is not imported from its own checkout.
+    """
     backend = keras.backend.backend()
     packages = ("keras", backend, "numpy")
     return {
         "backend": backend,
-        "versions": {name: _version(name) for name in packages},
+        "versions": {PACKAGE: package_version(), **{name: _version(name) for name in packages}},
         "python": platform.python_version(),
         "device": _accelerator() or _processor(),
         "processor": _processor(),
         "processors": os.cpu_count(),
-        "revision": _git_revision(),
+        "revision": package_revision(),
     }
 
 
@@ -142,11 +149,3 @@ def _processor():
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def _git_revision():
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

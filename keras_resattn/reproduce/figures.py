@@ -13,6 +13,7 @@ from keras_resattn.files import atomic_write
 from keras_resattn.models.residual_attention import ResidualAttentionNet
 from keras_resattn.models.variants import VARIANTS
 from keras_resattn.models.zoo import identify
+from keras_resattn.recipes.provenance import revision_of
 from keras_resattn.recipes.run import read_report
 from keras_resattn.reproduce.published import get_table
 from keras_resattn.reproduce.runs import RESULT, build
@@ -95,7 +96,7 @@ def measure(row, folder, where):
         "epochs": report["metrics"]["epoch"],
         "pictures": len(pictures),
         "backend": report["environment"]["backend"],
-        "revision": report["environment"]["revision"] or "",
+        "revision": revision_of(report["environment"]),
     }
     responses = stage_responses(model, x, blocks=True)
     if not np.isfinite(list(responses.values())).all():

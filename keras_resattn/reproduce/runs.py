@@ -19,6 +19,7 @@ from keras_resattn.models.cluttered_mnist import ClutteredMnistCNN
 from keras_resattn.models.residual_attention import ResidualAttentionNet
 from keras_resattn.models.variants import VARIANTS
 from keras_resattn.recipes import compile_and_fit
+from keras_resattn.recipes.provenance import revision_of
 from keras_resattn.recipes.run import differing, write_json
 from keras_resattn.reproduce.published import home
 from keras_resattn.reproduce.rows import DATA_SETS
@@ -71,7 +72,8 @@ def run(table, row, seed, options):
 
     Returns:
         Dictionary of the result: `date`, `seed`, `scale`, `epochs`, `pictures`, `test_pictures`, `data`, `error` (per
-        cent, last epoch), `seconds` of training, `backend`, `device` and `revision`; of some rows further errors.
+        cent, last epoch), `seconds` of training, `backend`, `device` and `revision` (or
+        the package's version); of some rows further errors.
 
     Raises:
         ValueError: if the run's folder holds another run, or the data is not the row's.
@@ -108,7 +110,7 @@ def run(table, row, seed, options):
         "seconds": round(report.seconds),
         "backend": report.environment["backend"],
         "device": report.environment["device"],
-        "revision": report.environment["revision"] or "",
+        "revision": revision_of(report.environment),
     }
     write_json(folder / RESULT, {"run": identity, "result": result})
     del model

@@ -1,0 +1,56 @@
+"""Version and git revision of the package that a number was computed with."""
+
+import configparser
+import os
+import subprocess
+from pathlib import Path
+
+import keras_resattn
+
+PACKAGE = "keras-resattn"
+
+
+def package_version() -> str:
+    """Return the version of the package that is imported."""
+    return keras_resattn.__version__
+
+
+def package_revision(root: str | os.PathLike | None = None) -> str | None:
+    """Return the git commit of the package, if it is imported from its own checkout.
+
+    A package that is installed inside another repository, as in a project's virtual environment, has no revision: the
+    commit of that repository says nothing about it.
+
+    Args:
+        root: Folder that holds `keras_resattn/` and `setup.cfg`; by default that of the imported package.
+
+    Returns:
+        The commit in hexadecimal, with `-dirty` where files of the package have uncommitted changes; `None` where the
+        package is not in its own checkout, or git is not available.
+    """
+    root = Path(keras_resattn.__file__).resolve().parents[1] if root is None else Path(root).resolve()
+    setup = configparser.ConfigParser()
+    try:
+        setup.read(root / "setup.cfg", encoding="utf-8")
+        if setup.get("metadata", "name", fallback=None) != PACKAGE or not (root / ".git").exists():
+            return None
+        top, commit = _git(root, "rev-parse", "--show-toplevel", "HEAD").splitlines()
+        if not root.samefile(top):
+            return None
+        _git(root, "ls-files", "--error-unmatch", "--", "setup.cfg", "keras_resattn/__init__.py")
+        changed = _git(root, "status", "--porcelain", "--untracked-files=all", "--", "keras_resattn")
+    except (OSError, ValueError, configparser.Error, subprocess.SubprocessError):
+        return None
+    return f"{commit}-dirty" if changed else commit
+
+
+def revision_of(environment: dict) -> str:
+    """Return what names the package's code in a table: the revision of an `environment()`, or else its version."""
+    return environment.get("revision") or environment.get("versions", {}).get(PACKAGE) or ""
+
+
+def _git(root, *arguments):
+    # Variables such as GIT_DIR, which git sets for its hooks, would point to another repository.
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or "CONFIG" in name}
+    command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30, env=variables).stdout.strip()
