@@ -1,6 +1,7 @@
 """Registered Keras layers: the only place of this package where tensors are touched."""
 
 from keras_resattn.layers.attention_heads import AttentionHead, OutputHead
+from keras_resattn.layers.batch_normalization import BatchNormalization
 from keras_resattn.layers.class_names import NamedClasses
 from keras_resattn.layers.gates import GatedSum, GlobalGate, GradientScale, HeadGate, Rectify
 from keras_resattn.layers.residual import InceptionUnit, PostActivationUnit, PreActivationUnit, WideUnit
@@ -12,6 +13,7 @@ __all__ = [
     "AffineGrid",
     "AttentionHead",
     "AttentionResidual",
+    "BatchNormalization",
     "BilinearResize",
     "BilinearSampler",
     "CeilMaxPooling2D",

@@ -4,6 +4,8 @@ import numbers
 
 import keras
 
+from keras_resattn.layers.batch_normalization import BatchNormalization
+
 BN_MOMENTUM = 0.9
 EPSILON = 1e-5
 
@@ -131,7 +133,7 @@ class CompositeLayer(keras.layers.Layer):
 
     def _batch_norm(self, name, axis=None):
         return self._add(
-            keras.layers.BatchNormalization(
+            BatchNormalization(
                 axis=self.channel_axis if axis is None else axis,
                 momentum=BN_MOMENTUM,
                 epsilon=EPSILON,

@@ -6,6 +6,7 @@ import re
 import keras
 
 from keras_resattn import checkpoints
+from keras_resattn.layers.batch_normalization import BatchNormalization
 from keras_resattn.layers.class_names import set_class_names
 from keras_resattn.layers.composite import BN_MOMENTUM, EPSILON, channel_axis
 from keras_resattn.models.arguments import check_head, resolve_input
@@ -14,7 +15,7 @@ from keras_resattn.models.arguments import check_head, resolve_input
 def batch_norm(name):
     """A batch normalisation over the channels of Keras' image data format."""
     axis = channel_axis(keras.config.image_data_format())
-    return keras.layers.BatchNormalization(axis=axis, momentum=BN_MOMENTUM, epsilon=EPSILON, name=name)
+    return BatchNormalization(axis=axis, momentum=BN_MOMENTUM, epsilon=EPSILON, name=name)
 
 
 def relu(name):
