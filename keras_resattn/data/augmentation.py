@@ -55,14 +55,15 @@ def draw_plan(recipe, n, size, rng):
     """Draws what happens to a batch.
 
     Args:
-        recipe: A `Recipe`: its fields `crop`, `pad`, `flip`, `cutout`, `mixup` and `cutmix` count.
+        recipe: A `Recipe`: its fields `crop`, `crop_area`, `pad`, `flip`, `cutout`, `mixup` and `cutmix` count.
         n: Pictures in the batch.
         size: `(height, width)` of the pictures that the network takes.
         rng: A `numpy.random.Generator`.
 
     Returns:
-        A `Plan`. Inception's crops have an area of 8 to 100 % of the picture and an aspect ratio of 3/4 to 4/3, the
-        logarithm of which is uniform. With both mixup and CutMix, the batch gets one of the two.
+        A `Plan`. Inception-style crops have an area of `crop_area` of the image (8 to 100 % by default) and an aspect
+        ratio of 3/4 to 4/3, the logarithm of which is uniform. With both mixup and CutMix, the batch gets one of the
+        two.
 
     Sources: Szegedy et al., "Going Deeper with Convolutions" (CVPR 2015); DeVries and Taylor, "Improved Regularization
     of Convolutional Neural Networks with Cutout" (2017); Zhang et al., "mixup: Beyond Empirical Risk Minimization"
@@ -72,7 +73,7 @@ def draw_plan(recipe, n, size, rng):
     drawn = {}
     # The order of the draws is part of what a seed means: a run is repeated draw by draw.
     if recipe.crop == "inception":
-        drawn["crops"] = draw_crops(n, rng)
+        drawn["crops"] = draw_crops(n, rng, recipe.crop_area)
     elif recipe.pad:
         drawn["offsets"] = _pairs(rng, n, 2 * recipe.pad + 1, 2 * recipe.pad + 1)
     if recipe.flip:
@@ -91,10 +92,10 @@ def draw_plan(recipe, n, size, rng):
     return Plan(**drawn)
 
 
-def draw_crops(n, rng):
+def draw_crops(n, rng, area=AREAS):
     """Returns `n` Inception crops as in `Plan`."""
     ratio = np.exp(rng.uniform(*LOG_RATIOS, n))
-    return np.stack([rng.uniform(*AREAS, n), ratio, rng.random(n), rng.random(n)], 1).astype("float32")
+    return np.stack([rng.uniform(*area, n), ratio, rng.random(n), rng.random(n)], 1).astype("float32")
 
 
 def _pairs(rng, n, rows, columns):

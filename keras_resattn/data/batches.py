@@ -30,7 +30,7 @@ class TrainingBatches(keras.utils.PyDataset):
         recipe: A `Recipe`: length, batch size, augmentation and seed.
         normalize: Called on each batch of cropped and flipped pictures, `(n, h, w, c)`, 0 to 255; returns a new
             float32 array of the same shape.
-        size: `(height, width)` of the pictures that the network takes.
+        size: `(height, width)` of the pictures that the network takes; a recipe's `image_sizes` go before it.
         classes: Number of classes. Where the recipe mixes labels, batches hold shares, `(batch, classes)` float32;
             else integers, `(batch,)`.
         first_epoch: The epoch that index 0 begins.
@@ -89,6 +89,11 @@ class TrainingBatches(keras.utils.PyDataset):
         self._planned = recipe.batch_size // world
         self._own = slice(None)
         self._part_of_seed = (rank,) if world > 1 else ()
+        if recipe.image_sizes:
+            raise ValueError(
+                "Expected data that is read by index for a recipe with image_sizes; received: a stream, which resizes "
+                "its images itself. Pass arrays, class folders or records, or recipe.replace(image_sizes=())."
+            )
         stream = source.prepared(
             recipe.batch_size, size=self.size, crop=recipe.crop, seed=recipe.seed, shard=(rank, world)
         )
@@ -106,6 +111,25 @@ class TrainingBatches(keras.utils.PyDataset):
         except Exception as error:
             self.error = error
             raise
+
+    def of_several_sizes(self):
+        """Returns what `Model.fit` takes where images differ in size: on TensorFlow a dataset that says so.
+
+        Keras takes the shape of a `PyDataset` from its first two batches.
+        """
+        if keras.backend.backend() != "tensorflow":
+            return self
+        import tensorflow as tf
+
+        x, y = self[0]
+        images = [None] * 4
+        axis = 1 if keras.config.image_data_format() == "channels_first" else -1
+        images[axis] = x.shape[axis]
+        signature = (tf.TensorSpec(images, x.dtype), tf.TensorSpec([None, *y.shape[1:]], y.dtype))
+        batches = tf.data.Dataset.from_generator(
+            lambda: (self[i] for i in range(len(self))), output_signature=signature
+        )
+        return batches.prefetch(tf.data.AUTOTUNE)
 
     def batch(self, global_step):
         """Returns the batch of a step, counted from the beginning of the run, whatever is being read meanwhile."""
@@ -126,7 +150,11 @@ class TrainingBatches(keras.utils.PyDataset):
     def plan(self, global_step):
         """Returns the `Plan` of a step: all that is drawn for its whole batch."""
         rng = np.random.default_rng(self._seed(global_step))
-        return draw_plan(self.recipe, self._planned, self.size, rng)
+        return draw_plan(self.recipe, self._planned, self._size(global_step), rng)
+
+    def _size(self, global_step):
+        side = self.recipe.image_size(global_step, self.steps_per_epoch)
+        return self.size if side is None else (side, side)
 
     def _seed(self, global_step):
         return (self.recipe.seed, *divmod(global_step, self.steps_per_epoch), *self._part_of_seed)
@@ -145,7 +173,10 @@ class TrainingBatches(keras.utils.PyDataset):
             x = x[needed]
         else:
             rows = self.rows(global_step)
-            x, y = self.source.read(rows[needed], size=self.size, crops=part.crops), self.source.labels[rows]
+            x, y = (
+                self.source.read(rows[needed], size=self._size(global_step), crops=part.crops),
+                self.source.labels[rows],
+            )
         x = crop_and_flip(x, part, self.recipe.pad, self.recipe.pad_mode)
         if self._augment:
             x = self._augment(x, self._seed(global_step))

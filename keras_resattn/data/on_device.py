@@ -280,7 +280,7 @@ def _check(source, recipe):
             "Expected a source that is read by index, to put it on the device; received: a Stream. Pass arrays, or "
             "train from the host."
         )
-    for field, expected in (("augment", ()), ("crop", "pad")):
+    for field, expected in (("augment", ()), ("crop", "pad"), ("image_sizes", ())):
         if getattr(recipe, field) != expected:
             raise ValueError(
                 f"Expected a recipe with {field}={expected!r} for pictures on the device; "

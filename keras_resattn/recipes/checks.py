@@ -53,6 +53,13 @@ def check_fits(model, source, recipe):
     received = source.channels if shape is None else shape[-1]
     if received != channels:
         raise ValueError(f"Expected pictures of {channels} channels for {model.name}; received: {received}.")
+    if recipe.image_sizes:
+        if size != [None, None]:
+            raise ValueError(
+                f"Expected a network of open size for a recipe with image_sizes; received: {model.name}, "
+                f"{tuple(size)}. Build it with input_shape=(None, None, 3) (channels last)."
+            )
+        size = [recipe.image_sizes[-1][1]] * 2
     if None in size:
         if shape is None:
             raise ValueError(
@@ -92,6 +99,11 @@ def check_lengths(recipe, steps_per_epoch, steps_per_execution, checkpoint_steps
         raise ValueError(
             f"Expected steps_per_execution to divide the {steps_per_epoch} steps of an epoch and the {steps} of the "
             f"run; received: steps_per_execution={size}."
+        )
+    if recipe.image_sizes and size != 1:
+        raise ValueError(
+            "Expected steps_per_execution=1 for a recipe with image_sizes, whose batches differ in shape; "
+            f"received: steps_per_execution={size}."
         )
     if checkpoint_steps is not None and checkpoint_steps < 1:
         raise ValueError(

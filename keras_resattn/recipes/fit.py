@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import importlib.util
 import json
 
@@ -103,7 +104,17 @@ def compile_and_fit(
     with engine.together():
         folder = RunFolder(run_dir, identity, resume or engine.rank > 0, writes=engine.rank == 0)
         rows, steps = feed.batches.rows, recipe.steps(per_epoch)
-        loop = Loop(folder, steps, per_epoch, rows, recipe.batch_size, checkpoint_steps, feed.left_out, engine)
+        loop = Loop(
+            folder,
+            steps,
+            per_epoch,
+            rows,
+            recipe.batch_size,
+            checkpoint_steps,
+            feed.left_out,
+            engine,
+            functools.partial(recipe.image_size, steps_per_epoch=per_epoch),
+        )
         loop.restore()
         check_restored(loop, steps_per_execution)
         folder.write_json(STATISTICS, task.statistics)
@@ -148,7 +159,7 @@ def _fit(task, feed, loop, batch_statistics, verbose, callbacks):
     try:
         with loop.around(model):
             model.fit(
-                batches,
+                batches.of_several_sizes() if task.recipe.image_sizes else batches,
                 steps_per_epoch=loop.steps_per_epoch,
                 epochs=task.recipe.length(loop.steps_per_epoch),
                 initial_epoch=first_epoch,

@@ -33,10 +33,20 @@ class Loop(keras.callbacks.Callback):
         checkpoint_steps: Steps between checkpoints inside an epoch; `None`: one every five minutes.
         left_out: Variables of the model that no checkpoint holds.
         engine: An `Engine`, whose processes stop together.
+        image_size: Function of a step that returns the side of its images, for the log; `None` where there is one size.
     """
 
     def __init__(
-        self, folder, steps, steps_per_epoch, rows_of, batch_size, checkpoint_steps=None, left_out=(), engine=None
+        self,
+        folder,
+        steps,
+        steps_per_epoch,
+        rows_of,
+        batch_size,
+        checkpoint_steps=None,
+        left_out=(),
+        engine=None,
+        image_size=lambda step: None,
     ):
         super().__init__()
         self.folder = folder
@@ -46,6 +56,7 @@ class Loop(keras.callbacks.Callback):
         self.checkpoint_steps = checkpoint_steps
         self.left_out = {id(variable) for variable in left_out}
         self.engine = engine or Engine()
+        self.image_size = image_size
         self.rows = []
         self.done = 0
         self.signal = None
@@ -186,6 +197,8 @@ class Loop(keras.callbacks.Callback):
         row = {"epoch": epoch + 1, **{key: float(value) for key, value in logs.items() if key != "images/s"}}
         row["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row["seconds"] = round(seconds, 1)
+        side = self.image_size(done - 1)
+        row.update({} if side is None else {"image_size": side})
         row["images/s"] = round((done - epoch * self.steps_per_epoch) * self.batch_size / seconds, 1)
         self.rows.append(row)
         self._seconds_before = 0.0

@@ -59,7 +59,12 @@ class Recipe:
             `keras.optimizers.Lion(1e-4)`, or what `keras.optimizers.serialize` returns. The recipe keeps it as data.
             The recipe's schedule drives its learning rate; `momentum` is the first beta of Adam and AdamW, and all
             other optimizers have theirs in their configuration.
-        crop: `"pad"`, or `"inception"`: 8 to 100 % of the picture's area, 3:4 to 4:3, resized to the network's size.
+        crop: `"pad"`, or `"inception"`: `crop_area` of the picture's area, 3:4 to 4:3, resized to the network's size.
+        crop_area: The smallest and the largest area of an Inception-style crop, relative to the image.
+        image_sizes: Progressive image sizes, `((start, size), ...)`: from the fraction `start` of the run on, training
+            images are `size` pixels high and wide, resized with antialiasing (before padding, with `crop="pad"`). The
+            first start is 0. For networks of open size, `input_shape=(None, None, 3)`. Validation always uses the last
+            size. Empty: one size, the network's own.
         augment: `keras.layers` that augment pictures 0 to 255, or what `keras.layers.serialize` makes of them:
             `augment=[keras.layers.RandAugment((0, 255))]`. They come after cropping and flipping.
         label_noise: Share of training labels that are wrong, by the confusion matrix of Wang et al., Eq. 7.
@@ -111,6 +116,8 @@ class Recipe:
     dropout: float | None = None
     differences: tuple = ()
     weight_decay: float | None = None
+    crop_area: tuple = (0.08, 1.0)
+    image_sizes: tuple = ()
 
     def __post_init__(self):
         for field in self.__dataclass_fields__:
@@ -124,8 +131,9 @@ class Recipe:
 
             optimizer = as_data(self.optimizer, self.learning_rate)
             object.__setattr__(self, "optimizer", self._as_json("optimizer", optimizer))
-        for field in ("milestones", "differences"):
+        for field in ("milestones", "differences", "crop_area"):
             object.__setattr__(self, field, tuple(getattr(self, field)))
+        object.__setattr__(self, "image_sizes", tuple(map(tuple, self.image_sizes)))
         for field, values in CHOICES.items():
             self._require(field, getattr(self, field) in values, f"one of {', '.join(map(repr, values))}")
         self._check_length()
@@ -151,6 +159,11 @@ class Recipe:
         self._require("multipliers", is_dict, "factors of at least 0 by pattern")
         is_list = isinstance(self.augment, (list, tuple)) and all(map(_is_layer, self.augment))
         self._require("augment", is_list, "a list of keras.layers, or of their serialised forms")
+        is_pair = isinstance(self.crop_area, (list, tuple)) and len(self.crop_area) == 2
+        is_pair = is_pair and all(map(_is_number, self.crop_area))
+        self._require("crop_area", is_pair, "a pair of numbers")
+        is_list = isinstance(self.image_sizes, (list, tuple)) and all(map(_is_start_and_size, self.image_sizes))
+        self._require("image_sizes", is_list, "pairs (start, size) of a fraction of the run and a number of pixels")
         self._require("differences", isinstance(self.differences, (list, tuple)), "a list of sentences")
 
     def _check_ranges(self):
@@ -163,6 +176,9 @@ class Recipe:
         for field in ("ema", "dropout"):
             value = getattr(self, field)
             self._require(field, value is None or 0 <= value < 1, "None, or a number from 0 to below 1")
+        smallest, largest = self.crop_area
+        self._require("crop_area", 0 < smallest <= largest <= 1, "two rising numbers above 0, up to 1")
+        self._check_image_sizes()
         self._require("clip", self.clip is None or self.clip > 0, "None, or a positive number")
         factors = self.multipliers.values()
         self._require("multipliers", all(factor >= 0 for factor in factors), "factors of at least 0 by pattern")
@@ -183,6 +199,13 @@ class Recipe:
         self._require("weight_decay", self.weight_decay is None or not (decays or is_muon), expected)
         clips = [key for key in ("clipnorm", "clipvalue") if config.get(key) is not None]
         self._require("clip", self.clip is None or not clips, f"None with optimizer={optimizer!r}, which clips itself")
+
+    def _check_image_sizes(self):
+        starts = [start for start, _ in self.image_sizes]
+        rising = starts == sorted(set(starts)) and starts[:1] in ([], [0]) and all(start < 1 for start in starts)
+        self._require("image_sizes", rising, "pairs (start, size) with rising starts, from 0 to below 1")
+        pixelwise = self.normalization == "pixel_mean" and self.image_sizes
+        self._require("image_sizes", not pixelwise, "empty with normalization='pixel_mean', the mean of one size")
 
     def _check_length(self):
         given = [field for field in ("epochs", "iterations") if getattr(self, field) is not None]
@@ -257,6 +280,11 @@ class Recipe:
     def length(self, steps_per_epoch):
         """Returns the number of epochs, the last one perhaps a part of one, for epochs of so many steps."""
         return math.ceil(self.steps(steps_per_epoch) / steps_per_epoch)
+
+    def image_size(self, step, steps_per_epoch):
+        """Returns the side in pixels of the images of a step, or `None` where `image_sizes` is empty."""
+        progress = step / self.steps(steps_per_epoch)
+        return next((size for start, size in reversed(self.image_sizes) if start <= progress), None)
 
     def learning_rate_schedule(self, steps_per_epoch):
         """Returns the learning rate as a `keras.optimizers.schedules.LearningRateSchedule` over steps.
@@ -341,6 +369,10 @@ def _is_count(value, least):
 
 def _is_number(value):
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_start_and_size(value):
+    return isinstance(value, (list, tuple)) and len(value) == 2 and _is_number(value[0]) and _is_count(value[1], 1)
 
 
 def _is_layer(value):
