@@ -7,8 +7,10 @@ from pathlib import Path
 import keras
 import numpy as np
 from keras import ops
+from PIL import Image
 
 from keras_resattn.checkpoints import find, tags
+from keras_resattn.data.pictures import hint_on_bool, hint_on_range, read_picture, to_numpy
 from keras_resattn.layers.class_names import check_class_names, model_class_names
 from keras_resattn.layers.composite import channel_axis, is_integer, standardize_data_format
 from keras_resattn.recipes.run import run_class_names
@@ -23,8 +25,9 @@ def preprocess_input(x, weights="default", data_format=None):
     Args:
         x: Pictures from 0 to 255, uint8 or float: a NumPy array or a tensor of the running backend, of
             shape `(n, h, w, 3)` or `(h, w, 3)` (channels first likewise). A single channel takes the mean
-            of the three channels' values. Never changed. A list of arrays, or a Pillow picture, is read as an array.
-            Arrays of other values than 0 to 255, and floats that end at 1, get a warning.
+            of the three channels' values. Never changed. A list of arrays is read as one array; Pillow images are
+            decoded as files are (upright, transparency on white, 8 bits per channel).
+            Arrays of floats that are not from 0 to 255, or that end at 1, get a warning.
         weights: A tag, an alias, or `"network/tag"`.
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
 
@@ -33,7 +36,8 @@ def preprocess_input(x, weights="default", data_format=None):
 
     Raises:
         ValueError: for unknown weights, weights that several networks have with different normalisation, or
-            a number of channels other than 1 and 3, or what is no array of numbers.
+            a number of channels other than 1 and 3, or what is no array of numbers; for integers beyond 0 to 255, NaN
+            and infinite values, and masked arrays.
     """
     tag = _unambiguous(weights, lambda tag: (tag.mean, tag.std), "normalisation")
     axis = channel_axis(standardize_data_format(data_format))
@@ -46,17 +50,24 @@ def preprocess_input(x, weights="default", data_format=None):
         mean, std = mean[:, None, None], std[:, None, None]
     if ops.is_tensor(x):
         return (ops.cast(x, "float32") - ops.convert_to_tensor(mean)) / ops.convert_to_tensor(std)
-    _warn_of_other_values(x)
+    _check_values(x)
     return (x.astype("float32") - mean) / std
 
 
 def _as_numbers(x):
-    array = np.asarray(x)
+    array = to_numpy([_decoded(each) for each in x] if isinstance(x, (list, tuple)) else _decoded(x))
     if array.dtype.name == "bfloat16":  # to NumPy no number, as it is not NumPy's own
         return array.astype("float32")
     if array.dtype.kind not in "uif":
-        raise ValueError(f"Expected pictures as arrays of numbers; received: {type(x).__name__} of {array.dtype}.")
+        raise ValueError(
+            f"Expected pictures as arrays of numbers; received: {type(x).__name__} of {array.dtype}."
+            + hint_on_bool(array)
+        )
     return array
+
+
+def _decoded(x):
+    return read_picture(x, "a Pillow image") if isinstance(x, Image.Image) else x
 
 
 def _check_shape(shape, axis, channels):
@@ -73,11 +84,14 @@ def _check_shape(shape, axis, channels):
     )
 
 
-def _warn_of_other_values(x):
+def _check_values(x):
     if x.dtype == "uint8" or not x.size:
         return
     low, high = x.min(), x.max()
     if not (low >= 0 and high <= 255):  # or one is NaN
+        hint = hint_on_range(x.dtype, low, high)
+        if hint or x.dtype.kind in "ui":
+            raise ValueError(f"Expected pictures from 0 to 255; received: {x.dtype} from {low} to {high}.{hint}")
         warnings.warn(
             f"Pictures are expected from 0 to 255; these go from {low:.4g} to {high:.4g}. Are they normalised already?",
             stacklevel=3,

@@ -22,7 +22,7 @@ def test_class_folders_alone_are_no_training_and_test_data(tmp_path):
     for name in map(str, range(10)):
         (tmp_path / name).mkdir()
         Image.new("RGB", (4, 4)).save(tmp_path / name / "0.png")
-    with pytest.raises(ValueError, match="Expected folders train and test in .*; received: class folders alone"):
+    with pytest.raises(ValueError, match=r"Expected folders train and test in .*; received: class folders alone"):
         open_sets("cifar10", tmp_path, 1, 1)
 
 

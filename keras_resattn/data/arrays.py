@@ -1,35 +1,41 @@
 """Arrays of pictures: reading, checking, statistics, and what a network takes."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
+
+from keras_resattn.data.pictures import to_numpy
+from keras_resattn.npz import read_npz
 
 # ImageNet's, from 0 to 255, as all that is published with it uses them.
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
-
 NAMES = ("x_train", "y_train", "x_validation", "y_validation", "x_test", "y_test")
 
 
-def load_npz(path):
-    """Reads `x_` and `y_` of `train`, `validation` and `test` from an `.npz` file, those that it holds.
+def load_npz(path, split=None):
+    """Read `x_` and `y_` of `train`, `validation` and `test` from an `.npz` file, those that it holds.
+
+    Args:
+        path: The file.
+        split: The one split to read, whose two arrays have to be there; by default all.
+
+    Returns:
+        `{name: array}`.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not an `.npz` file, or holds none of these arrays.
+        ValueError: if it is no `.npz` file, is damaged, or holds none of these arrays.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in NAMES if name in file}
-            found = file.files
-    except (OSError, ValueError, AttributeError, EOFError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        # NumPy's own words advise to load what it takes for Python objects unsafely.
-        reason = f" ({error})" if "pickle" not in str(error) else ", or holds other things than numbers"
-        raise ValueError(f"Expected {path} to be an .npz file; it cannot be read as one{reason}.") from error
-    if not arrays:
-        raise ValueError(f"Expected some of {', '.join(NAMES)} in {path}; received: {', '.join(found) or 'nothing'}.")
+    if not Path(path).exists():
+        raise FileNotFoundError(f"Expected the path of an .npz file; there is nothing at {path}.")
+    names = NAMES if split is None else (f"x_{split}", f"y_{split}")
+    arrays, found = read_npz(path, names, "Write it again with numpy.savez(path, x_train=..., y_train=...).")
+    if not arrays or (split is not None and len(arrays) < 2):
+        wanted = " and ".join(names) if split else f"some of {', '.join(names)}"
+        raise ValueError(f"Expected {wanted} in {path}; received: {', '.join(found) or 'nothing'}.")
     return arrays
 
 
@@ -40,7 +46,7 @@ def check_pictures(x, y, classes):
         ValueError: if `x` is not `(n, h, w, c)` uint8 or float, the lengths differ, or a label is not in
             `[0, classes)`.
     """
-    x, y = np.asarray(x), np.asarray(y)
+    x, y = to_numpy(x), to_numpy(y)
     if x.ndim != 4 or x.dtype.kind not in "uf":
         raise ValueError(
             f"Expected pictures of shape (n, height, width, channels), 0 to 255; received: shape {x.shape}, {x.dtype}."
@@ -61,6 +67,7 @@ def channel_statistics(x):
     Args:
         x: Pictures, `(n, h, w, c)`, 0 to 255.
     """
+    x = to_numpy(x)
     pixels = x.reshape(-1, x.shape[-1])
     return pixels.mean(0, dtype="float64").tolist(), pixels.std(0, dtype="float64").tolist()
 
@@ -76,6 +83,7 @@ def statistics(x, normalization):
     Raises:
         ValueError: for `"imagenet"` and another number of channels than 3.
     """
+    x = to_numpy(x)
     channels = x.shape[-1]
     if normalization == "channel":
         return channel_statistics(x)
@@ -104,7 +112,7 @@ def normalize(x, mean, std):
         std: Standard deviation of each channel; a constant channel's 0 counts as 1.
     """
     # Picture by picture: NumPy takes ten times as long where its innermost loop is over three channels.
-    pictures = np.array(x, "float32")
+    pictures = np.array(to_numpy(x), "float32")
     shape = pictures.shape[1:]
     normalized = pictures.reshape(-1, int(np.prod(shape)))
     normalized -= np.broadcast_to(np.asarray(mean, "float32"), shape).reshape(-1)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from keras_resattn.data.arrays import check_pictures, load_npz
+from keras_resattn.data.pictures import to_numpy
 from keras_resattn.layers.composite import check_count
 
 CHUNK = 1024  # pictures composed at once; the result does not depend on it
@@ -140,7 +141,7 @@ def _read_tfds():
 
 def _check_digits(digits, labels):
     """Checks digits and labels, and returns them as `(n, h, h)` uint8 and `(n,)` int64."""
-    digits = np.asarray(digits)
+    digits = to_numpy(digits)
     shape = digits.shape[:3] if digits.ndim == 4 and digits.shape[3] == 1 else digits.shape
     if digits.dtype != "uint8" or len(shape) != 3 or shape[1] != shape[2] or 0 in shape:
         raise ValueError(

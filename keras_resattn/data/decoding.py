@@ -2,10 +2,11 @@
 
 import contextlib
 import io
-import os
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
+
+from keras_resattn.files import open_regular
 
 BACKGROUND = (255, 255, 255)  # transparent pixels are composited on white
 _Turn = Image.Transpose
@@ -75,11 +76,9 @@ def upright_size(image):
 @contextlib.contextmanager
 def opened(picture, name):
     """Open a path or bytes as a Pillow image; errors inside name the image, see `naming`."""
-    with naming(name):
-        if not isinstance(picture, bytes) and os.path.exists(picture) and not os.path.isfile(picture):
-            raise ValueError("no regular file")  # reading a pipe would wait for ever
-        with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as image:
-            yield image
+    file = contextlib.nullcontext(io.BytesIO(picture)) if isinstance(picture, bytes) else open_regular(picture)
+    with file as stream, naming(name), Image.open(stream) as image:
+        yield image
 
 
 @contextlib.contextmanager
@@ -89,6 +88,8 @@ def naming(name):
         yield
     except Exception as error:  # Pillow's decoders raise errors of many types
         reason = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        if isinstance(error, UnidentifiedImageError):
+            reason = "no format that Pillow knows"
         raise ValueError(
             f"Expected {name} to be an image that can be decoded; received: {reason.rstrip(' .')}. "
             "Repair it, convert it to 8 bits per channel, or remove it."

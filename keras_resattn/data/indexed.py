@@ -101,7 +101,7 @@ class Source:
 
     def relabelled(self, labels):
         """Returns this source with other labels, `(n,)`; the pictures are shared."""
-        labels = np.asarray(labels)
+        labels = to_numpy(labels)
         if labels.shape != self.labels.shape or labels.dtype.kind not in "iu":
             raise ValueError(f"Expected {len(self)} integer labels; received: shape {labels.shape}, {labels.dtype}.")
         other = copy.copy(self)

@@ -101,7 +101,8 @@ def _open_path(path, split):
         return named.open_prepared(path, split) if named.is_prepared(path) else open_folder(path, split)
     if not path.exists():
         raise FileNotFoundError(f"Expected the path of an .npz file or a folder; there is nothing at {path}.")
-    arrays = load_npz(path)
-    if f"x_{split}" not in arrays or f"y_{split}" not in arrays:
-        raise ValueError(f"Expected x_{split} and y_{split} in {path}; received: {', '.join(arrays)}.")
-    return Arrays(arrays[f"x_{split}"], arrays[f"y_{split}"])
+    arrays = load_npz(path, split)
+    try:
+        return Arrays(*arrays.values())
+    except ValueError as error:
+        raise ValueError(f"{path}, {split}: {error}") from error

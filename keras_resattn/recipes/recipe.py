@@ -254,7 +254,12 @@ class Recipe:
         Raises:
             ValueError: if it is no JSON object, a field is unknown or missing, or a value is out of range.
         """
-        fields = json.loads(text)
+        try:
+            fields = json.loads(text)
+        except RecursionError as error:
+            raise ValueError(
+                "Expected a JSON object with the fields of a Recipe; received: endless nesting."
+            ) from error
         if not isinstance(fields, dict):
             raise ValueError(f"Expected a JSON object with the fields of a Recipe; received: {text[:100]!r}.")
         known = cls.__dataclass_fields__
@@ -368,7 +373,7 @@ def _is_count(value, least):
 
 
 def _is_number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
 
 
 def _is_start_and_size(value):
