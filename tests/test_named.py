@@ -46,6 +46,8 @@ class Builder:
 
 
 class Image_:
+    np_dtype = "uint8"
+
     def __init__(self, shape):
         self.shape = shape
 
@@ -139,6 +141,13 @@ def test_a_set_that_is_no_image_classification_is_refused_before_its_download(tf
     with pytest.raises(ValueError, match="one class label each; received: stanford_dogs with"):
         open_source("stanford_dogs")
     assert "download" not in tfds.log
+
+
+def test_floats_inside_of_png_files_are_refused(tfds, monkeypatch):
+    tfds.prepared.add("stanford_dogs")
+    monkeypatch.setattr(Image_, "np_dtype", "float32")
+    with pytest.raises(ValueError, match="images of 8 or 16 bits; received: stanford_dogs with images of float32"):
+        open_source("stanford_dogs")
 
 
 # --- Splits and names ----------------------------------------------------------------------------
@@ -262,6 +271,45 @@ def test_a_training_on_what_lies_in_data_dir(prepared, file_format):
     assert (report.training_pictures, report.steps) == (40, 10)
     again = compile_and_fit(other, RECIPE, open_source("mnist", data_dir=data_dir), verbose=0)
     assert again.metrics["loss"] == report.metrics["loss"]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("small", [True, False])
+@pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
+def test_encoded_images_are_decoded_as_files_are(file_format, small, tmp_path, monkeypatch):
+    """16 bits, orientation and transparency, in both formats, in memory or read image by image."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+    pytest.importorskip("tensorflow")
+    monkeypatch.setattr(named, "IN_MEMORY", 10**6 if small else 0)
+    upright = np.full((32, 32, 3), 255, "uint8")
+    upright[:8, :20] = 0
+    turned, exif = np.ascontiguousarray(np.rot90(upright)), Image.Exif()
+    exif[0x0112] = 6
+    alpha = np.where(upright[..., :1] == 255, 0, 255).astype("uint8")
+    images = [
+        (Image.fromarray(turned), {"exif": exif}),
+        (Image.fromarray(np.concatenate([upright * 0, alpha], -1)), {}),
+        (Image.fromarray(upright[..., 0].astype("uint16") * 257), {}),
+    ]
+
+    def records():
+        for i, (image, options) in enumerate(images):
+            file = io.BytesIO()
+            image.save(file, "PNG", **options)
+            file.seek(0)
+            yield i, {"image": file, "label": i, "id": str(i)}
+
+    builder = tfds.builder("cifar10", data_dir=tmp_path, file_format=file_format)
+    builder._split_generators = lambda *args, **kwargs: {"train": records()}
+    builder.download_and_prepare()
+    source = named.open_builder(builder, "train")
+    if isinstance(source, RecordStream):
+        batch = next(source.prepared(3, size=(32, 32), train=False).epoch(0))
+        order = np.argsort(batch[1])
+        read = batch[0][order]
+    else:
+        read = source.read(np.argsort(source.labels), size=(32, 32))
+    np.testing.assert_array_equal(read, [upright] * 3)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -1,5 +1,6 @@
 """Data sets by name: TensorFlow Datasets, and the small ones that Keras knows."""
 
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -8,6 +9,8 @@ import keras
 import numpy as np
 
 from keras_resattn.data.indexed import Arrays, Records
+from keras_resattn.data.passes import in_threads
+from keras_resattn.data.pictures import read_picture
 from keras_resattn.data.tfrecords import RecordStream, require_tensorflow
 from keras_resattn.suggestions import did_you_mean
 
@@ -79,6 +82,7 @@ def open_builder(builder, split):
     image, label = _keys(builder)
     names = builder.info.features[label].names
     shape = builder.info.features[image].shape
+    channels = 1 if shape[-1] == 1 else 3  # transparency is composited, as in files
     count = builder.info.splits[split].num_examples
     small = None not in shape and count * int(np.prod(shape)) <= IN_MEMORY
     tfds = _tfds(builder.name)
@@ -86,19 +90,30 @@ def open_builder(builder, split):
         # Pictures stay encoded: they are decoded like those of a folder, and labels can be had without that.
         decoders = {image: tfds.decode.SkipDecoding()}
         records = builder.as_data_source(split=split, decoders=decoders)
-        source = Records(records, class_names=names, channels=shape[-1] or 3, keys=(image, label))
+        source = Records(records, class_names=names, channels=channels, keys=(image, label))
         return Arrays(source.read(range(count)), source.labels, class_names=names) if small else source
     require_tensorflow(builder.name)
     if small:
-        return Arrays(*_all(builder, split, image, label), class_names=names)
-    return RecordStream(builder, split, (image, label), class_names=names, channels=shape[-1] or 3)
+        return Arrays(*_all(builder, split, (image, label), channels), class_names=names)
+    return RecordStream(builder, split, (image, label), class_names=names, channels=channels)
 
 
-def _all(builder, split, image, label):
-    """All pictures and labels, in the order of the files."""
-    batches = builder.as_dataset(split=split, batch_size=1000, shuffle_files=False).as_numpy_iterator()
-    x, y = zip(*((batch[image], batch[label]) for batch in batches), strict=True)
-    return np.concatenate(x), np.concatenate(y)
+def _all(builder, split, keys, channels):
+    """All images, decoded as those of files are, and labels, in the order of the files."""
+    decoders, labels = {keys[0]: _tfds(builder.name).decode.SkipDecoding()}, []
+    batches = builder.as_dataset(split=split, batch_size=1000, shuffle_files=False, decoders=decoders)
+
+    def encoded():
+        for batch in batches.as_numpy_iterator():
+            for image, label in zip(batch[keys[0]], batch[keys[1]], strict=True):
+                labels.append(label)
+                yield len(labels) - 1, image
+
+    def decoded(item):
+        return read_picture(item[1], f"image {item[0]} of {builder.name}", channels=channels)
+
+    with contextlib.closing(in_threads(decoded, encoded())) as images:
+        return np.stack(list(images)), np.array(labels)
 
 
 def _known_split(builder, split):
@@ -124,6 +139,12 @@ def _keys(builder):
     if keys is None or len(keys) != 2 or not all(map(isinstance, (features[key] for key in keys), kinds)):
         raise ValueError(
             f"Expected a data set of pictures with one class label each; received: {builder.name} with {features}."
+        )
+    bits = str(np.dtype(getattr(features[keys[0]], "np_dtype", "uint8")))
+    if bits not in ("uint8", "uint16"):  # floats are stored in PNG files, byte by byte
+        raise ValueError(
+            f"Expected images of 8 or 16 bits; received: {builder.name} with images of {bits}, without a fixed range. "
+            "Read them yourself, and pass arrays from 0 to 255."
         )
     return keys
 
