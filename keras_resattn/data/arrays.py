@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_resattn.data.pictures import to_numpy
+from keras_resattn.layers.class_names import check_class_names
 from keras_resattn.npz import read_npz
 
 # ImageNet's, from 0 to 255, as all that is published with it uses them.
@@ -13,6 +14,7 @@ IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
 NAMES = ("x_train", "y_train", "x_validation", "y_validation", "x_test", "y_test")
+CLASS_NAMES = "class_names"
 
 
 def load_npz(path, split=None):
@@ -23,19 +25,27 @@ def load_npz(path, split=None):
         split: The one split to read, whose two arrays have to be there; by default all.
 
     Returns:
-        `{name: array}`.
+        `{name: array}`; and, where the file has such an entry, a list of strings, `"class_names"`.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no `.npz` file, is damaged, or holds none of these arrays.
+        ValueError: if it is no `.npz` file, is damaged, or holds none of these arrays, or class names that are not
+            different, non-empty strings.
     """
     if not Path(path).exists():
         raise FileNotFoundError(f"Expected the path of an .npz file; there is nothing at {path}.")
     names = NAMES if split is None else (f"x_{split}", f"y_{split}")
-    arrays, found = read_npz(path, names, "Write it again with numpy.savez(path, x_train=..., y_train=...).")
+    remedy = "Write it again with numpy.savez(path, x_train=..., y_train=...)."
+    arrays, found = read_npz(path, (*names, CLASS_NAMES), remedy)
+    class_names = arrays.pop(CLASS_NAMES, None)
     if not arrays or (split is not None and len(arrays) < 2):
         wanted = " and ".join(names) if split else f"some of {', '.join(names)}"
         raise ValueError(f"Expected {wanted} in {path}; received: {', '.join(found) or 'nothing'}.")
+    if class_names is not None:
+        try:
+            arrays[CLASS_NAMES] = check_class_names(class_names)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error} Write them as numpy.array([...]) of strings.") from None
     return arrays
 
 

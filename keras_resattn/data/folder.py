@@ -10,6 +10,7 @@ from keras_resattn.data.decoding import opened, upright_size
 from keras_resattn.data.indexed import Source
 from keras_resattn.data.passes import in_threads, one_shape
 from keras_resattn.data.pictures import SUFFIXES, read_picture
+from keras_resattn.layers.class_names import check_class_names
 
 # Names of the folders that hold a split, the first that is there. "test" takes pictures held out for validation where
 # nothing else is held out, as with ImageNet; "validation" never takes test pictures.
@@ -47,7 +48,7 @@ class Folder(Source):
                 f"Expected a folder for each class in {root}, with its pictures in it; received: "
                 f"{'pictures without folders' if _files(self.root) else 'no folders'}."
             )
-        names = [folder.name for folder in folders] if class_names is None else list(class_names)
+        names = [folder.name for folder in folders] if class_names is None else check_class_names(class_names)
         unknown = sorted({folder.name for folder in folders} - set(names))
         if unknown:
             raise ValueError(f"Expected the classes {_few(names)} in {root}; received also: {_few(unknown)}.")

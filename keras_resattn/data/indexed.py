@@ -8,6 +8,7 @@ import logging
 import numpy as np
 
 from keras_resattn.data import arrays
+from keras_resattn.data.class_names import detected_class_names
 from keras_resattn.data.passes import accumulated_statistics, in_threads, one_shape, sample
 from keras_resattn.data.pictures import (
     as_array,
@@ -18,6 +19,7 @@ from keras_resattn.data.pictures import (
     read_picture,
     to_numpy,
 )
+from keras_resattn.layers.class_names import check_class_names
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +42,13 @@ class Source:
 
     def __init__(self, labels, *, classes=None, class_names=None, channels=3):
         self.labels = np.asarray(labels, "int64")
-        self.classes = len(class_names) if class_names is not None else classes
-        self.class_names = None if class_names is None else list(class_names)
+        self.class_names = None if class_names is None else check_class_names(class_names, classes)
+        self.classes = classes if class_names is None else len(self.class_names)
+        if class_names is not None and len(self.labels) and self.labels.max() >= self.classes:
+            raise ValueError(
+                f"Expected a class name for each label; received: {self.classes} class names, "
+                f"and labels up to {self.labels.max()}."
+            )
         self.channels = channels
 
     def __len__(self):
@@ -106,6 +113,16 @@ class Source:
             raise ValueError(f"Expected {len(self)} integer labels; received: shape {labels.shape}, {labels.dtype}.")
         other = copy.copy(self)
         other.labels = labels.astype("int64")
+        return other
+
+    def renumbered(self, class_names):
+        """Return this source with its labels numbered by other class names, which hold all of its own.
+
+        Args:
+            class_names: Names in the order of the new labels.
+        """
+        other = self.relabelled(numbers_in(self.class_names, class_names)[self.labels])
+        other.class_names, other.classes = list(class_names), len(class_names)
         return other
 
     def part(self, rows):
@@ -247,7 +264,8 @@ class Records(Source):
         self.records, self.keys = records, keys
         channels = _channels(self._record(0)[0]) if channels is None else channels
         labels = self._find_labels() if labels is None else as_labels(labels, len(records))
-        class_names = class_names or _class_names(records)
+        if class_names is None:
+            class_names = _class_names(records, labels, classes)
         super().__init__(labels, classes=classes, class_names=class_names, channels=channels)
 
     @functools.cached_property
@@ -347,7 +365,14 @@ def _channels(picture):
     return as_array(picture, "record 0").shape[-1]
 
 
-def _class_names(records):
-    names = getattr(records, "classes", None)  # torchvision's
-    listed = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
-    return list(names) if listed else None
+def _class_names(records, labels, classes):
+    names = detected_class_names(getattr(records, "classes", None))  # torchvision's
+    if names is None or classes not in (None, len(names)) or labels.max() >= len(names):  # a transformation of labels
+        return None
+    return names
+
+
+def numbers_in(own, class_names):
+    """Returns for each of `own` class names its place among `class_names`, as an array."""
+    places = {name: place for place, name in enumerate(class_names)}
+    return np.array([places[name] for name in own], "int64")

@@ -8,13 +8,14 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_resattn.data.class_names import KERAS_CLASS_NAMES, detected_class_names
 from keras_resattn.data.indexed import Arrays, Records
 from keras_resattn.data.passes import in_threads
 from keras_resattn.data.pictures import read_picture
 from keras_resattn.data.tfrecords import RecordStream, require_tensorflow
 from keras_resattn.suggestions import did_you_mean
 
-KERAS_SETS = {"cifar10": 10, "cifar100": 100, "mnist": 10, "fashion_mnist": 10}
+KERAS_SETS = tuple(KERAS_CLASS_NAMES)
 # The papers' own, and small ones to try things with; TensorFlow Datasets knows hundreds more.
 KNOWN = (*KERAS_SETS, "stanford_dogs", "cars196", "caltech_birds2011", "imagenet2012", "tf_flowers")
 IN_MEMORY = 2 << 30  # bytes of pictures, up to which a set of pictures of one shape is read into memory
@@ -80,7 +81,7 @@ def open_builder(builder, split):
     """
     split = _known_split(builder, split)
     image, label = _keys(builder)
-    names = builder.info.features[label].names
+    classes, names = len(builder.info.features[label].names), _class_names(builder, label)
     shape = builder.info.features[image].shape
     channels = 1 if shape[-1] == 1 else 3  # transparency is composited, as in files
     count = builder.info.splits[split].num_examples
@@ -90,12 +91,20 @@ def open_builder(builder, split):
         # Pictures stay encoded: they are decoded like those of a folder, and labels can be had without that.
         decoders = {image: tfds.decode.SkipDecoding()}
         records = builder.as_data_source(split=split, decoders=decoders)
-        source = Records(records, class_names=names, channels=channels, keys=(image, label))
-        return Arrays(source.read(range(count)), source.labels, class_names=names) if small else source
+        source = Records(records, classes=classes, class_names=names, channels=channels, keys=(image, label))
+        return Arrays(source.read(range(count)), source.labels, classes=classes, class_names=names) if small else source
     require_tensorflow(builder.name)
     if small:
-        return Arrays(*_all(builder, split, (image, label), channels), class_names=names)
-    return RecordStream(builder, split, (image, label), class_names=names, channels=channels)
+        return Arrays(*_all(builder, split, (image, label), channels), classes=classes, class_names=names)
+    return RecordStream(builder, split, (image, label), classes=classes, class_names=names, channels=channels)
+
+
+def _class_names(builder, label):
+    """Names of the classes; `None` where TensorFlow Datasets has none, and numbers them instead."""
+    names = builder.info.features[label].names
+    if list(names) == [str(number) for number in range(len(names))]:
+        names = KERAS_CLASS_NAMES.get(builder.name)
+    return detected_class_names(names)
 
 
 def _all(builder, split, keys, channels):
@@ -160,7 +169,7 @@ def _open_keras(name, split):
     except Exception as error:  # Keras raises no other
         raise _not_downloaded(name, error) from error
     x, y = splits[split == "test"]
-    return Arrays(x if x.ndim == 4 else x[..., None], y, classes=KERAS_SETS[name])
+    return Arrays(x if x.ndim == 4 else x[..., None], y, class_names=KERAS_CLASS_NAMES[name])
 
 
 def _not_downloaded(name, error):

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from keras_resattn.data import named
-from keras_resattn.data.arrays import load_npz
+from keras_resattn.data.arrays import CLASS_NAMES, load_npz
 from keras_resattn.data.folder import Folder, open_folder
 from keras_resattn.data.indexed import Arrays, Records, Source
 from keras_resattn.data.pictures import check_resize_mode
@@ -20,7 +20,8 @@ def open_source(data, *, split="train", data_dir=None, download=True, resize_mod
         data: One of
 
             - `(x, y)`: pictures `(n, h, w, c)`, 0 to 255, and integer labels `(n,)`.
-            - The path of an `.npz` file with `x_train` and `y_train`; for `"test"` `x_test` and `y_test`.
+            - The path of an `.npz` file with `x_train` and `y_train`; for `"test"` `x_test` and `y_test`; and perhaps
+              `class_names`, an array of strings.
             - The path of a folder of class folders, or of a folder that holds such as `train`, `test`, `val`.
             - The name of a data set: `"cifar10"`, `"cifar100"`, `"mnist"`, `"fashion_mnist"`, or any image
               classification set of TensorFlow Datasets (`pip install "keras-resattn[data]"`).
@@ -103,6 +104,6 @@ def _open_path(path, split):
         raise FileNotFoundError(f"Expected the path of an .npz file or a folder; there is nothing at {path}.")
     arrays = load_npz(path, split)
     try:
-        return Arrays(*arrays.values())
+        return Arrays(arrays[f"x_{split}"], arrays[f"y_{split}"], class_names=arrays.get(CLASS_NAMES))
     except ValueError as error:
         raise ValueError(f"{path}, {split}: {error}") from error

@@ -10,7 +10,10 @@ import logging
 import keras
 
 from keras_resattn.data.batched import as_batch, counted, known_length, passed
+from keras_resattn.data.class_names import detected_class_names
+from keras_resattn.data.indexed import numbers_in
 from keras_resattn.data.passes import SAMPLE, accumulated_statistics
+from keras_resattn.layers.class_names import check_class_names
 from keras_resattn.layers.composite import is_integer
 
 logger = logging.getLogger(__name__)
@@ -28,6 +31,7 @@ class Stream:
         steps: Full batches in a pass. By default they are counted: from lengths that the object knows, and else in
             one pass over it. An endless one needs it.
         classes: Number of classes, if it is known.
+        class_names: Their names, if they are known; by default `batches.class_names`, if there.
 
     Attributes:
         classes: Number of classes that it knows of, or `None`.
@@ -39,7 +43,7 @@ class Stream:
         ValueError: for an object that can be iterated over only once, or not at all.
     """
 
-    def __init__(self, batches, *, steps=None, classes=None):
+    def __init__(self, batches, *, steps=None, classes=None, class_names=None):
         is_py_dataset = isinstance(batches, keras.utils.PyDataset)
         if not hasattr(batches, "__iter__") and not is_py_dataset:
             raise ValueError(f"Expected an iterable of (pictures, labels); received: {type(batches).__name__}.")
@@ -53,8 +57,12 @@ class Stream:
             raise ValueError(f"Expected steps to be a positive integer, or None; received: steps={steps!r}.")
         steps = None if steps is None else int(steps)
         self.batches = batches
-        self.class_names = getattr(batches, "class_names", None)  # image_dataset_from_directory's
-        self.classes = len(self.class_names) if classes is None and self.class_names else classes
+        if class_names is None:
+            detected = detected_class_names(getattr(batches, "class_names", None))  # image_dataset_from_directory's
+            class_names = detected if classes is None or len(detected or ()) == classes else None
+        self.class_names = None if class_names is None else check_class_names(class_names, classes)
+        self.classes = classes if self.class_names is None else len(self.class_names)
+        self._numbers = None  # of the batches' labels, where the stream numbers classes otherwise
         self.keeps_remainder = False
         self._limit, self._steps = steps, steps
         self._told = [0]  # how many ends of epochs a PyDataset knows of; one list for all copies of this stream
@@ -155,6 +163,19 @@ class Stream:
         check_range(self._first[1], classes)
         self.classes = classes
 
+    def renumbered(self, class_names):
+        """Return this stream with its labels numbered by other class names, which hold all of its own.
+
+        Args:
+            class_names: Names in the order of the new labels.
+        """
+        other = copy.copy(self)
+        other.__dict__.pop("_first", None)
+        numbers = numbers_in(self.class_names, class_names)
+        other._numbers = numbers if self._numbers is None else numbers[self._numbers]
+        other.class_names, other.classes = list(class_names), len(class_names)
+        return other
+
     def statistics(self, normalization, size=None):
         """Returns what pictures are normalised with, `(mean, std)`, as `data.arrays.statistics` does.
 
@@ -200,7 +221,15 @@ class Stream:
 
     def _converted(self, epoch):
         for batch in passed(self.batches, epoch):
-            yield as_batch(batch)
+            x, y = as_batch(batch)
+            yield x, self._own_numbers(y)
+
+    def _own_numbers(self, y):
+        """The labels of a batch, numbered as the stream has its classes."""
+        if self._numbers is None:
+            return y
+        check_range(y, len(self._numbers))
+        return self._numbers[y]
 
     def _checked(self, epoch):
         shape = self.picture_shape

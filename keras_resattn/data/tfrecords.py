@@ -13,6 +13,7 @@ from keras_resattn.data.indexed import as_labels
 from keras_resattn.data.passes import SAMPLE, accumulated_statistics, in_threads
 from keras_resattn.data.pictures import check_resize_mode, read_picture
 from keras_resattn.data.streams import Stream, check_range, share_of
+from keras_resattn.layers.class_names import check_class_names
 
 BATCH = 64  # pictures in a batch where no recipe says so: for statistics
 
@@ -27,7 +28,8 @@ class RecordStream(Stream):
         builder: A prepared `tfds.core.DatasetBuilder`.
         split: A split, or a slice of one.
         keys: Names of the features that are picture and label.
-        class_names: Names of the classes.
+        class_names: Names of the classes, or `None`.
+        classes: Number of classes, where they have no names.
         channels: Number of channels: 3 or 1.
         buffer: Encoded pictures among which the next one is drawn: about 110 kB each for ImageNet.
     """
@@ -36,9 +38,11 @@ class RecordStream(Stream):
     batch_size = None
     resize_mode = "crop"
 
-    def __init__(self, builder, split, keys, *, class_names, channels=3, buffer=8192):
+    def __init__(self, builder, split, keys, *, class_names=None, classes=None, channels=3, buffer=8192):
         self.builder, self.split, self.keys = builder, split, keys
-        self.class_names, self.classes = list(class_names), len(class_names)
+        self.class_names = None if class_names is None else check_class_names(class_names, classes)
+        self.classes = classes if self.class_names is None else len(self.class_names)
+        self._numbers = None
         self.channels, self.buffer = channels, buffer
         self.count = builder.info.splits[split].num_examples
         self._run = None
@@ -117,6 +121,7 @@ class RecordStream(Stream):
             for index, (pictures, y, names) in enumerate(self._encoded(epoch)):
                 labels.append(as_labels(y, len(pictures)))
                 check_range(labels[-1], self.classes)
+                labels[-1] = self._own_numbers(labels[-1])
                 yield from zip(pictures, names, self._crops(epoch, index, len(pictures)), strict=True)
 
         def decoded(item):

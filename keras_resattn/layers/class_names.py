@@ -6,6 +6,8 @@ some. So the names belong to the layer whose kernel has a column for each class,
 kernel's initializer, which has nothing else to do once the weights exist.
 """
 
+from collections import Counter
+
 import keras
 
 from keras_resattn.layers.gates import Rectify
@@ -94,16 +96,21 @@ def check_class_names(class_names, classes: int | None = None) -> list[str]:
         raise ValueError(f"Expected class_names to be a list of strings; received: {class_names!r}.")
     wrong = [name for name in names if not isinstance(name, str) or not name.strip()]
     if wrong:
-        raise ValueError(f"Expected class_names to be strings that are not empty; received among them: {_some(wrong)}.")
-    repeated = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(
+            f"Expected class_names to be strings that are not empty; received among them: {some_names(wrong)}."
+        )
+    repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
-        raise ValueError(f"Expected class_names to be different; received several times: {_some(repeated)}.")
+        raise ValueError(f"Expected class_names to be different; received several times: {some_names(repeated)}.")
     if classes is not None and len(names) != classes:
-        raise ValueError(f"Expected {classes} class names, one for each class; received: {len(names)}, {_some(names)}.")
+        raise ValueError(
+            f"Expected {classes} class names, one for each class; received: {len(names)}, {some_names(names)}."
+        )
     return [str(name) for name in names]
 
 
-def _some(names, most=10):
+def some_names(names, most=10):
+    """Return names for a message: all of them, or the first ones and how many there are."""
     shown = [repr(name) for name in names]
     return ", ".join(shown if len(shown) <= most else [*shown[: most - 1], f"... ({len(shown)} in all)"])
 
