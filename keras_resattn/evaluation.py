@@ -10,8 +10,10 @@ import numpy as np
 
 from keras_resattn.data import check_pictures, network_input, open_source
 from keras_resattn.data.arrays import normalize
+from keras_resattn.data.class_names import match_classes
 from keras_resattn.data.ordered import OrderedBatches
 from keras_resattn.data.pictures import as_pixels, to_numpy
+from keras_resattn.layers.class_names import keeps_class_names, model_class_names, set_class_names
 from keras_resattn.layers.composite import check_count
 from keras_resattn.models import zoo
 from keras_resattn.recipes import Recipe
@@ -95,7 +97,8 @@ def evaluate_run(run_dir, data, batch_size=256, data_dir=None, resize_mode=None)
 
     Raises:
         ValueError: if the folder holds no finished run, or one of another image data format, the network has layers
-            that cannot be read from a file, or the pictures or labels do not fit it.
+            that cannot be read from a file, the pictures or labels do not fit it, or the data have classes that the
+            run was not trained on. The same classes in another order, and some of them, are renumbered by name.
     """
     batch_size = check_count("batch_size", batch_size)
     report = read_report(run_dir)
@@ -109,6 +112,8 @@ def evaluate_run(run_dir, data, batch_size=256, data_dir=None, resize_mode=None)
     if None not in (trained, source.resize_mode) and resize_mode is None:
         source = source.with_resize_mode(trained)
     model = load_run(run_dir)
+    names = report.get("class_names") or model_class_names(model)
+    source = match_classes(source, names, f"the run in {run_dir}")
     size = check_fits(model, source, Recipe.from_json(json.dumps(report["recipe"])))
     prepare = functools.partial(normalize, mean=report["mean"], std=report["std"])
     batches = OrderedBatches(source, batch_size, prepare, size=size)
@@ -124,7 +129,7 @@ def evaluate_run(run_dir, data, batch_size=256, data_dir=None, resize_mode=None)
 
 
 def load_run(run_dir):
-    """Returns the network of a finished run, with the weights that it ended with, not compiled.
+    """Returns the network of a finished run, with the weights that it ended with and its class names, not compiled.
 
     Args:
         run_dir: Folder of a finished `compile_and_fit` run.
@@ -132,7 +137,7 @@ def load_run(run_dir):
     Raises:
         ValueError: if there is no finished run, or the network has layers that cannot be read from a file.
     """
-    read_report(run_dir)
+    class_names = read_report(run_dir).get("class_names")
     path, weights = Path(run_dir) / ARCHITECTURE, Path(run_dir) / WEIGHTS
     remedy = f"Build the network yourself, and call its load_weights with {weights}."
     if not path.exists():
@@ -148,6 +153,8 @@ def load_run(run_dir):
             f"module that registers it with keras.saving.register_keras_serializable first. {remedy}"
         ) from error
     model.load_weights(weights)
+    if class_names is not None and keeps_class_names(model):
+        set_class_names(model, class_names)
     return model
 
 

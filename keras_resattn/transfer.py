@@ -1,6 +1,7 @@
 """Transfer learning in two phases: a new classifier on the frozen network, then the last stage with it."""
 
 import hashlib
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,12 +9,15 @@ import keras
 import numpy as np
 
 from keras_resattn.backbones import Backbone, check_statistics
+from keras_resattn.data.class_names import match_classes
 from keras_resattn.data.sources import Arrays, Source, Stream, open_source, open_validation
 from keras_resattn.files import atomic_write
 from keras_resattn.frozen_features import as_pictures, extract, fold, moments, resized
+from keras_resattn.layers.class_names import set_class_names, some_names
 from keras_resattn.layers.composite import channel_axis, check_choice, check_count, check_number, picture_shape
 from keras_resattn.models.parts import classifier, full_precision
 from keras_resattn.recipes import Report, compile_and_fit, get_recipe
+from keras_resattn.recipes.checks import EMPTY_CLASSES, warn_of_empty_classes
 from keras_resattn.recipes.run import differing, held_run, write_json
 
 IDENTITY = "transfer.json"
@@ -27,6 +31,7 @@ class TransferReport:
     Attributes:
         network: The published tag's id, or the name of the network that was given.
         classes: Number of classes.
+        class_names: Their names in the order of the model's outputs, or `None` if the data have none.
         mean: What is subtracted from pictures of 0 to 255, for each channel.
         std: What they are then divided by.
         size: Height and width that pictures are resized to.
@@ -43,6 +48,7 @@ class TransferReport:
     unfrozen: list
     head: Report
     fine_tune: Report | None
+    class_names: list | None = None
 
 
 def fine_tune(
@@ -113,7 +119,8 @@ def fine_tune(
     _check(unfreeze, pooling, dropout, classes)
     source = open_source(data, data_dir=data_dir)
     validation = open_validation(validation_data, data_dir, source)
-    classes = int(_classes(source) if classes is None else classes)
+    classes = _classes(source, classes)
+    validation = match_classes(validation, source.class_names, "the training data")
     _check_data(source, validation, classes, (head_recipe, fine_tune_recipe))
     backbone = Backbone.find(network, source, statistics, size)
     run = _Run(
@@ -133,7 +140,9 @@ def fine_tune(
     head = run.train_head(model, head_recipe)
     tuned = run.train_unfrozen(model, fine_tune_recipe)
     mean, std = backbone.statistics
-    report = TransferReport(backbone.name, run.classes, mean, std, backbone.size, run.unfrozen, head, tuned)
+    report = TransferReport(
+        backbone.name, run.classes, mean, std, backbone.size, run.unfrozen, head, tuned, source.class_names
+    )
     return _uncompiled(model), report
 
 
@@ -190,6 +199,7 @@ class _Run:
             "data": self.source.fingerprint(),
             "validation_data": None if self.validation is None else self.validation.fingerprint(),
             "classes": self.classes,
+            "class_names": self.source.class_names,
             "pooling": self.pooling,
             "dropout": self.dropout,
         }
@@ -212,7 +222,9 @@ class _Run:
         if len(x.shape) == 4:
             pool = {"avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}[self.pooling]
             x = pool(name=f"{self.pooling}_pool")(x)
-        return keras.Model(inputs, self._classify(x), name=f"{base.name}_fine_tuned")
+        model = keras.Model(inputs, self._classify(x), name=f"{base.name}_fine_tuned")
+        set_class_names(model, self.source.class_names)
+        return model
 
     def train_head(self, model, recipe):
         """The first phase; returns its report."""
@@ -223,7 +235,8 @@ class _Run:
         features = self._features(model)
         arrays, statistics = as_pictures(features)
         sources = {"train": self.source, "validation": self.validation}
-        sources |= {split: Arrays(array, sources[split].labels) for split, array in arrays.items()}
+        for split, array in arrays.items():
+            sources[split] = Arrays(array, sources[split].labels, class_names=self.source.class_names)
         head = self._head(features["train"].shape[1], f"{model.name}_head")
         report = self._fit("head", head, sources["train"], sources["validation"], statistics, recipe)
         fold(head.layers[-1], model.layers[-1], *moments(features["train"]))
@@ -237,16 +250,18 @@ class _Run:
         return self._fit("fine_tune", model, self.source, self.validation, self.backbone.statistics, recipe)
 
     def _fit(self, phase, model, source, validation, statistics, recipe):
-        return compile_and_fit(
-            model,
-            recipe,
-            source,
-            validation_data=validation,
-            statistics=statistics,
-            run_dir=None if self.folder is None else self.folder / phase,
-            resume=self.resume,
-            verbose=self.verbose,
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", EMPTY_CLASSES)  # it has been said once, for both phases
+            return compile_and_fit(
+                model,
+                recipe,
+                source,
+                validation_data=validation,
+                statistics=statistics,
+                run_dir=None if self.folder is None else self.folder / phase,
+                resume=self.resume,
+                verbose=self.verbose,
+            )
 
     def _head(self, width, name):
         inputs = keras.Input(picture_shape(1, 1, width))
@@ -288,9 +303,17 @@ def _check_data(source, validation, classes, recipes):
     largest = max(recipe.batch_size for recipe in recipes)
     if isinstance(source, Source) and len(source) < largest:
         raise ValueError(f"Expected at least a batch of {largest} pictures; received: {len(source)}.")
+    warn_of_empty_classes(source, classes, source.class_names)
 
 
-def _classes(source):
+def _classes(source, classes):
+    if classes is not None:
+        if source.class_names is not None and len(source.class_names) != classes:
+            raise ValueError(
+                f"Expected classes={len(source.class_names)}, as the data have ({some_names(source.class_names)}), or "
+                f"none; received: classes={classes}."
+            )
+        return int(classes)
     if source.classes is not None:
         return source.classes
     if not isinstance(source, Source):

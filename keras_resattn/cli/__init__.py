@@ -15,6 +15,7 @@ import keras_resattn
 from keras_resattn import checkpoints, evaluation
 from keras_resattn.cli import reproduce, train
 from keras_resattn.data import Arrays, Source, network_input, open_source
+from keras_resattn.data.class_names import match_classes
 from keras_resattn.files import atomic_write
 from keras_resattn.models import zoo
 from keras_resattn.models.variants import VARIANTS
@@ -192,11 +193,7 @@ def _test_pictures(arguments, tag):
     source = open_source(arguments.data, split="test", data_dir=arguments.data_dir)
     if not isinstance(source, Source):
         raise ValueError(f"Expected pictures that can be read by index; received: --data {arguments.data}.")
-    if source.class_names is not None and tuple(source.class_names) != tag.classes:
-        raise ValueError(
-            f"Expected the classes of {tag.id} ({', '.join(tag.classes)}), in this order; "
-            f"{arguments.data} has {', '.join(source.class_names)}."
-        )
+    source = match_classes(source, tag.classes, tag.id)
     size = None if isinstance(source, Arrays) else tag.input_shape[:2]
     return source.read(range(len(source)), size), source.labels
 

@@ -31,7 +31,11 @@ KERAS_CLASS_NAMES = {
 }
 
 
-def match_classes(source, class_names, whose):
+#: What else may be done about data with other classes.
+REMEDY = "Rename them, or leave them out; data without class names, (x, y), are numbered as they are."
+
+
+def match_classes(source, class_names, whose, remedy=REMEDY):
     """Return a dataset with its labels numbered by the class names of a network or of other data.
 
     Names decide, not numbers: the same classes in another order, or some of them, are renumbered. Where either has no
@@ -41,6 +45,7 @@ def match_classes(source, class_names, whose):
         source: A `Source` or `Stream`, or `None`, which is returned.
         class_names: The names in the order of the network's outputs, or `None`.
         whose: Whose names these are, for the message: `"the training data"`.
+        remedy: What to do about it, for the message.
 
     Raises:
         ValueError: if the dataset has classes that are not among `class_names`; it lists the difference.
@@ -55,7 +60,7 @@ def match_classes(source, class_names, whose):
         raise ValueError(
             f"Expected the classes of {whose}, {some_names(class_names)}; received data with other classes: "
             f"{some_names(unknown)}.{hint} {_lacking(missing)}"
-            "Rename them, or leave them out; data without class names, (x, y), are numbered as they are."
+            f"{remedy}"
         )
     logger.info("Renumbering labels by class name, as in %s.", whose)
     return source.renumbered(class_names)

@@ -1,11 +1,18 @@
 """What `compile_and_fit` refuses, before any work: models, data and options that do not go together."""
 
+import warnings
+
 import keras
 import numpy as np
 
+from keras_resattn.data.class_names import match_classes
 from keras_resattn.data.sources import Source
+from keras_resattn.layers.class_names import model_class_names, some_names
 from keras_resattn.layers.composite import channel_axis, is_integer, spatial_axes
 from keras_resattn.recipes.engines import sublayers
+
+#: How the warning of `warn_of_empty_classes` begins.
+EMPTY_CLASSES = "There are no training images"
 
 
 def check_model(model, recipe):
@@ -69,6 +76,57 @@ def check_fits(model, source, recipe):
         size = [got if want is None else want for want, got in zip(size, shape[:2], strict=True)]
     source.check_labels(model.output_shape[-1])
     return tuple(size)
+
+
+def check_classes(model, source, validation):
+    """Return the data of a run, numbered as the network has its classes, and the names of these.
+
+    Args:
+        model: A classifier that `check_model` has let through.
+        source: Training data, a `Source` or `Stream`.
+        validation: Data measured after each epoch, or `None`.
+
+    Returns:
+        `(source, validation, class names)`; `None` for names where neither network nor training data have any.
+
+    Raises:
+        ValueError: for training data of other classes than a network that has names, or of another number of them; for
+            validation data of other classes than the training data.
+    """
+    outputs, names = model.output_shape[-1], model_class_names(model)
+    if names is not None:
+        remedy = f"To teach it other classes, call set_class_names({model.name}, None) first."
+        source = match_classes(source, names, f"the network {model.name}", remedy)
+    elif source.class_names is not None and len(source.class_names) != outputs:
+        raise ValueError(
+            f"Expected a network of {len(source.class_names)} classes, as the training data have "
+            f"({some_names(source.class_names)}); received: {model.name}, of {outputs}. "
+            f"Build it with classes={len(source.class_names)}."
+        )
+    else:
+        names = source.class_names
+    return source, match_classes(validation, names, "the training data"), names
+
+
+def warn_of_empty_classes(source, classes, class_names=None):
+    """Warn of classes without a training image, which a network cannot learn: labels that start at 1, say.
+
+    Args:
+        source: Training data; the labels of a `Stream` are not known beforehand.
+        classes: Number of classes.
+        class_names: Their names, or `None`.
+    """
+    if not isinstance(source, Source):
+        return
+    empty = np.flatnonzero(np.bincount(source.labels, minlength=classes) == 0)
+    if len(empty):
+        shown = [(class_names or range(classes))[number] for number in empty]
+        received = f"labels from {source.labels.min()} to {source.labels.max()}" if len(source) else "no images"
+        warnings.warn(
+            f"{EMPTY_CLASSES} for {len(empty)} of {classes} classes: {some_names(shown)}; received: {received}. "
+            "The network has an output for each of them. Labels count from 0 up without gaps.",
+            stacklevel=4,
+        )
 
 
 def check_statistics(statistics, size, channels):

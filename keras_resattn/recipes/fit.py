@@ -75,12 +75,14 @@ def compile_and_fit(
         callbacks: More Keras callbacks, such as `keras.callbacks.TensorBoard`.
 
     Returns:
-        A `Report`. The model is trained in place and stays compiled.
+        A `Report`. The model is trained in place and stays compiled. If the training data name their classes, the
+        report, the run folder and the model have the names: see `class_names_of`. Validation data with the same names
+        in another order are renumbered.
 
     Raises:
-        ValueError: before any work, for an unknown recipe or data set, data that does not fit the model, fewer
-            pictures than a batch, a model of another precision or dropout than the recipe's, or a `run_dir` that holds
-            another run.
+        ValueError: before any work, for an unknown recipe or data set, data that does not fit the model, data of other
+            classes than the model or the training data have, fewer pictures than a batch, a model of another precision
+            or dropout than the recipe's, or a `run_dir` that holds another run.
         FloatingPointError: if the loss is no longer a finite number; it names the step, its pictures and the last good
             checkpoint.
         OSError: if a checkpoint cannot be written; the one before it stays.
@@ -126,6 +128,7 @@ def compile_and_fit(
         "jit_compile": jit_compile,
         "steps_per_execution": steps_per_execution,
     }
+    task.name_classes()
     feed.model.compile(**compiled)
     build_optimizer(feed.model.optimizer, feed.model.trainable_variables, recipe.decay_vectors)
     batch_statistics = None if recipe.ema is None else BatchStatistics(feed, engine, jit_compile)
@@ -194,6 +197,7 @@ def _report(task, loop):
         processes=task.engine.processes,
         data_format=keras.config.image_data_format(),
         resize_mode=source.resize_mode,
+        class_names=task.class_names,
     )
 
 

@@ -172,6 +172,7 @@ def differing(held, identity):
         identity: What would be written, a dictionary that JSON can hold.
     """
     identity = json.loads(json.dumps(identity))  # tuples come back as lists
+    held = {"class_names": identity.get("class_names"), **held}  # older versions did not write them
     pairs = {key: (held.get(key), identity.get(key)) for key in {**held, **identity}}
     return {key: (there, here) for key, (there, here) in pairs.items() if there != here}
 

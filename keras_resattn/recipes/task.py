@@ -15,8 +15,9 @@ from keras_resattn.data.label_noise import with_label_noise
 from keras_resattn.data.on_device import on_device
 from keras_resattn.data.ordered import OrderedBatches
 from keras_resattn.data.sources import Source, Stream
+from keras_resattn.layers.class_names import keeps_class_names, set_class_names
 from keras_resattn.layers.composite import channel_axis
-from keras_resattn.recipes.checks import check_fits, check_statistics
+from keras_resattn.recipes.checks import check_classes, check_fits, check_statistics, warn_of_empty_classes
 from keras_resattn.recipes.engines import Engine
 from keras_resattn.recipes.recipe import Recipe
 from keras_resattn.recipes.run import CHECKPOINT, STATISTICS
@@ -35,6 +36,7 @@ class Task:
         size: Height and width of the pictures that the network takes.
         statistics: `[mean, std]` that pictures are normalised with.
         measured: Whether these are the training data's own.
+        class_names: Names of the classes in the order of the network's outputs, or `None`.
     """
 
     model: keras.Model
@@ -45,13 +47,17 @@ class Task:
     size: tuple
     statistics: list
     measured: bool
+    class_names: list | None = None
 
     @classmethod
     def of(cls, model, recipe, engine, source, validation, statistics, run_dir):
         """Checks that data fit the network, and normalises by `statistics`, or else those kept or measured."""
+        source, validation, class_names = check_classes(model, source, validation)
         size = check_fits(model, source, recipe)
         if validation is not None:
             check_fits(model, validation, recipe)
+        if engine.rank == 0:
+            warn_of_empty_classes(source, model.output_shape[-1], class_names)
         source = with_label_noise(source, recipe.label_noise, model.output_shape[-1], recipe.seed)
         measured = statistics is None
         if not measured:
@@ -62,11 +68,16 @@ class Task:
             mean, std = (np.asarray(values, "float64").tolist() for values in statistics)
         if isinstance(source, Stream):  # each process may have measured its own part
             mean, std = engine.first(mean, std)
-        return cls(model, recipe, engine, source, validation, size, [mean, std], measured)
+        return cls(model, recipe, engine, source, validation, size, [mean, std], measured, class_names)
 
     @property
     def classes(self):
         return self.model.output_shape[-1]
+
+    def name_classes(self):
+        """Gives the network the names of its classes, if there are any and it has a place for them."""
+        if self.class_names is not None and keeps_class_names(self.model):
+            set_class_names(self.model, self.class_names)
 
     def identity(self, steps_per_epoch):
         """What makes the run itself: with another of these, it is another run."""
@@ -77,6 +88,7 @@ class Task:
             "data": self.source.fingerprint(),
             "steps_per_epoch": steps_per_epoch,
             "statistics": None if self.measured else self.statistics,
+            "class_names": self.class_names,
         }
 
 
