@@ -169,7 +169,7 @@ def bad_calls(tmp_path, picture):
             ["evaluate", "--data", npz(tmp_path / "e.npz", x_test=pictures / 255 + 0.5, y_test=[0, 1])],
             "0 to 255; received: floats that go up to 0.5",
         ),
-        "classes": (["evaluate", "--data", folder(tmp_path / "sets" / "test", "cat", "dog")], "has cat, dog"),
+        "classes": (["evaluate", "--data", folder(tmp_path / "sets" / "test", "cat", "gnu")], "other classes: 'gnu'"),
         "no test pictures": (["evaluate", "--data", npz(tmp_path / "a.npz", x_train=pictures)], "x_test and y_test"),
         "labels": (
             ["evaluate", "--data", npz(tmp_path / "b.npz", x_test=pictures, y_test=[0, 10])],

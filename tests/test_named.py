@@ -201,6 +201,7 @@ def digit_network():
 RECIPE = get_recipe("cifar_one_cycle").replace(epochs=1, batch_size=4, warmup_epochs=0)
 
 
+@pytest.mark.filterwarnings("ignore:There are no training images")
 @pytest.mark.parametrize("validation", ["oxford_iiit_pet", "arrays", None])
 def test_a_training_looks_for_names_in_data_dir(tfds, tmp_path, validation):
     """Validation data that are no name do not lie there."""

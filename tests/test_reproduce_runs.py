@@ -61,6 +61,7 @@ def test_a_run_that_was_trained_but_not_measured_is_not_trained_again(table, rep
     assert {**after, "date": ""} == {**before, "date": ""}
 
 
+@pytest.mark.filterwarnings("ignore:There are no training images")
 def test_a_rehearsal_is_shorter_and_kept_apart(table, reproduce, tmp_path, capsys):
     assert reproduce("resattn/tiny", "--scale", "0.5", "--row", "second") == 0
     out = capsys.readouterr().out
