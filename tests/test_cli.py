@@ -164,7 +164,7 @@ def bad_calls(tmp_path, picture):
         "a name": (["evaluate", "--data", "cifar01"], "Did you mean 'cifar10'"),
         "data_dir": (["evaluate", "--data", str(text), "--data-dir", "sets"], "data_dir only with the name"),
         "no archive": (["evaluate", "--data", str(text)], "text.png to be an .npz file"),
-        "objects": (["evaluate", "--data", npz(tmp_path / "o.npz", x_test=[{}])], "other things than numbers."),
+        "objects": (["evaluate", "--data", npz(tmp_path / "o.npz", x_test=[{}])], "holds Python objects"),
         "scale": (
             ["evaluate", "--data", npz(tmp_path / "e.npz", x_test=pictures / 255 + 0.5, y_test=[0, 1])],
             "0 to 255; received: floats that go up to 0.5",
