@@ -10,7 +10,6 @@ from pathlib import Path
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import numpy as np
-from PIL import Image
 
 from keras_resattn import (
     CifarResidualAttention56,
@@ -19,10 +18,11 @@ from keras_resattn import (
     plot_attention,
     preprocess_input,
 )
+from keras_resattn.data import read_image
 
 output = sys.argv[1] if len(sys.argv) > 1 else "masks.png"
 paths = sorted((Path(__file__).parent / "pictures").glob("*.png"))[:4]
-pictures = np.stack([np.asarray(Image.open(path)) for path in paths])  # uint8, (n, 32, 32, 3)
+pictures = np.stack([read_image(path, size=(32, 32)) for path in paths])  # uint8, (n, 32, 32, 3)
 
 model = CifarResidualAttention56()  # the bundled CIFAR-10 weights
 images = preprocess_input(pictures)

@@ -7,7 +7,7 @@ from PIL import Image
 from sample_pictures import RNG, Batches, X, Y, encoded, write_folder
 
 from keras_resattn import compile_and_fit
-from keras_resattn.data import Arrays, Folder, Records, open_source
+from keras_resattn.data import Arrays, Folder, Records, open_source, read_image
 from keras_resattn.data.arrays import normalize
 from keras_resattn.data.batches import TrainingBatches
 from keras_resattn.data.pictures import RESIZE_MODES, central_box, read_picture
@@ -86,6 +86,31 @@ def test_every_dataset_by_index_takes_a_mode(kind, tmp_path):
     assert len(prints) == 3
     assert open_source(data).fingerprint() == open_source(data, resize_mode="crop").fingerprint()
     assert open_source(data).resize_mode == (None if kind == "arrays" else "crop")
+
+
+@pytest.mark.parametrize("resize_mode", RESIZE_MODES)
+def test_one_image_is_read_as_those_of_a_folder(resize_mode, folder):
+    source = open_source(folder, resize_mode=resize_mode)
+    expected = source.read([5], (8, 8))[0]
+    np.testing.assert_array_equal(read_image(source.paths[5], (8, 8), resize_mode=resize_mode), expected)
+    assert read_image(str(source.paths[5]), channels=1).shape == (16, 32, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"image": "no.png"}, r"no\.png"),
+        ({"size": 8}, "size=8"),
+        ({"size": (0, 8)}, r"size=\(0, 8\)"),
+        ({"channels": 4}, "channels=4"),
+        ({"resize_mode": "fit"}, "resize_mode='fit'"),
+        ({"image": WIDE / 255}, "multiply by 255"),
+        ({"image": b"no image"}, r"the image \(bytes\)"),
+    ],
+)
+def test_arguments_of_read_image_are_checked(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        read_image(**{"image": WIDE, **arguments})
 
 
 def test_what_is_refused():

@@ -5,6 +5,7 @@ from keras_resattn.data.batches import TrainingBatches
 from keras_resattn.data.cluttered_mnist import cluttered_mnist, mnist_splits
 from keras_resattn.data.label_noise import confusion_matrix, noisy_labels, with_label_noise
 from keras_resattn.data.ordered import OrderedBatches
+from keras_resattn.data.pictures import read_image
 from keras_resattn.data.sources import Arrays, Folder, Records, Source, Stream, open_source
 
 __all__ = [
@@ -24,5 +25,6 @@ __all__ = [
     "network_input",
     "noisy_labels",
     "open_source",
+    "read_image",
     "with_label_noise",
 ]

@@ -69,6 +69,34 @@ def check_resize_mode(resize_mode):
         )
 
 
+def read_image(image, size=None, *, resize_mode="crop", channels=3):
+    """Read one image with the pixels that training and evaluation would see.
+
+    Args:
+        image: Path of an image file, the bytes of one, a Pillow image, or an array `(h, w, c)` of values 0 to 255.
+        size: `(height, width)` of the network's input, or `None` for the image's own.
+        resize_mode: `"crop"`, `"squash"` or `"pad"` for another aspect ratio, as in `open_source`; of a trained
+            network, that of its report.
+        channels: 3 for RGB, 1 for grey.
+
+    Returns:
+        An array `(height, width, channels)` of values 0 to 255: uint8, or float32 for an array of floats.
+
+    Raises:
+        ValueError: for an image that cannot be decoded, has no fixed range of values or does not exist, and for other
+            arguments; the message names it.
+    """
+    check_resize_mode(resize_mode)
+    if channels not in (1, 3):
+        raise ValueError(f"Expected channels to be 1 or 3; received: channels={channels!r}.")
+    if size is not None and (np.shape(size) != (2,) or min(size) < 1):
+        raise ValueError(f"Expected size=(height, width), or None; received: size={size!r}.")
+    size = None if size is None else tuple(int(side) for side in size)
+    image = os.path.expanduser(image) if isinstance(image, (str, os.PathLike)) else image
+    name = str(image) if isinstance(image, str) else f"the image ({type(image).__name__})"
+    return read_picture(image, name, size, channels=channels, resize_mode=resize_mode)
+
+
 def read_picture(picture, name, size=None, crop=None, central=1.0, channels=3, resize_mode="crop"):
     """Return an image as an array `(h, w, channels)`, resized by antialiased bilinear interpolation.
 
