@@ -7,6 +7,7 @@ from keras_resattn import lazy
 if TYPE_CHECKING:  # for type checkers and editors; `MODULES` below says the same at run time
     from keras_resattn import layers, losses
     from keras_resattn.layers.class_names import set_class_names
+    from keras_resattn.layers.walk import freeze_batch_norm, iter_layers
     from keras_resattn.models.attend import attend_and_rectify
     from keras_resattn.models.baselines import ResNet164, ResNet1001, WideResNetAtt2
     from keras_resattn.models.cluttered_mnist import ClutteredMnistCNN
@@ -76,6 +77,8 @@ __all__ = [
     "decode_predictions",
     "feature_pyramid",
     "fine_tune",
+    "freeze_batch_norm",
+    "iter_layers",
     "layers",
     "losses",
     "plot_attention",
@@ -106,6 +109,7 @@ MODULES |= {
     name: module
     for module, names in {
         "layers.class_names": ("set_class_names",),
+        "layers.walk": ("freeze_batch_norm", "iter_layers"),
         "models.attend": ("attend_and_rectify",),
         "models.baselines": ("ResNet164", "ResNet1001", "WideResNetAtt2"),
         "models.cluttered_mnist": ("ClutteredMnistCNN",),

@@ -9,9 +9,9 @@ import numpy as np
 from keras_resattn.checkpoints import find, tags
 from keras_resattn.data.sources import Source
 from keras_resattn.layers.composite import channel_axis, picture_shape, spatial_axes
+from keras_resattn.layers.walk import freeze_batch_norm
 from keras_resattn.models import zoo
 from keras_resattn.models.graph import tensors_of_layers
-from keras_resattn.recipes.engines import sublayers
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,7 @@ class Backbone:
         self.model.trainable = True
         for layer in self.model.layers:
             layer.trainable = layer.name in names
-            for part in (layer, *sublayers(layer)):
-                if isinstance(part, keras.layers.BatchNormalization):
-                    part.trainable = False
+        freeze_batch_norm(self.model)
 
 
 def check_statistics(statistics, channels):

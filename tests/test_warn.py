@@ -17,7 +17,7 @@ from references import (
 )
 
 import keras_resattn
-from keras_resattn import WARN, WARN50x2, WideResNet
+from keras_resattn import WARN, WARN50x2, WideResNet, iter_layers
 
 TOP = ["avg_pool", "classifier", "global_gate", "rectify", "predictions"]
 
@@ -79,7 +79,7 @@ def test_arguments_reach_their_layers():
 
 
 def test_kernels_are_drawn_as_the_authors_draw_them():
-    convolutions = [layer for layer in narrow_warn()._flatten_layers() if hasattr(layer, "kernel_initializer")]
+    convolutions = [layer for layer in iter_layers(narrow_warn()) if hasattr(layer, "kernel_initializer")]
     assert len(convolutions) == 7 + 2 + 3 * 3 + 2  # of stem and units, projections, modules, classifier and gate
     assert {type(layer.kernel_initializer).__name__ for layer in convolutions} == {"HeNormal"}
 

@@ -95,7 +95,8 @@ class OutputHead(CompositeLayer):
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
 
     Input shapes: `(n, h, w, c)` and `(n, h, w, K)`.
-    Output shape: `(n, K, N)`; with `scores`, two: `(n, K, N)` and `(n, K)`.
+    Output shape: `(n, K, N)`; with `scores`, two: `(n, K, N)` and `(n, K)`. Their dtype is the compute dtype, but float32
+    under `mixed_float16`, whose range the sums may exceed.
 
     Raises:
         ValueError: if `classes` is not a positive integer, or it is not called on two 4-D maps of equal size.
@@ -126,17 +127,18 @@ class OutputHead(CompositeLayer):
 
     def call(self, inputs):
         attended = self._attended(*inputs)
-        kernel = ops.cast(self.output_conv.kernel, attended.dtype)
-        outputs = ops.einsum("nokc,ockm->nkm", attended, ops.reshape(kernel, (9, -1, self.heads, self.classes)))
-        if not self.scores:
-            return outputs
-        kernel = ops.cast(self.score_conv.kernel, attended.dtype)
-        return outputs, ops.einsum("nokc,ock->nk", attended, ops.reshape(kernel, (9, -1, self.heads)))
+        outputs = self._applied(self.output_conv, attended, self.classes)
+        return (outputs, self._applied(self.score_conv, attended, 1)[..., 0]) if self.scores else outputs
+
+    def _applied(self, conv, attended, channels):
+        """Applies a kernel of K * `channels` channels to the attended sums: (n, K, channels)."""
+        kernel = ops.reshape(ops.cast(conv.kernel, attended.dtype), (9, -1, self.heads, channels))
+        # The same product for the scores, with one channel: LiteRT cannot convert "nokc,ock->nk".
+        return ops.einsum("nokc,ockm->nkm", attended, kernel)
 
     def _attended(self, x, masks):
         """Sums of x over positions, weighted by each mask: (n, 9, K, c), for each place of a 3x3 kernel."""
-        if self.compute_dtype == "float16":  # sigmoid masks may add up to more than float16 holds
-            x, masks = ops.cast(x, "float32"), ops.cast(masks, "float32")
+        x, masks = ops.cast(x, self._sum_dtype), ops.cast(masks, self._sum_dtype)
         height, width = spatial_axes(self.data_format)
         pads = [(0, 0)] * 4
         pads[height] = pads[width] = (1, 1)
@@ -151,6 +153,15 @@ class OutputHead(CompositeLayer):
         sums = "nhwk,nhwc->nkc" if self.data_format == "channels_last" else "nkhw,nchw->nkc"
         attended = ops.einsum(sums, shifted, x)
         return ops.reshape(attended, (-1, 9, self.heads, x.shape[self.channel_axis]))
+
+    @property
+    def _sum_dtype(self):
+        """Dtype of sums and outputs: sigmoid masks may add up to more than float16 can represent."""
+        return "float32" if self.compute_dtype == "float16" else self.compute_dtype
+
+    def compute_output_spec(self, inputs):
+        shapes = self.compute_output_shape([x.shape for x in inputs])
+        return keras.tree.map_shape_structure(lambda shape: keras.KerasTensor(shape, self._sum_dtype), shapes)
 
     def compute_output_shape(self, input_shape):
         batch, heads = input_shape[1][0], input_shape[1][self.channel_axis]

@@ -73,20 +73,42 @@ def picture_shape(height, width, channels):
 class CompositeLayer(keras.layers.Layer):
     """A layer made of named sub-layers that share its data format and dtype policy.
 
-    A subclass creates its sub-layers in `__init__` with `self._add(layer)`, which keeps each
+    A subclass creates its sub-layers in `__init__` or `build` with `self._add(layer)`, which keeps each
     under its own name, and lists them once with the shapes that they receive in
     `sublayer_calls`: building and counting multiply-adds both read that list.
 
+    `trainable` and the dtype policy of a composite apply to its sub-layers. If they are changed on a single
+    sub-layer (frozen batch normalization, a quantized `Dense`), `get_config` stores the change under
+    `"sublayer_settings"`, so that files, `from_config` and `clone_model` restore it. `trainable` of a
+    single variable is not stored, as in Keras.
+
     Args:
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
-        **kwargs: `name`, `dtype` and the other arguments of `keras.layers.Layer`.
+        sublayer_settings: What differs between a sub-layer and this layer, by the name of the sub-layer:
+            a dictionary with any of `"trainable"`, `"dtype"`, `"quantization_config"`, and for a composite
+            `"sublayer_settings"`. Written by `get_config`; defaults to no differences.
+        **kwargs: `name`, `dtype`, `trainable` and the other arguments of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: in `build`, if `sublayer_settings` names a sub-layer that does not exist.
     """
 
-    def __init__(self, *, data_format=None, **kwargs):
+    def __init__(self, *, data_format=None, sublayer_settings=None, **kwargs):
         super().__init__(**kwargs)
         self.data_format = standardize_data_format(data_format)
         self.channel_axis = channel_axis(self.data_format)
         self._sublayer_names = []
+        self._waiting = sublayer_settings or {}  # for sub-layers that are yet to be made
+
+    @property
+    def trainable(self):
+        """Whether the layer and its sub-layers are trained. Setting it sets it on all of them."""
+        return super().trainable
+
+    @trainable.setter
+    def trainable(self, value):
+        keras.layers.Layer.trainable.fset(self, value)
+        self._waiting = {name: _without_trainable(settings) for name, settings in self._waiting.items()}
 
     @property
     def sublayers(self):
@@ -101,14 +123,35 @@ class CompositeLayer(keras.layers.Layer):
         for layer, shape in self.sublayer_calls(input_shape):
             if not layer.built:
                 layer.build(shape)
+        if self._waiting:
+            raise ValueError(
+                f"Expected sublayer_settings of {self.name} to name its sub-layers, "
+                f"{', '.join(self._sublayer_names) or 'of which there are none'}; "
+                f"received: {', '.join(map(repr, self._waiting))}."
+            )
 
     def get_config(self):
-        return {**super().get_config(), "data_format": self.data_format}
+        config = {**super().get_config(), "data_format": self.data_format}
+        settings = self._settings()
+        return {**config, "sublayer_settings": settings} if settings else config
 
     def _add(self, layer):
         setattr(self, layer.name, layer)
         self._sublayer_names.append(layer.name)
+        if not self.trainable:  # Keras' setter reaches only the sub-layers that exist when it is called
+            layer.trainable = False
+        self._apply_waiting(layer)
         return layer
+
+    def _apply_waiting(self, layer):
+        _apply(self._waiting.get(layer.name, {}), layer)
+        self._waiting = {name: settings for name, settings in self._waiting.items() if name != layer.name}
+
+    def _settings(self):
+        """Returns what differs between each sub-layer and this layer, in the form of `sublayer_settings`."""
+        settings = {layer.name: _difference(layer, self) for layer in self.sublayers}
+        settings = {name: own for name, own in settings.items() if own}
+        return {**settings, **{name: dict(own) for name, own in self._waiting.items()}}
 
     def _shared(self, name):
         return {"name": name, "data_format": self.data_format, "dtype": self.dtype_policy}
@@ -141,3 +184,42 @@ class CompositeLayer(keras.layers.Layer):
                 dtype=self.dtype_policy,
             )
         )
+
+
+def _difference(layer, parent):
+    """Returns the settings of a sub-layer that differ from those of the composite around it."""
+    settings = {}
+    if layer.trainable != parent.trainable:
+        settings["trainable"] = layer.trainable
+    if layer.dtype_policy != parent.dtype_policy:
+        settings["dtype"] = keras.dtype_policies.serialize(layer.dtype_policy)
+    if getattr(layer, "quantization_config", None) is not None:
+        settings["quantization_config"] = keras.saving.serialize_keras_object(layer.quantization_config)
+    inner = layer._settings() if isinstance(layer, CompositeLayer) else {}
+    return {**settings, "sublayer_settings": inner} if inner else settings
+
+
+def _apply(settings, layer):
+    """Applies what `_difference` returned to a new sub-layer, which is not yet built."""
+    if "trainable" in settings:
+        layer.trainable = settings["trainable"]
+    if "dtype" in settings:
+        _set_policy(keras.dtype_policies.deserialize(settings["dtype"]), layer)
+    if "quantization_config" in settings:
+        layer.quantization_config = keras.saving.deserialize_keras_object(settings["quantization_config"])
+    if isinstance(layer, CompositeLayer):
+        layer._waiting = settings.get("sublayer_settings", {})
+        for part in layer.sublayers:
+            layer._apply_waiting(part)
+
+
+def _set_policy(policy, layer):
+    layer.dtype_policy = policy
+    for part in layer.sublayers if isinstance(layer, CompositeLayer) else ():
+        _set_policy(policy, part)
+
+
+def _without_trainable(settings):
+    inner = {name: _without_trainable(own) for name, own in settings.get("sublayer_settings", {}).items()}
+    kept = {key: value for key, value in settings.items() if key not in ("trainable", "sublayer_settings")}
+    return {**kept, "sublayer_settings": inner} if inner else kept

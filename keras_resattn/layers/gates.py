@@ -142,7 +142,8 @@ class Rectify(keras.layers.Layer):
         normalize: Whether to return the log-softmax of the result, for gates that do not sum to one: of such, the
             negative entry at the label has no lower bound.
 
-    Input shapes: `(n, m + 1)`, and m + 1 times `(n, N)`. Output shape: `(n, N)`.
+    Input shapes: `(n, m + 1)`, and m + 1 times `(n, N)`. Output shape: `(n, N)`. Logarithms are computed in float32
+    under a mixed policy too.
 
     Raises:
         ValueError: for an unknown `aggregation` or `base`.
@@ -157,16 +158,18 @@ class Rectify(keras.layers.Layer):
         self.normalize = normalize
 
     def call(self, inputs):
-        gates, *modules, base = inputs
+        dtype = keras.backend.result_type(self.compute_dtype, "float32")
+        gates, *modules, base = (ops.cast(x, dtype) for x in inputs)
         logs = [ops.log_softmax(scores, axis=-1) for scores in modules]
-        tiny = np.finfo("float32").tiny
+        tiny = float(np.finfo("float32").tiny)
         logs.append(ops.log_softmax(base, axis=-1) if self.base == "logits" else ops.log(ops.maximum(base, tiny)))
         logs, gates = ops.stack(logs, axis=1), gates[..., None]
         if self.aggregation == "log_prob":
             rectified = ops.sum(gates * logs, axis=1)
         else:
             rectified = ops.log(ops.maximum(ops.sum(gates * ops.exp(logs), axis=1), tiny))
-        return ops.log_softmax(rectified, axis=-1) if self.normalize else rectified
+        rectified = ops.log_softmax(rectified, axis=-1) if self.normalize else rectified
+        return ops.cast(rectified, self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape[-1])

@@ -9,7 +9,7 @@ from keras_resattn.data.class_names import match_classes
 from keras_resattn.data.sources import Source
 from keras_resattn.layers.class_names import model_class_names, some_names
 from keras_resattn.layers.composite import channel_axis, is_integer, spatial_axes
-from keras_resattn.recipes.engines import sublayers
+from keras_resattn.layers.walk import iter_layers
 
 #: How the warning of `warn_of_empty_classes` begins.
 EMPTY_CLASSES = "There are no training images"
@@ -28,7 +28,7 @@ def check_model(model, recipe):
             f"Expected a network built under keras.config.set_dtype_policy({recipe.precision!r}), as the recipe says; "
             f"received: one of {model.dtype_policy.name}."
         )
-    rates = {layer.rate for layer in sublayers(model) if isinstance(layer, keras.layers.Dropout)}
+    rates = {layer.rate for layer in iter_layers(model) if isinstance(layer, keras.layers.Dropout)}
     if recipe.dropout is not None and rates != ({recipe.dropout} - {0}):
         raise ValueError(
             f"Expected a network built with dropout={recipe.dropout}, as the recipe says; "

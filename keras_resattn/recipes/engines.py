@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_resattn.data.shares import EvaluationShares
+from keras_resattn.layers.walk import iter_layers
 
 STEPS_BETWEEN_QUESTIONS = 10  # whether another process was told to stop: asking makes a device wait for its host
 
@@ -163,7 +164,7 @@ class Mirrored(Engine):
 
     @contextlib.contextmanager
     def around(self, model):
-        normalisations = [one for one in sublayers(model) if isinstance(one, keras.layers.BatchNormalization)]
+        normalisations = [one for one in iter_layers(model) if isinstance(one, keras.layers.BatchNormalization)]
         before = [layer.synchronized for layer in normalisations]
         for layer in normalisations:
             layer.synchronized = True
@@ -206,7 +207,7 @@ class Torch(Engine):
 
         statistics = [
             variable
-            for layer in sublayers(model)
+            for layer in iter_layers(model)
             if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
             for variable in (layer.moving_mean, layer.moving_variance)
         ]
@@ -256,13 +257,6 @@ def _average(variables):
         joined /= distributed.get_world_size()
         for value, mean in zip(values, joined.split([value.numel() for value in values]), strict=True):
             value.copy_(mean.reshape(value.shape))
-
-
-def sublayers(layer):
-    """Yields all layers inside a layer or a model, those of composite layers included."""
-    for sub in getattr(layer, "layers", None) or getattr(layer, "_layers", ()):
-        yield sub
-        yield from sublayers(sub)
 
 
 def current():

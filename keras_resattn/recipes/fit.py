@@ -11,6 +11,7 @@ import keras
 from keras_resattn.data.sources import Stream, open_source, open_validation
 from keras_resattn.files import atomic_write
 from keras_resattn.layers import Rectify
+from keras_resattn.layers.walk import iter_layers
 from keras_resattn.losses import NegativeLogLikelihood
 from keras_resattn.recipes import engines
 from keras_resattn.recipes.averages import AveragedWeights, BatchStatistics
@@ -239,7 +240,7 @@ def returns_logits(model):
 def _loss(model, mixes_labels):
     """The cross-entropy of probabilities or logits; that of gated log-probabilities is their authors'."""
     logits = returns_logits(model)
-    if logits and any(isinstance(layer, Rectify) for layer in engines.sublayers(model)):
+    if logits and any(isinstance(layer, Rectify) for layer in iter_layers(model)):
         return NegativeLogLikelihood()
     if mixes_labels:
         return keras.losses.CategoricalCrossentropy(from_logits=logits)
