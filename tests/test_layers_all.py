@@ -13,55 +13,12 @@ from helpers import (
     randomise,
     weights_by_path,
 )
-
-from keras_resattn.layers import (
-    AttentionResidual,
-    BilinearResize,
-    CeilMaxPooling2D,
-    InceptionUnit,
-    PostActivationUnit,
-    PreActivationUnit,
-    SoftMask,
-    WideUnit,
-)
-
-# A function that makes the layer, and the shapes that it is called on.
-LAYERS = {
-    "resize": (BilinearResize, [(3, 4, 8), (7, 6, 8)]),
-    "pool": (CeilMaxPooling2D, [(7, 6, 8)]),
-    "unit": (lambda **kwargs: PreActivationUnit(2, **kwargs), [(7, 6, 8)]),
-    "projecting_unit": (lambda **kwargs: PreActivationUnit(2, **kwargs), [(7, 6, 4)]),
-    "strided_unit": (lambda **kwargs: PreActivationUnit(2, strides=2, **kwargs), [(7, 6, 8)]),
-    "next_unit": (lambda **kwargs: PostActivationUnit(4, strides=2, groups=2, **kwargs), [(7, 6, 4)]),
-    "inception_unit": (lambda **kwargs: InceptionUnit(2, strides=2, filters=5, **kwargs), [(7, 6, 4)]),
-    "wide_unit": (
-        lambda **kwargs: WideUnit(4, strides=2, dropout=0.1, preactivated=True, **kwargs),
-        [(7, 6, 8), (7, 6, 8)],
-    ),
-    "mask": (lambda **kwargs: SoftMask(2, depth=2, bottom_units=1, **kwargs), [(7, 6, 8)]),
-    "channel_mask": (lambda **kwargs: SoftMask(2, activation="channel", **kwargs), [(7, 6, 8)]),
-    "spatial_mask": (
-        lambda **kwargs: SoftMask(2, mask="local", local_units=2, activation="spatial", **kwargs),
-        [(7, 6, 8)],
-    ),
-    "merge": (AttentionResidual, [(7, 6, 8), (7, 6, 8)]),
-    "naive_merge": (lambda **kwargs: AttentionResidual("naive", **kwargs), [(7, 6, 8), (7, 6, 8)]),
-}
+from layer_cases import LAYERS, inputs_for, model_of
 
 
 @pytest.fixture(params=LAYERS)
 def case(request):
     return LAYERS[request.param]
-
-
-def inputs_for(shapes):
-    arrays = [random_array(4, *shape, seed=i) for i, shape in enumerate(shapes)]
-    return arrays if len(arrays) > 1 else arrays[0]
-
-
-def model_of(layer, shapes):
-    inputs = [keras.Input(shape) for shape in shapes]
-    return keras.Model(inputs if len(inputs) > 1 else inputs[0], layer(inputs if len(inputs) > 1 else inputs[0]))
 
 
 def test_every_layer_comes_back_from_its_configuration(case):
@@ -99,6 +56,7 @@ def test_every_layer_computes_in_half_precision(case, mixed_policy):
     make, shapes = case
     half = randomise(model_of(make(name="layer"), shapes))
     outputs = half(inputs_for(shapes), training=False)
+    assert half.output.dtype == keras.backend.standardize_dtype(outputs.dtype)
     assert keras.backend.standardize_dtype(outputs.dtype) == mixed_policy.removeprefix("mixed_")
     assert {variable.dtype for variable in half.weights} <= {"float32"}
     single = model_of(make(name="layer", dtype="float32"), shapes)

@@ -9,6 +9,7 @@ from keras_resattn import fine_tune, preprocess_input, transfer, with_normalizat
 from keras_resattn.backbones import Backbone
 from keras_resattn.data import network_input
 from keras_resattn.data.sources import Arrays
+from keras_resattn.layers import PreActivationUnit
 from keras_resattn.layers.composite import picture_shape
 from keras_resattn.recipes import get_recipe
 
@@ -103,6 +104,22 @@ def test_the_second_phase_trains_the_last_stage_but_no_batch_normalisation(tmp_p
     loaded = keras.models.load_model(tmp_path / "model.keras")
     x, _ = pictures(4)
     assert_close(loaded.predict(x, verbose=0), model.predict(network_input(x, *STATISTICS), verbose=0))
+
+
+def test_what_fine_tune_froze_stays_frozen_in_a_file(tmp_path):
+    inputs = keras.Input((8, 8, 3))
+    x = inputs
+    for stage in (1, 2):
+        x = PreActivationUnit(2, strides=stage, name=f"stage{stage}_unit")(x)
+    base = keras.Model(inputs, x, name="composite")
+    model, report = run(base, head_recipe=HEAD.replace(epochs=1), fine_tune_recipe=TUNE.replace(epochs=1))
+    assert report.unfrozen == ["stage2_unit"]
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras", compile=False)
+    trained = [variable.path.split("stage")[-1] for variable in model.trainable_variables]
+    convolutions = [f"2_unit/{name}/kernel" for name in ("conv1", "conv2", "conv3", "projection")]
+    assert sorted(trained) == [*convolutions, "predictions/bias", "predictions/kernel"]
+    assert [variable.path.split("stage")[-1] for variable in loaded.trainable_variables] == trained
 
 
 def test_batches_that_are_ready_train_both_phases():

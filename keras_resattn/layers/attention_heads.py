@@ -95,8 +95,8 @@ class OutputHead(CompositeLayer):
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
 
     Input shapes: `(n, h, w, c)` and `(n, h, w, K)`.
-    Output shape: `(n, K, N)`; with `scores`, two: `(n, K, N)` and `(n, K)`. Their dtype is the compute dtype, but float32
-    under `mixed_float16`, whose range the sums may exceed.
+    Output shape: `(n, K, N)`; with `scores`, two: `(n, K, N)` and `(n, K)`. Their dtype is the compute dtype; under
+    `mixed_float16` it is float32, because the sums may exceed float16's range.
 
     Raises:
         ValueError: if `classes` is not a positive integer, or it is not called on two 4-D maps of equal size.

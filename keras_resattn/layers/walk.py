@@ -53,9 +53,12 @@ def freeze_batch_norm(model: keras.layers.Layer) -> int:
     Raises:
         ValueError: if `model` is not a Keras layer.
     """
-    layers = [layer for layer in iter_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
-    if isinstance(model, keras.layers.BatchNormalization):
-        layers.append(model)
+    layers = batch_norm_layers(model)
     for layer in layers:
         layer.trainable = False
     return len(layers)
+
+
+def batch_norm_layers(model: keras.layers.Layer) -> list[keras.layers.BatchNormalization]:
+    """Return the batch-normalization layers of a model, at any depth; a single such layer is returned itself."""
+    return [layer for layer in (model, *iter_layers(model)) if isinstance(layer, keras.layers.BatchNormalization)]

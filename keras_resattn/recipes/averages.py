@@ -12,7 +12,7 @@ import math
 import keras
 import numpy as np
 
-from keras_resattn.layers.walk import iter_layers
+from keras_resattn.layers.walk import batch_norm_layers
 
 PICTURES = 10_000  # that statistics are measured on
 
@@ -58,11 +58,7 @@ class BatchStatistics:
 
     def __init__(self, feed, engine, jit_compile):
         model, self._batches, self._engine = feed.model, feed.batches, engine
-        self._layers = [
-            layer
-            for layer in iter_layers(model)
-            if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
-        ]
+        self._layers = [layer for layer in batch_norm_layers(model) if layer.trainable]
         self._variables = [variable for layer in self._layers for variable in layer.non_trainable_variables]
         weights = {id(variable) for variable in model.weights}
         seeds = [variable for variable in model.non_trainable_variables if id(variable) not in weights]

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_resattn.data.shares import EvaluationShares
-from keras_resattn.layers.walk import iter_layers
+from keras_resattn.layers.walk import batch_norm_layers
 
 STEPS_BETWEEN_QUESTIONS = 10  # whether another process was told to stop: asking makes a device wait for its host
 
@@ -164,7 +164,7 @@ class Mirrored(Engine):
 
     @contextlib.contextmanager
     def around(self, model):
-        normalisations = [one for one in iter_layers(model) if isinstance(one, keras.layers.BatchNormalization)]
+        normalisations = batch_norm_layers(model)
         before = [layer.synchronized for layer in normalisations]
         for layer in normalisations:
             layer.synchronized = True
@@ -207,8 +207,8 @@ class Torch(Engine):
 
         statistics = [
             variable
-            for layer in iter_layers(model)
-            if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+            for layer in batch_norm_layers(model)
+            if layer.trainable
             for variable in (layer.moving_mean, layer.moving_variance)
         ]
         through = _Through(model, DistributedDataParallel(model))
