@@ -38,6 +38,7 @@ class TransferReport:
         unfrozen: Names of the network's layers that were trained in the second phase.
         head: Report of the first phase.
         fine_tune: Report of the second phase, or `None` where there was none.
+        resize_mode: How images of another aspect ratio were resized, see `keras_resattn.data.open_source`.
     """
 
     network: str
@@ -49,6 +50,7 @@ class TransferReport:
     head: Report
     fine_tune: Report | None
     class_names: list | None = None
+    resize_mode: str = "crop"
 
 
 def fine_tune(
@@ -141,7 +143,16 @@ def fine_tune(
     tuned = run.train_unfrozen(model, fine_tune_recipe)
     mean, std = backbone.statistics
     report = TransferReport(
-        backbone.name, run.classes, mean, std, backbone.size, run.unfrozen, head, tuned, source.class_names
+        backbone.name,
+        run.classes,
+        mean,
+        std,
+        backbone.size,
+        run.unfrozen,
+        head,
+        tuned,
+        source.class_names,
+        source.resize_mode or "crop",
     )
     return _uncompiled(model), report
 

@@ -80,11 +80,12 @@ def test_the_first_phase_trains_a_classifier_on_features(data_format, options):
 
 
 def test_a_recipe_that_augments_trains_the_classifier_on_pictures(tmp_path):
-    base, source = backbone(), Counted(*pictures())
+    base, source = backbone(), Counted(*pictures()).with_resize_mode("pad")
     before = weights_by_path(base)
     recipe = HEAD.replace(flip=True, epochs=3)
     _, report = run(base, source, head_recipe=recipe, unfreeze=None, run_dir=tmp_path)
     assert source.count >= 3 * len(source)
+    assert report.resize_mode == "pad"
     assert not (tmp_path / "features.npz").exists()
     assert report.head.mean == STATISTICS[0]
     assert changed(before, weights_by_path(base)) == set()
@@ -94,7 +95,7 @@ def test_the_second_phase_trains_the_last_stage_but_no_batch_normalisation(tmp_p
     base = backbone()
     before = weights_by_path(base)
     model, report = run(base, pictures(size=12), validation_data=pictures(16, size=10))
-    assert report.size == (8, 8), "pictures of another size are resized"
+    assert (report.size, report.resize_mode) == ((8, 8), "crop"), "images of another size are resized"
     assert report.unfrozen == ["stage2_conv", "stage2_bn", "stage2_relu"]
     assert changed(before, weights_by_path(base)) == {"stage2_conv"}
     assert [variable.path for variable in model.trainable_variables][-1] == "predictions/bias"
