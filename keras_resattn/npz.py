@@ -48,6 +48,8 @@ def _arrays(file, names):
             raise ValueError("two arrays have the same name")
         wanted = members if names is None else [name for name in names if name in members]
         file_size = file.seek(0, 2)
+        if sum(members[name].file_size for name in wanted) > LARGEST_EXPANSION * file_size:
+            raise ValueError("its arrays claim to be larger than it can hold")  # members may overlap
         return {name: _read(archive, name, members[name], file_size) for name in wanted}, list(members)
 
 

@@ -60,9 +60,9 @@ def exif_orientation(image):
     """Return the EXIF orientation of a Pillow image, 1 to 8; 1 for none, unreadable or undefined ones."""
     try:
         orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+        return orientation if orientation in TURNS else 1
     except Exception:  # damaged metadata of an intact image: Pillow raises errors of many types
         return 1
-    return orientation if orientation in TURNS else 1
 
 
 def upright_size(image):
