@@ -166,7 +166,11 @@ class Subclassed(keras.Model):
 
 
 def test_a_model_that_cannot_keep_names():
-    for model in (Subclassed(), keras.Sequential([keras.Input((8, 8, 3)), keras.layers.GlobalMaxPooling2D()])):
+    for model in (
+        Subclassed(),
+        keras.Sequential([keras.layers.Dense(3)]),
+        keras.Sequential([keras.Input((8, 8, 3)), keras.layers.GlobalMaxPooling2D()]),
+    ):
         with pytest.raises(ValueError, match=r"come from a Dense or convolution layer.*Pass class_names"):
             set_class_names(model, NAMES[:3])
         set_class_names(model, None)

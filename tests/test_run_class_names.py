@@ -133,6 +133,17 @@ def test_runs_without_names(tmp_path):
     assert evaluate_run(tmp_path, DATA).total == len(X)
 
 
+def test_a_network_that_cannot_keep_names(tmp_path):
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.DepthwiseConv2D(3)(inputs))
+    model = keras.Model(inputs, keras.layers.Softmax()(x), name="tiny")
+    data = Arrays(X, Y % 3, class_names=NAMES[:3])
+    assert train(model, data, run_dir=tmp_path).class_names == class_names_of(tmp_path) == NAMES[:3]
+    assert class_names_of(model, None) is class_names_of(load_run(tmp_path), None) is None
+    with pytest.raises(ValueError, match="received data with other classes: 'dog'"):
+        evaluate_run(tmp_path, DATA)
+
+
 def test_a_run_of_an_older_version_goes_on(tmp_path):
     expected = train(network(), run_dir=tmp_path)
     for name in ("recipe.json", "report.json"):

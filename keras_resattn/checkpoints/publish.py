@@ -25,6 +25,7 @@ from keras_resattn.checkpoints.registry import RECORD, TENSORS, Tag
 from keras_resattn.data import check_pictures, load_npz, network_input
 from keras_resattn.files import sha256
 from keras_resattn.layers import AttentionHead, SoftMask
+from keras_resattn.layers.class_names import some_names
 from keras_resattn.models import zoo
 from keras_resattn.models.graph import count_macs
 from keras_resattn.recipes import Recipe
@@ -134,6 +135,11 @@ def release(run_dir, destination, *, tag, aliases, classes, data, data_name, com
     report = read_report(run_dir)
     network = zoo.identify(report["network"])
     _check_finished(run_dir, report)
+    if report.get("class_names") not in (None, list(classes)):
+        raise ValueError(
+            f"Expected the classes of {run_dir}, {some_names(report['class_names'])}, in this order; "
+            f"received: {some_names(classes)}."
+        )
     if report["recipe"].get("normalization") == "pixel_mean":
         raise ValueError(
             "Expected a run whose pictures are normalised by channel, as released weights serve any size; "
