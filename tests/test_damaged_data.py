@@ -73,7 +73,7 @@ BAD_FILES = {
         archive([("x_train.npy", header((-1, -1)) + b"0"), ("y_train.npy", npy(Y))]),
         "cannot be read",
     ),
-    "a large claim": (claiming(4 * 10**9), "x_train claims to be of shape"),
+    "a large claim": (claiming(4 * 10**9), "its arrays claim to be larger than it can hold"),
     "a claim that compression allows": (claiming(60_000), "x_train ends after|CRC|Error -3|cannot be read"),
     "objects": (npz(x_train=np.array([X, None], object), y_train=Y), "x_train holds Python objects"),
     "no array": (archive([("x_train.npy", b"hello"), ("y_train.npy", npy(Y))]), "cannot be read as one"),
