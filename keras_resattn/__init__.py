@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `MODULES` below says the sam
     from keras_resattn.models.baselines import ResNet164, ResNet1001, WideResNetAtt2
     from keras_resattn.models.cluttered_mnist import ClutteredMnistCNN
     from keras_resattn.models.graph import count_macs, feature_pyramid
+    from keras_resattn.models.initialization import zero_init_residual
     from keras_resattn.models.residual_attention import (
         AttentionInception56,
         AttentionNeXt56,
@@ -85,6 +86,7 @@ __all__ = [
     "preprocess_input",
     "set_class_names",
     "with_normalization",
+    "zero_init_residual",
 ]
 
 #: Where each public name is defined: imported when it is first used.
@@ -114,6 +116,7 @@ MODULES |= {
         "models.baselines": ("ResNet164", "ResNet1001", "WideResNetAtt2"),
         "models.cluttered_mnist": ("ClutteredMnistCNN",),
         "models.graph": ("count_macs", "feature_pyramid"),
+        "models.initialization": ("zero_init_residual",),
         "models.warn": ("WARN", "WARN50x2"),
         "models.wide_resnet": ("WideResNet", "WideResNet50x2"),
         "preprocessing": ("class_names_of", "decode_predictions", "preprocess_input"),

@@ -13,6 +13,7 @@ from keras_resattn.data import Source, Stream, open_source
 from keras_resattn.data.sources import open_validation
 from keras_resattn.layers.composite import picture_shape
 from keras_resattn.models import zoo
+from keras_resattn.models.initialization import zero_init_residual
 from keras_resattn.recipes import distribution, engines
 from keras_resattn.recipes.fit import compile_and_fit
 from keras_resattn.recipes.named import RECIPES, get_recipe
@@ -33,6 +34,9 @@ def add_arguments(parser):
     parser.add_argument("--holdout", type=int, default=0, help="training pictures, drawn at random, to validate on")
     parser.add_argument("--run-dir", type=Path, required=True, help="folder for log, checkpoint, weights and report")
     parser.add_argument("--size", type=int, help="side of the network's input (default: the pictures')")
+    parser.add_argument(
+        "--zero-init-residual", action="store_true", help="start with every residual branch at zero, for calmer steps"
+    )
     parser.add_argument("--device-data", action="store_true", help="keep all pictures on the accelerator")
     parser.add_argument("--distribute", choices=["data"], help="share each batch between all devices")
     parser.add_argument("--checkpoint-steps", type=int, help="steps between checkpoints (default: every five minutes)")
@@ -118,9 +122,14 @@ def _sources(arguments):
 
 def _model(arguments, recipe, source):
     shape = source.picture_shape
-    if shape is None and arguments.size is None:
+    if shape is None and arguments.size is None and not recipe.image_sizes:
         raise ValueError("Expected --size, the side of the network's input, as the pictures differ in shape.")
-    height, width = shape[:2] if arguments.size is None else (arguments.size, arguments.size)
+    if recipe.image_sizes and arguments.size is not None:
+        raise ValueError(f"Expected no --size with a recipe that has image_sizes; received: --size {arguments.size}.")
+    if recipe.image_sizes:
+        height = width = None
+    else:
+        height, width = shape[:2] if arguments.size is None else (arguments.size, arguments.size)
     channels = source.channels if shape is None else shape[2]
     classes = source.classes
     if classes is None and isinstance(source, Stream):
@@ -129,7 +138,7 @@ def _model(arguments, recipe, source):
     dropout = {} if recipe.dropout is None else {"dropout": recipe.dropout}
     shape = picture_shape(height, width, channels)
     try:
-        return zoo.build(
+        model = zoo.build(
             arguments.model,
             weights=None,
             input_shape=shape,
@@ -141,6 +150,9 @@ def _model(arguments, recipe, source):
         if arguments.size is not None or "input_shape" not in str(error):
             raise
         raise ValueError(f"{error} With --size the pictures are resized.") from error
+    if arguments.zero_init_residual:
+        zero_init_residual(model)
+    return model
 
 
 def _tensorboard(folder):

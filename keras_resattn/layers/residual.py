@@ -29,6 +29,7 @@ class ResidualUnit(CompositeLayer):
         expansion: What `filters` is by default, in widths.
         preactivation: Whether the unit begins with BN-ReLU, so that maps between units are raw sums.
             If not, it ends in a ReLU.
+        last: Name of the sub-layer that the branch beside the shortcut ends in.
 
     Input shape: `(n, h, w, c)`. Output shape: `(n, ceil(h / s), ceil(w / s), filters)`.
 
@@ -38,6 +39,7 @@ class ResidualUnit(CompositeLayer):
 
     expansion = 4
     preactivation = True
+    last = "conv3"
 
     def __init__(self, width, strides=1, filters=None, **kwargs):
         super().__init__(**kwargs)
@@ -162,6 +164,7 @@ class PostActivationUnit(ResidualUnit):
 
     expansion = 2
     preactivation = False
+    last = "bn3"
 
     def __init__(self, width, strides=1, filters=None, groups=CARDINALITY, **kwargs):
         super().__init__(width, strides, filters, **kwargs)
@@ -220,6 +223,7 @@ class InceptionUnit(ResidualUnit):
     """
 
     expansion = 8
+    last = "conv"
     BRANCHES = (1, 2, 3)  # by their number of convolutions
 
     def __init__(self, width, strides=1, filters=None, **kwargs):
@@ -293,6 +297,7 @@ class WideUnit(ResidualUnit):
     """
 
     expansion = 1
+    last = "conv2"
 
     def __init__(self, filters, strides=1, dropout=0.0, preactivated=False, **kwargs):
         check_count("filters", filters)
