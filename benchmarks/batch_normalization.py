@@ -27,10 +27,10 @@ def measure(arguments):
     """Times the steps on this process' backend. Returns `{step: {"keras" or "fused": [seconds, ...]}}`."""
     import keras
     import numpy as np
-    from keras_resattn.layers.walk import iter_layers
 
     from keras_resattn import ResidualAttention56
     from keras_resattn.layers import BatchNormalization
+    from keras_resattn.layers.walk import iter_layers
 
     keras.config.set_dtype_policy(arguments.dtypes[0])
     side, batch_size = arguments.size, arguments.batch_size

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from helpers import forward, random_array, tiny
 
-from keras_resattn import ResidualAttentionNet, zero_init_residual
-from keras_resattn.layers import InceptionUnit, PostActivationUnit, PreActivationUnit, WideUnit
+from keras_resattn import zero_init_residual
+from keras_resattn.layers import InceptionUnit, PostActivationUnit, PreActivationUnit, SoftMask, WideUnit
 from keras_resattn.layers.residual import UNITS
 
 
@@ -24,9 +24,9 @@ def test_a_unit_starts_as_its_shortcut(unit):
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_units_inside_masks_start_at_zero_too(unit):
-    network = ResidualAttentionNet(weights=None, topology="cifar", modules=(1, 1, 1), unit=unit, classes=3)
-    zero_init_residual(network)
-    mask = network.get_layer("stage1_attention1_mask")
+    inputs = keras.Input((8, 8, 64))
+    mask = SoftMask(32, unit=unit, filters=64, data_format="channels_last")
+    zero_init_residual(keras.Model(inputs, mask(inputs)))
     last = getattr(mask.bottom_unit1, mask.bottom_unit1.last)
     assert not np.any(keras.ops.convert_to_numpy(last.trainable_variables[0]))
 
