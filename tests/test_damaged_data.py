@@ -11,7 +11,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from sample_pictures import X, Y
+from sample_pictures import X, Y, write_folder
 
 from keras_resattn.cli.train import change_recipe
 from keras_resattn.data import Arrays, channel_statistics, check_pictures, load_npz, mnist_splits, open_source
@@ -214,6 +214,27 @@ def test_arrays_of_any_layout_give_the_same_statistics():
         assert source.statistics("channel") == expected.statistics("channel")
         assert source.fingerprint() == expected.fingerprint()
         np.testing.assert_array_equal(source.read([3], (8, 8)), expected.read([3], (8, 8)))
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        ([X[0], X[0][:4]], [0, 1], "items of different shapes"),
+        (X, [[0], [1, 2], *[0] * 20], "items of different shapes"),
+        (X, np.array([2**63, *Y[1:]], "uint64"), "labels as int64 can hold them; received: 9223372036854775808"),
+        (X.astype(object), Y, "received: shape .* object"),
+    ],
+)
+def test_other_arrays_are_refused(x, y, message):
+    with pytest.raises(ValueError, match=message):
+        Arrays(x, y)
+
+
+def test_a_link_to_a_folder_above_is_refused(tmp_path):
+    write_folder(tmp_path)
+    (tmp_path / "a" / "again").symlink_to(tmp_path)
+    with pytest.raises(ValueError, match=r"a/again is a link to a folder above it|loops"):
+        open_source(tmp_path)
 
 
 # --- Recipes in files ------------------------------------------------------------------------------

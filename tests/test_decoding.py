@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_resattn.data import Folder, Records
+from keras_resattn.data import Folder, Records, open_source
 from keras_resattn.data.decoding import decode
 from keras_resattn.data.pictures import read_picture
 
@@ -243,6 +243,22 @@ def test_a_callers_image_stays_as_it_is():
     first = read_picture(image, "it", size=(4, 6))
     assert (image.size, image.mode) == ((96, 64), "RGB")
     np.testing.assert_array_equal(read_picture(image, "it", size=(4, 6)), first)
+
+
+def test_colour_after_a_grey_image_is_not_lost():
+    records = [(Image.fromarray(GREY), 0), (Image.fromarray(RGB), 1)]
+    with pytest.raises(ValueError, match=r"record 1 has mode RGB\. Pass Records\(data, channels=3\)"):
+        Records(records).read([0, 1])
+    np.testing.assert_array_equal(Records(records, channels=3).read([0, 1]), [np.stack([GREY] * 3, -1), RGB])
+    assert Records(records, channels=1).read([0, 1]).shape == (2, 4, 6, 1)
+
+
+def test_records_hold_paths(tmp_path):
+    Image.fromarray(RGB).save(tmp_path / "it.png")
+    for path in (tmp_path / "it.png", str(tmp_path / "it.png")):
+        np.testing.assert_array_equal(open_source([(path, 0)]).read([0]), RGB[None])
+    with pytest.raises(ValueError, match=r"none\.png"):
+        open_source([("none.png", 0)]).read([0])
 
 
 def test_records_of_pillow_images_know_grey_ones():

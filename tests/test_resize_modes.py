@@ -102,6 +102,8 @@ def test_one_image_is_read_as_those_of_a_folder(resize_mode, folder):
         ({"image": "no.png"}, r"no\.png"),
         ({"size": 8}, "size=8"),
         ({"size": (0, 8)}, r"size=\(0, 8\)"),
+        ({"size": (2.5, 8)}, r"size=\(2\.5, 8\)"),
+        ({"size": (8, 8, 3)}, r"size=\(8, 8, 3\)"),
         ({"channels": 4}, "channels=4"),
         ({"resize_mode": "fit"}, "resize_mode='fit'"),
         ({"image": WIDE / 255}, "multiply by 255"),

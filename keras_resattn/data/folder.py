@@ -122,15 +122,17 @@ def _split_folder(root, split):
     return next((path for path in found if path.is_dir() and class_folders(path)), None)
 
 
-def _files(folder):
+def _files(folder, above=()):
     """Picture files in a folder and below it, with their sizes in bytes, in the order of their paths."""
-    found = []
+    found, real = [], os.path.realpath(folder)
+    if real in above:
+        raise ValueError(f"Expected folders without loops; {folder} is a link to a folder above it.")
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
-                found += _files(entry.path)
+                found += _files(entry.path, (*above, real))
             elif entry.name.lower().endswith(SUFFIXES):
                 found.append((entry.path, entry.stat().st_size))
     return sorted(found)

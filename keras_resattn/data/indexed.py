@@ -4,6 +4,7 @@ import copy
 import functools
 import hashlib
 import logging
+import os
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from keras_resattn.data.pictures import (
     check_channels_last,
     check_resize_mode,
     hint_on_bool,
+    is_grey,
     read_picture,
     to_numpy,
 )
@@ -241,15 +243,16 @@ class Records(Source):
     """Another library's data set with `len()` and `[index]`: `tfds.data_source`, grain's, PyTorch's map-style ones.
 
     A record is `(picture, label)` or `{"image": picture, "label": label}`; a picture is an array, a tensor, a Pillow
-    picture or the bytes of a file. Labels are taken from its `targets` or `labels`, where it has them, and otherwise
-    from a pass over all records.
+    image, or the path or the bytes of a file. Labels are taken from its `targets` or `labels`, where it has them, and
+    otherwise from a pass over all records.
 
     Args:
         records: The data set.
         labels: Integer labels, `(n,)`, if they are known.
         classes: Number of classes, if it is known.
         class_names: Their names, if they are known; by default `records.classes`, if there.
-        channels: Number of channels; by default the first picture's.
+        channels: Number of channels; by default the first image's, and 3 for files. Images in colour are not turned
+            grey unless you pass 1.
         keys: Under which names picture and label stand, in records that are mappings.
 
     Raises:
@@ -262,6 +265,7 @@ class Records(Source):
         if not len(records):
             raise ValueError(f"Expected at least one record; received: an empty {type(records).__name__}.")
         self.records, self.keys = records, keys
+        self._grey_by_default = channels is None
         channels = _channels(self._record(0)[0]) if channels is None else channels
         labels = self._find_labels() if labels is None else as_labels(labels, len(records))
         if class_names is None:
@@ -299,6 +303,11 @@ class Records(Source):
 
     def _picture(self, row, size, crop, central):
         picture = self._record(row)[0]
+        if self._grey_by_default and self.channels == 1 and hasattr(picture, "getbands") and not is_grey(picture):
+            raise ValueError(
+                f"Expected grey images, as record 0 is; record {row} has mode {picture.mode}. Pass "
+                "Records(data, channels=3) to read all in colour, or channels=1 to read all in grey."
+            )
         return read_picture(picture, f"record {row}", size, crop, central, self.channels, self.resize_mode)
 
     def _pictures_hash(self):
@@ -345,6 +354,8 @@ def as_labels(y, count):
         raise ValueError(
             f"Expected one integer label for each of {count} pictures; received: shape {y.shape}, {y.dtype}."
         )
+    if y.max() >= 2**63:
+        raise ValueError(f"Expected labels as int64 can hold them; received: {y.max()}.")
     if y.min() < 0:
         raise ValueError(
             f"Expected labels from 0 up; received: {y.min()}, which some data sets give pictures without a label."
@@ -354,8 +365,8 @@ def as_labels(y, count):
 
 def _channels(picture):
     if hasattr(picture, "getbands"):
-        return 1 if picture.mode in ("1", "L", "LA", "La") or picture.mode.startswith("I") else 3
-    if isinstance(picture, bytes):
+        return 1 if is_grey(picture) else 3
+    if isinstance(picture, (bytes, str, os.PathLike)):
         return 3
     if np.ndim(picture) == 4:
         raise ValueError(

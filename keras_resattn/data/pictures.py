@@ -89,9 +89,10 @@ def read_image(image, size=None, *, resize_mode="crop", channels=3):
     check_resize_mode(resize_mode)
     if channels not in (1, 3):
         raise ValueError(f"Expected channels to be 1 or 3; received: channels={channels!r}.")
-    if size is not None and (np.shape(size) != (2,) or min(size) < 1):
+    sides = () if size is None else tuple(size) if isinstance(size, (tuple, list, np.ndarray)) else (None,)
+    if sides and (len(sides) != 2 or not all(isinstance(side, (int, np.integer)) and side >= 1 for side in sides)):
         raise ValueError(f"Expected size=(height, width), or None; received: size={size!r}.")
-    size = None if size is None else tuple(int(side) for side in size)
+    size = None if size is None else tuple(map(int, sides))
     image = os.path.expanduser(image) if isinstance(image, (str, os.PathLike)) else image
     name = str(image) if isinstance(image, str) else f"the image ({type(image).__name__})"
     return read_picture(image, name, size, channels=channels, resize_mode=resize_mode)
@@ -164,7 +165,13 @@ def to_numpy(values):
             "Expected an array without masked values; received: a masked array. "
             "Give masked values a value, x.filled(0), or leave those images out."
         )
-    return np.asarray(values)
+    try:
+        return np.asarray(values)
+    except ValueError as error:  # NumPy speaks of inhomogeneous shapes
+        raise ValueError(
+            f"Expected an array, or a list whose items have one shape; received: a {type(values).__name__} of items of "
+            "different shapes."
+        ) from error
 
 
 def check_channels_last(shape, name):
@@ -195,6 +202,11 @@ def as_pixels(array, name):
             "Pass uint8 images, or multiply by 255; recipes normalise them."
         )
     return array.astype("float32" if array.dtype.kind == "f" else "uint8", copy=False)
+
+
+def is_grey(image):
+    """Whether a Pillow image has one channel, transparency aside."""
+    return image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
 
 
 def hint_on_bool(array):
