@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_resattn.checkpoints.loader import fill
 from keras_resattn.data import check_pictures, network_input, open_source
 from keras_resattn.data.arrays import normalize
 from keras_resattn.data.class_names import match_classes
@@ -135,7 +136,8 @@ def load_run(run_dir):
         run_dir: Folder of a finished `compile_and_fit` run.
 
     Raises:
-        ValueError: if there is no finished run, or the network has layers that cannot be read from a file.
+        ValueError: if there is no finished run, the network has layers that cannot be read from a file, or the weights
+            cannot be read, are another network's, or hold NaN or infinite values.
     """
     class_names = read_report(run_dir).get("class_names")
     path, weights = Path(run_dir) / ARCHITECTURE, Path(run_dir) / WEIGHTS
@@ -152,7 +154,7 @@ def load_run(run_dir):
             f"Expected {path} to hold layers that can be made again; one cannot be ({_first_line(error)}). Import the "
             f"module that registers it with keras.saving.register_keras_serializable first. {remedy}"
         ) from error
-    model.load_weights(weights)
+    fill(model, weights)
     if class_names is not None and keeps_class_names(model):
         set_class_names(model, class_names)
     return model

@@ -67,10 +67,19 @@ def sha256(path):
         ValueError: if the file cannot be read, or is no regular file.
     """
     with open_regular(path) as file:
-        try:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise ValueError(f"Expected {path} to be a readable file; reading failed ({error}).") from error
+        return hash_of(file, path)
+
+
+def hash_of(file, path):
+    """Return the SHA-256 of an open file from where it stands, in hexadecimal; `path` is for messages.
+
+    Raises:
+        ValueError: if reading fails.
+    """
+    try:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ValueError(f"Expected {path} to be a readable file; reading failed ({error}).") from error
 
 
 def _check_regular(path, mode):

@@ -1,5 +1,7 @@
 """Loading weights: by name, strictly, from a file, and never half."""
 
+import json
+import os
 import shutil
 from functools import partial
 
@@ -11,6 +13,7 @@ from helpers import randomise, weights_by_path
 
 import keras_resattn
 from keras_resattn import checkpoints
+from keras_resattn.checkpoints.loader import fill
 
 
 @pytest.fixture
@@ -94,6 +97,22 @@ def broken_files(file, tmp_path):
     def drop(h5):
         del h5["layers/soft_mask"]
 
+    def put(name, value):
+        def change(h5):
+            h5[name][...] = value
+
+        return change
+
+    def put_link(h5):
+        del h5["layers/dense/vars/1"]
+        h5["layers/dense/vars/1"] = h5py.ExternalLink(str(file), "layers/dense/vars/1")
+
+    def put_bomb(h5):
+        del h5["layers/dense/vars/0"]
+        created = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        space = h5py.h5s.create_simple((2**40,))
+        h5py.h5d.create(h5["layers/dense/vars"].id, b"0", h5py.h5t.IEEE_F32LE, space, dcpl=created)
+
     text = tmp_path / "text.weights.h5"
     text.write_text("no weights")
     empty = tmp_path / "empty.weights.h5"
@@ -103,24 +122,123 @@ def broken_files(file, tmp_path):
         "a tensor too many": (changed("extra", add), "no place for: head_of_another"),
         "a layer too few": (changed("missing", drop), "has none"),
         "not HDF5": (text, "cannot be read"),
-        "no layers": (empty, "cannot be read"),
+        "no layers": (empty, "has no layers"),
+        "an external link": (changed("link", put_link), "another file"),
+        "a claim of terabytes": (changed("bomb", put_bomb), "claims 4,398,046,511,104 bytes"),
+        "a NaN": (changed("nan", put("layers/dense/vars/1", np.nan)), "predictions/bias has NaN or infinite"),
+        "an infinity": (changed("inf", put("layers/dense/vars/0", -np.inf)), "predictions/kernel has NaN or infinite"),
+        "a negative variance": (
+            changed("variance", put("layers/batch_normalization/vars/3", -1e-6)),
+            "post_bn/moving_variance has negative",
+        ),
     }
 
 
-@pytest.mark.parametrize("fault", ["another shape", "a tensor too many", "a layer too few", "not HDF5", "no layers"])
-def test_a_file_that_does_not_fit_leaves_the_model_untouched(narrow, file, tmp_path, fault):
-    path, message = broken_files(file, tmp_path)[fault]
+def test_files_that_do_not_fit_leave_the_model_untouched(narrow, file, tmp_path):
     model = randomise(narrow(), seed=1)
     before = weights_by_path(model)
-    with pytest.raises(ValueError, match=message):
-        checkpoints.load(
-            model,
-            checkpoints.resolve(
-                path, network=None, include_top=True, classes=3, classifier_activation=None, channels=3
-            ),
-        )
+    for path, message in broken_files(file, tmp_path).values():
+        with pytest.raises(ValueError, match=message) as error:
+            checkpoints.load(model, resolve(path))
+        assert str(path) in str(error.value)
+        np.testing.assert_equal(weights_by_path(model), before)
+        assert path.exists(), "a user's file is never removed"
+
+
+def resolve(path):
+    return checkpoints.resolve(path, network=None, include_top=True, classes=3, classifier_activation=None, channels=3)
+
+
+@pytest.mark.parametrize("kind", ["a named pipe", "a device"])
+def test_what_is_no_file_is_refused_before_the_network_is_built(tmp_path, kind):
+    path = tmp_path / "model.weights.h5"
+    os.mkfifo(path) if kind == "a named pipe" else path.symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match=f"regular file; it is {kind}"):
+        resolve(path)
+
+
+# --- Networks of any kind, as a run leaves them ---------------------------------------------------
+
+
+@pytest.fixture
+def filled(tmp_path):
+    """A small Keras model with an integer among its weights, and the path of its saved weights."""
+    layers = [keras.Input((4,)), keras.layers.Normalization(), keras.layers.Dense(3), keras.layers.BatchNormalization()]
+    model = keras.Sequential(layers)
+    model.compile("sgd", "mse")
+    model.save_weights(tmp_path / "any.weights.h5")
+    return model, tmp_path / "any.weights.h5"
+
+
+def test_a_network_of_any_kind_is_filled(filled):
+    model, path = filled
+    before = weights_by_path(model)
+    randomise(model)
+    fill(model, path)
     np.testing.assert_equal(weights_by_path(model), before)
-    assert path.exists(), "a user's file is never removed"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda h5: h5.__setitem__("layers/dense/vars/1", h5py.ExternalLink("x.h5", "x")), "another file"),
+        (lambda h5: h5.create_dataset("layers/dense/vars/1", shape=(3,), chunks=True), "chunks"),
+        (lambda h5: h5.__setitem__("layers/dense/vars/1", np.zeros(5)), r"no place for shapes: \[\(5,\)\]"),
+        (lambda h5: h5.__setitem__("layers/dense/vars/1", np.full(3, np.nan)), "NaN or infinite"),
+        (lambda h5: h5.__setitem__("layers/dense_1/vars/0", np.zeros(3)), "loading failed"),
+    ],
+)
+def test_a_hostile_file_fills_no_network(filled, change, message):
+    model, path = filled
+    with h5py.File(path, "r+") as h5:
+        del h5["layers/dense/vars/1"]
+        change(h5)
+    with pytest.raises(ValueError, match=rf"any\.weights\.h5.*{message}"):
+        fill(model, path)
+
+
+def test_a_negative_variance_fills_no_network(filled):
+    model, path = filled
+    with h5py.File(path, "r+") as h5:
+        h5["layers/batch_normalization/vars/3"][...] = -1
+    with pytest.raises(ValueError, match="variances of at least 0"):
+        fill(model, path)
+
+
+# --- Records and names -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"classes": "abc"},
+        {"classes": [1, 2, 3]},
+        {"preprocessing": {"mean": [0, float("nan"), 0], "std": [1, 1, 1]}},
+        {"preprocessing": {"mean": [0, 0, 0], "std": [1, 0, 1]}},
+        {"preprocessing": {"mean": [0, 0, 0], "std": [1, 1]}},
+        {"preprocessing": [0]},
+        {"input_shape": [32, 32]},
+        {"input_shape": ["32", 32, 3]},
+        {"sha256": None},
+        {"tag": 7},
+        {"training": "x" * 2**21},
+    ],
+)
+def test_a_record_with_a_field_of_another_type_is_refused(tmp_path, change):
+    record = {"network": "Net", "tag": "a", "sha256": "0", "classes": ["x"], "input_shape": [32, 32, 3]}
+    record |= {"preprocessing": {"mean": [0, 0, 0], "std": [1, 1, 1]}, "metrics": {}, "training": {}}
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    assert checkpoints.Tag.read(tmp_path).classes == ("x",)
+    (tmp_path / "config.json").write_text(json.dumps(record | change))
+    with pytest.raises(ValueError, match=r"Expected .*config\.json to be the record"):
+        checkpoints.Tag.read(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[]", b"null", b"7", b"[" * 100_000])
+def test_a_record_that_is_not_a_dictionary_is_refused(tmp_path, content):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"Expected .*config\.json to be the record"):
+        checkpoints.Tag.read(tmp_path)
 
 
 def test_a_record_that_is_broken_says_which(narrow, tmp_path):

@@ -2,12 +2,22 @@
 
 import re
 import warnings
+from collections import Counter
 
-import h5py
 import keras
 import numpy as np
 
+from keras_resattn.checkpoints.tensors import (
+    most_objects,
+    open_layers,
+    open_weights,
+    read_tensors,
+    refusals_name,
+    shown,
+)
 from keras_resattn.layers.composite import CompositeLayer
+
+__all__ = ["fill", "load", "read_tensors"]
 
 #: Layers on top of a network, which a file may hold and a network without its top lacks.
 TOP = r"predictions|classifier|global_gate(/.*)?|attention\d+_(mask|outputs)/.*"
@@ -15,10 +25,11 @@ STEM = "stem_conv"
 
 
 def load(model, source, below=None):
-    """Fills a network with the tensors of a `Source`.
+    """Fill a network with the tensors of a `Source`.
 
     Keras keys a `.weights.h5` file by class and order; the layers' names stand in it too, and those
-    decide here. So one file serves with and without top, and on top of other layers.
+    decide here. So one file serves with and without top, and on top of other layers. The file is
+    untrusted input: names, shapes and dtypes are compared before data is read.
 
     Args:
         model: A network of this package, as built.
@@ -27,54 +38,51 @@ def load(model, source, below=None):
             network's and stay as they are.
 
     Raises:
-        ValueError: if the file is not one of Keras weights, a layer of the network is not in it, a tensor
-            of it has no place in the network (the dropped top aside), or a shape differs. The model is
-            unchanged then.
+        ValueError: if the file cannot be read or is not one of Keras weights, a layer of the network is not in it, a
+            tensor of it has no place in the network (the dropped top aside), a shape differs, or a value is NaN,
+            infinite or a negative variance. The model is unchanged then.
     """
-    path = source.fetch()
-    tensors = read_tensors(path)
     layers = _named_layers(model, below)
-    assignments = [(layer, _fit(name, layer, tensors, path)) for name, layer in layers.items()]
-    has_top = any(re.fullmatch(TOP, name) for name in layers)
-    unused = [name for name in tensors if name not in layers and (has_top or not re.fullmatch(TOP, name))]
-    if unused:
-        raise ValueError(f"Expected every tensor of {path} to belong to {model.name}; no place for: {_some(unused)}.")
+    with source.open() as (path, file), open_layers(path, file, most_objects(len(model.weights))) as tensors:
+        for name, layer in layers.items():
+            _check_fits(name, layer, tensors, path)
+        has_top = any(re.fullmatch(TOP, name) for name in layers)
+        unused = [name for name in tensors if name not in layers and (has_top or not re.fullmatch(TOP, name))]
+        if unused:
+            raise ValueError(
+                f"Expected every tensor of {path} to belong to {model.name}; no place for: {_some(unused)}."
+            )
+        assignments = [(layer, _read(name, layer, tensors[name], path)) for name, layer in layers.items()]
     for layer, arrays in assignments:
         layer.load_own_variables(arrays)
 
 
-def read_tensors(path):
-    """Reads a `.weights.h5` file by layer name.
+def fill(model, path):
+    """Fill any Keras model with a file that its own `save_weights` wrote, after the same checks.
 
-    Returns:
-        A dictionary from the names of a layer, outermost first and joined by slashes, to its
-        arrays, keyed `"0"`, `"1"`, ... in the layer's own order. Layers without variables are left out.
+    Args:
+        model: A built `keras.Model`. After an error its weights are undefined: pass one that was just built.
+        path: The `.weights.h5` file.
 
     Raises:
-        ValueError: if the file is not HDF5, or not written by Keras' `save_weights`.
+        ValueError: if the file cannot be read, is not one of this model's weights, or holds NaN, infinite values or
+            negative variances.
     """
-    tensors = {}
-
-    def visit(group, names):
-        own = group.get("vars")
-        if own is not None and "name" in own.attrs:
-            names = (*names, own.attrs["name"])
-            if len(own):
-                tensors["/".join(names)] = {key: np.asarray(value) for key, value in own.items()}
-        for key, child in group.items():
-            if key != "vars" and isinstance(child, h5py.Group):
-                visit(child, names)
-
-    try:
-        with h5py.File(path, "r") as file:
-            for group in file["layers"].values():
-                visit(group, ())
-    except (OSError, KeyError) as error:
+    with open_weights(path, most=most_objects(len(model.weights))) as (_, tensors):
+        shapes = Counter(tensor.shape for tensor in tensors if tensor.location[0] != "optimizer")
+    if foreign := shapes - Counter(tuple(weight.shape) for weight in model.weights):
         raise ValueError(
-            f"Expected {path} to be a .weights.h5 file, as keras.Model.save_weights writes it; "
-            f"it cannot be read as one ({error})."
-        ) from error
-    return tensors
+            f"Expected {path} to hold the weights of {model.name}; no place for shapes: {list(foreign)[:5]}."
+        )
+    try:
+        model.load_weights(path)
+    except Exception as error:
+        raise ValueError(f"Expected {path} to hold the weights of {model.name}; loading failed ({error}).") from error
+    for weight in model.weights:
+        values = keras.ops.convert_to_numpy(weight)
+        if keras.backend.is_float_dtype(weight.dtype):
+            values = values.astype("float32")  # bfloat16 is no floating-point number to NumPy
+        _check_values(weight.path, weight, values, path)
 
 
 def _named_layers(model, below):
@@ -97,29 +105,58 @@ def _named_layers(model, below):
     return named
 
 
-def _fit(name, layer, tensors, path):
-    """The arrays for one layer, in float32, or a `ValueError` that says what does not fit."""
+def _check_fits(name, layer, tensors, path):
+    """Raises a `ValueError` that says what does not fit a layer, before any data is read."""
     if name not in tensors:
         raise ValueError(f"Expected tensors of the layer {name} in {path}; it has none. It is another network's file.")
+    shapes = {key: tuple(variable.shape) for key, variable in _own(layer).items()}
+    found = {key: tensor.shape for key, tensor in tensors[name].items()}
+    if _sums_over_rgb(name, shapes, found):
+        shapes["0"] = found["0"]
+    if found != shapes:
+        raise ValueError(
+            f"Expected tensors of shapes {list(shapes.values())} for the layer {name}; "
+            f"{path} has {list(found.values())[:5]}."
+        )
+
+
+def _own(layer):
     own = {}
     layer.save_own_variables(own)
-    arrays = {key: array.astype("float32") for key, array in tensors[name].items()}
+    return own
+
+
+def _sums_over_rgb(name, shapes, found):
+    """Whether the stem takes one channel, and the file's three."""
+    kernels = shapes.get("0", ()), found.get("0", ())
+    three = (*kernels[0][:2], 3, *kernels[0][3:])
+    return name == STEM and len(kernels[0]) == 4 and kernels[0][2] == 1 and kernels[1] == three
+
+
+def _read(name, layer, tensors, path):
+    """The arrays for one layer, in float32, or a `ValueError` where a value cannot be one of its weights."""
+    own, arrays = _own(layer), {}
+    for key, tensor in tensors.items():
+        with refusals_name(path), np.errstate(over="ignore", invalid="ignore"):
+            arrays[key] = tensor.read().astype("float32")
+        _check_values(f"{name}/{own[key].name}", own[key], arrays[key], path)
     shapes = {key: tuple(variable.shape) for key, variable in own.items()}
-    if name == STEM and shapes["0"][2] == 1 and arrays["0"].shape[2] == 3:
+    if _sums_over_rgb(name, shapes, {key: array.shape for key, array in arrays.items()}):
         warnings.warn(
             "The weights are for three channels and the input has one: the kernel of the stem is summed over RGB.",
             stacklevel=4,
         )
         arrays["0"] = arrays["0"].sum(axis=2, keepdims=True)
-    found = {key: array.shape for key, array in arrays.items()}
-    if found != shapes:
-        raise ValueError(
-            f"Expected tensors of shapes {list(shapes.values())} for the layer {name}; "
-            f"{path} has {list(found.values())}."
-        )
     return arrays
 
 
+def _check_values(name, variable, array, path):
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError(f"Expected finite weights in {path}; {name} has NaN or infinite values.")
+    if "variance" in variable.name and (array < 0).any():
+        raise ValueError(f"Expected variances of at least 0 in {path}; {name} has negative ones.")
+
+
 def _some(names, most=5):
-    names = sorted(names)
+    names = sorted(map(shown, names))
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

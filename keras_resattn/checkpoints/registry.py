@@ -7,6 +7,7 @@ package contains, in the format of `sha256sum`; tensors that it does not list li
 import dataclasses
 import functools
 import json
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ TENSORS = "model.weights.h5"
 RECORD = "config.json"
 ALIASES = "aliases.json"
 SUMS = "SHA256SUMS"
+LARGEST_RECORD = 2**20  # bytes
 
 
 @dataclass(frozen=True)
@@ -72,28 +74,62 @@ class Tag:
         """Reads the record of a folder.
 
         Raises:
-            ValueError: if it is missing, not JSON, or lacks a field.
+            ValueError: if it cannot be read, is not JSON, lacks a field, or a field has another type.
         """
         folder = Path(folder)
         try:
-            fields = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+            with open_regular(folder / RECORD) as file:
+                content = file.read(LARGEST_RECORD + 1)
+            if len(content) > LARGEST_RECORD:
+                raise ValueError(f"it has more than {LARGEST_RECORD:,} bytes")
+            fields = json.loads(content.decode("utf-8"))
             preprocessing = fields["preprocessing"]
+            mean, std = _numbers("mean", preprocessing["mean"]), _numbers("std", preprocessing["std"])
+            if len(mean) != len(std) or not all(value > 0 for value in std):
+                raise ValueError(f"expected as many positive numbers in std as in mean; received: {list(std)}")
             return cls(
-                network=fields["network"],
-                tag=fields["tag"],
-                sha256=fields["sha256"],
-                classes=tuple(fields["classes"]),
-                mean=tuple(preprocessing["mean"]),
-                std=tuple(preprocessing["std"]),
-                input_shape=tuple(fields["input_shape"]),
+                network=_string("network", fields["network"]),
+                tag=_string("tag", fields["tag"]),
+                sha256=_string("sha256", fields["sha256"]),
+                classes=tuple(_string("classes", name) for name in _list("classes", fields["classes"])),
+                mean=mean,
+                std=std,
+                input_shape=_shape(fields["input_shape"]),
                 metrics=fields["metrics"],
                 training=fields["training"],
                 repository=fields.get("repository"),
                 revision=fields.get("revision"),
                 folder=folder,
             )
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"Expected {folder / RECORD} to be the record of released weights; {error!r}.") from error
+        except KeyError as error:
+            raise ValueError(f"Expected {folder / RECORD} to be the record of released weights; no {error}.") from error
+        except (OSError, RecursionError, TypeError, ValueError) as error:
+            raise ValueError(f"Expected {folder / RECORD} to be the record of released weights; {error}.") from error
+
+
+def _list(name, value):
+    if not isinstance(value, list):
+        raise ValueError(f"expected a list for {name}; received: {value!r:.100}")
+    return value
+
+
+def _string(name, value):
+    if not isinstance(value, str):
+        raise ValueError(f"expected text for {name}; received: {value!r:.100}")
+    return value
+
+
+def _numbers(name, values):
+    for value in _list(name, values):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise ValueError(f"expected finite numbers for {name}; received: {value!r:.100}")
+    return tuple(values)
+
+
+def _shape(values):
+    if len(_list("input_shape", values)) != 3 or not all(type(value) is int and value > 0 for value in values):
+        raise ValueError(f"expected three positive integers for input_shape; received: {values!r:.100}")
+    return tuple(values)
 
 
 def call(network, arguments):

@@ -1,12 +1,13 @@
 """From a builder's `weights` argument to the file that it means; checked before anything is built."""
 
+import contextlib
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from keras_resattn.checkpoints.registry import RECORD, TENSORS, Tag, call, find, tags
-from keras_resattn.files import sha256
+from keras_resattn.files import hash_of, open_regular
 from keras_resattn.suggestions import did_you_mean
 
 
@@ -20,21 +21,34 @@ class Source:
     repository: str | None = None
     revision: str | None = None
 
-    def fetch(self):
-        """Returns the path of the tensors' file, downloaded if need be and its SHA-256 checked.
+    @contextlib.contextmanager
+    def open(self):
+        """Open the tensors' file, downloaded if need be and its SHA-256 checked.
+
+        Yields:
+            `(path, file)`: its path, and the very file that was checked, open for reading.
 
         Raises:
-            ValueError: if the file does not have the hash that its record states, or the Hub repository
-                is another network's. A damaged download is removed, a user's file never.
+            ValueError: if the file cannot be read, does not have the hash that its record states, or the Hub
+                repository is another network's. A damaged download is removed, a user's file never.
             OSError: if the download fails.
         """
+        tag, path = self._record(), self.path
+        what, remedy = "", "Reinstall keras_resattn, or copy it again."
         if self.repository is not None:
-            return self._download()
-        if self.tag is not None:
-            return _checked(
-                self.path, self.tag.sha256, f"of {self.tag.id}", "Reinstall keras_resattn, or copy it again."
-            )
-        return self.path
+            path = self._download(tag)
+            what, remedy = f" from hf://{self.repository}", "It was removed; try again."
+        elif tag is not None:
+            what = f" of {tag.id}"
+        with open_regular(path) as file:
+            found = None if tag is None else hash_of(file, path)
+            if tag is None or found == tag.sha256:
+                yield path, file
+                return
+        if self.repository is not None:
+            path.resolve().unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+        raise ValueError(f"Expected the file{what} to have SHA-256 {tag.sha256}; {path} has {found}. {remedy}")
 
     @property
     def class_names(self):
@@ -50,18 +64,11 @@ class Source:
 
         return Tag.read(Path(hf_hub_download(self.repository, RECORD, revision=self.revision)).parent)
 
-    def _download(self):
+    def _download(self, tag):
         from huggingface_hub import hf_hub_download
 
-        tag = self._record()
         _check_network(tag, self.network, f"hf://{self.repository}")
-        path = Path(hf_hub_download(self.repository, TENSORS, revision=self.revision))
-        try:
-            return _checked(path, tag.sha256, f"from hf://{self.repository}", "It was removed; try again.")
-        except ValueError:
-            path.resolve().unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
-            raise
+        return Path(hf_hub_download(self.repository, TENSORS, revision=self.revision))
 
 
 def resolve(weights, *, network, include_top, classes, classifier_activation, channels):
@@ -114,8 +121,9 @@ def _locate(weights, network):
         tag = Tag.read(path)
         _check_network(tag, network, str(path))
         return Source(network, tag=tag, path=tag.tensors)
-    if path.is_file():
-        return Source(network, path=path)
+    if path.exists() and not path.is_dir():
+        with open_regular(path):  # what cannot be read is refused before the network is built
+            return Source(network, path=path)
     raise ValueError(_nothing_found(weights, network))
 
 
@@ -177,10 +185,3 @@ def _nothing_found(weights, network):
             "these or of the other networks."
         )
     return " ".join(lines)
-
-
-def _checked(path, expected, what, remedy):
-    found = sha256(path)
-    if found != expected:
-        raise ValueError(f"Expected the file {what} to have SHA-256 {expected}; {path} has {found}. {remedy}")
-    return path

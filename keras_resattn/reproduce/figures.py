@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_resattn.checkpoints.loader import fill
 from keras_resattn.data import network_input, open_source
 from keras_resattn.files import atomic_write
 from keras_resattn.models.residual_attention import ResidualAttentionNet
@@ -86,7 +87,7 @@ def measure(row, folder, where):
     pictures = thinned(source, min(1.0, PICTURES / len(source)), 1)
     like = type(row)(network, network, row.recipe, row.data, None, arguments=row.arguments)
     model = build(like, source.picture_shape)
-    model.load_weights(Path(folder) / "model.weights.h5")
+    fill(model, Path(folder) / "model.weights.h5")
     x = network_input(pictures.read(np.arange(len(pictures))), report["mean"], report["std"])
     fields = {
         "row": row.name,
