@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import socket
 import zipfile
 
@@ -147,6 +148,24 @@ def rename(where, value, **options):
     return add(lambda file: file[where].attrs.create("name", value, **options))
 
 
+def declare(length):
+    """Lets the name of the convolution declare another length than that of its text."""
+
+    def change(path):
+        rename(CONV, "n" * 203)(path)  # a length that nothing else in the file has
+        old, new = (203).to_bytes(4, "little"), length.to_bytes(4, "little")
+        content, count = re.subn(re.escape(old) + rb"(?!\0{4})", lambda _: new, path.read_bytes())  # not the text's own
+        assert count == 1
+        path.write_bytes(content)
+
+    return change
+
+
+def user_block(path):
+    with h5py.File(path, "w", userblock_size=512) as file:
+        file.create_group("layers")
+
+
 STRUCTURES = {
     "an external link to an array": (
         link(f"{CONV}/0", lambda _: h5py.ExternalLink(SECRET, f"{CONV}/0")),
@@ -205,6 +224,9 @@ STRUCTURES = {
     "an empty name": (rename(CONV, ""), "no valid layer name"),
     "a name with a slash": (rename(CONV, "a/b"), "no valid layer name"),
     "a long layer name": (rename(CONV, "n" * 50_000), "no valid layer name"),
+    "a name that declares gigabytes": (declare(2**32 - 1), "no valid layer name"),
+    "a name that declares more than there is": (declare(900), "damaged"),
+    "a block before the file": (user_block, "begins with a block of other data"),
     "a name that is a number": (rename(CONV, 7), "no valid layer name"),
     "a name that is many": (rename(CONV, np.array([b"a", b"b"])), "no valid layer name"),
     "a huge fixed name": (rename(CONV, np.bytes_(b"a" * 60_000)), "no valid layer name"),

@@ -68,7 +68,7 @@ def fill(model, path):
         ValueError: if the file cannot be read, is not one of this model's weights, or holds NaN, infinite values or
             negative variances.
     """
-    with open_weights(path, most=most_objects(len(model.weights))) as (_, tensors):
+    with open_weights(path, most=most_objects(len(model.weights))) as (_, _, tensors):
         shapes = Counter(tensor.shape for tensor in tensors if tensor.location[0] != "optimizer")
     if foreign := shapes - Counter(tuple(weight.shape) for weight in model.weights):
         raise ValueError(

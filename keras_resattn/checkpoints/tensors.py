@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 from h5py import h5a, h5d, h5g, h5l, h5o, h5s, h5t
 
+from keras_resattn.checkpoints._headers import declared_length
 from keras_resattn.files import open_regular
 
 MOST_OBJECTS = 50_000  # groups and arrays, where the network is not known
@@ -68,7 +69,8 @@ def open_weights(path, file=None, most=MOST_OBJECTS):
         most: Number of groups and arrays that the file may have; see `most_objects`.
 
     Yields:
-        `(groups, tensors)`: the HDF5 groups by location, and a list of every `Tensor`, an optimizer's included.
+        `(groups, names, tensors)`: the locations of all groups; of those that are layers or the like, the name that
+        Keras wrote, or `None`; and a list of every `Tensor`, an optimizer's included.
 
     Raises:
         ValueError: if the file cannot be read, is not HDF5, or has anything except groups and plain arrays.
@@ -78,9 +80,14 @@ def open_weights(path, file=None, most=MOST_OBJECTS):
         with refusals_name(path):
             size = _size(file)
             h5 = stack.enter_context(h5py.File(file, "r"))
-            groups, tensors = _walk(h5.id, size, most)
+            if h5.userblock_size:
+                raise _Refused("it begins with a block of other data")
+            groups, tensors = _walk(h5.id, file, size, most)
             _check_sizes(groups, tensors, size)
-        yield groups, tensors
+            names = {
+                where[:-1]: _text(group, b"name", file) for where, group in groups.items() if where[-1:] == ("vars",)
+            }
+        yield groups, names, tensors
 
 
 @contextlib.contextmanager
@@ -100,9 +107,9 @@ def open_layers(path, file=None, most=MOST_OBJECTS):
         ValueError: as `open_weights`, and if the file is not what `keras.Model.save_weights` writes for floating-point
             layers: two layers of one name, layers without a name, arrays that belong to no layer or are not floats.
     """
-    with open_weights(path, file, most) as (groups, tensors):
+    with open_weights(path, file, most) as (groups, names, tensors):
         with refusals_name(path):
-            layers = _by_layer(groups, tensors)
+            layers = _by_layer(groups, names, tensors)
         yield layers
 
 
@@ -166,7 +173,7 @@ def _size(file):
 # --- Structure -----------------------------------------------------------------------------------
 
 
-def _walk(root, size, most):
+def _walk(root, file, size, most):
     """`({location: group}, [Tensor])` of a whole file; nothing but hard links to new groups and plain arrays."""
     groups, tensors, seen = {(): root}, [], {h5o.get_info(root).addr}
     waiting = [()]
@@ -187,7 +194,7 @@ def _walk(root, size, most):
                 groups[child] = item
                 waiting.append(child)
             elif isinstance(item, h5d.DatasetID):
-                tensors.append(_tensor(item, child, size))
+                tensors.append(_tensor(item, child, file, size))
             else:
                 raise _Refused(f"{_at(child)} is neither a group nor an array")
     return groups, tensors
@@ -215,7 +222,7 @@ def _links(group, location, most):
     return [(name.decode("utf-8", "surrogateescape"), address) for name, _, address in links]
 
 
-def _tensor(dataset, location, size):
+def _tensor(dataset, location, file, size):
     """The `Tensor` of a plain array: numbers that lie in the file as they are. Its data space comes last.
 
     HDF5 opens the files of a virtual dataset as soon as it is asked for its shape.
@@ -228,7 +235,7 @@ def _tensor(dataset, location, size):
         raise _Refused(f"{_at(location)} has external storage, which would read other files")
     if layout not in (h5d.CONTIGUOUS, h5d.COMPACT) or created.get_nfilters():
         raise _Refused(f"{_at(location)} is stored in chunks or by filters; save_weights writes plain arrays")
-    dtype = _dtype(dataset, location)
+    dtype = _dtype(dataset, location, file)
     space = dataset.get_space()
     if space.get_simple_extent_type() not in (h5s.SIMPLE, h5s.SCALAR):
         raise _Refused(f"{_at(location)} has no shape")
@@ -243,14 +250,14 @@ def _tensor(dataset, location, size):
     return Tensor(location, shape, dtype, nbytes, dataset)
 
 
-def _dtype(dataset, location):
+def _dtype(dataset, location, file):
     kind = dataset.get_type()
     for name, types in FLOATS.items():
         if any(kind == each for each in types):
             return name
     if kind.get_class() == h5t.INTEGER and kind.get_size() <= 8:
         return kind.dtype.name
-    if kind.get_class() == h5t.OPAQUE and kind.get_size() == 2 and _text(dataset, b"dtype") == "bfloat16":
+    if kind.get_class() == h5t.OPAQUE and kind.get_size() == 2 and _text(dataset, b"dtype", file) == "bfloat16":
         return "bfloat16"
     raise _Refused(f"{_at(location)} is no array of plain numbers")
 
@@ -267,23 +274,18 @@ def _check_sizes(groups, tensors, size):
 # --- Names ---------------------------------------------------------------------------------------
 
 
-def _layer_name(group, location):
-    """What Keras calls a layer; the name is an attribute of the group of its variables."""
-    name = _text(group, b"name")
-    if not name or "/" in name or len(name) > LONGEST_NAME:
-        raise _Refused(f"{_at(location)} has no valid layer name")
-    return name
-
-
-def _text(item, attribute):
-    """An attribute that is a single string, or `None`."""
+def _text(item, attribute, file):
+    """An attribute that is a single string of variable length, as Keras writes it, or `None`."""
     if not h5a.exists(item, attribute):
         return None
     found = h5a.open(item, attribute)
     kind = found.get_type()
-    if kind.get_class() != h5t.STRING or found.get_space().get_simple_extent_type() != h5s.SCALAR:
+    if kind.get_class() != h5t.STRING or not kind.is_variable_str():
         return None
-    if not kind.is_variable_str() and kind.get_size() > 4 * LONGEST_NAME:
+    if found.get_space().get_simple_extent_type() != h5s.SCALAR:
+        return None
+    length = declared_length(file, h5o.get_info(item).addr, attribute)
+    if length is None or length > 4 * LONGEST_NAME:
         return None
     value = np.empty((), found.dtype)
     found.read(value)
@@ -291,9 +293,9 @@ def _text(item, attribute):
     return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
 
 
-def _by_layer(groups, tensors):
+def _by_layer(groups, given, tensors):
     """`{joined layer names: {key: Tensor}}` of the group `layers`."""
-    names, layers = _layer_names(groups), {}
+    names, layers = _layer_names(groups, given), {}
     for tensor in tensors:
         location = tensor.location
         if location[0] == "optimizer":
@@ -309,7 +311,7 @@ def _by_layer(groups, tensors):
     return {name: dict(sorted(own.items(), key=lambda item: int(item[0]))) for name, own in layers.items()}
 
 
-def _layer_names(groups):
+def _layer_names(groups, given):
     """`{location: joined names}` of every layer, a layer inside another after the names of those around it."""
     if ("layers",) not in groups:
         raise _Refused("it has no layers")
@@ -320,8 +322,11 @@ def _layer_names(groups):
         if location[:-1] not in around:
             raise _Refused(f"{_at(location)} is a group where only arrays belong")
         around[location] = around[location[:-1]]
-        if (*location, "vars") in groups:
-            around[location] += (_layer_name(groups[(*location, "vars")], location),)
+        if location in given:
+            name = given[location]
+            if not name or "/" in name or len(name) > LONGEST_NAME:
+                raise _Refused(f"{_at(location)} has no valid layer name")
+            around[location] += (name,)
             names[location] = "/".join(around[location])
     repeated = [name for name, count in Counter(names.values()).items() if count > 1]
     if repeated:
