@@ -14,6 +14,7 @@ from keras_resattn.data.arrays import normalize
 from keras_resattn.data.class_names import match_classes
 from keras_resattn.data.ordered import OrderedBatches
 from keras_resattn.data.pictures import as_pixels, to_numpy
+from keras_resattn.files import open_regular
 from keras_resattn.layers.class_names import keeps_class_names, model_class_names, set_class_names
 from keras_resattn.layers.composite import check_count
 from keras_resattn.models import zoo
@@ -179,11 +180,16 @@ def _evaluation(logits, y, changed=lambda predictions: None):
 
 
 def _changed(tag, y, predictions):
-    """Compares with the predictions that lie beside the record, if they are of these very labels."""
+    """Compare with the predictions beside the record, if they are of these very labels; `None` otherwise."""
     path = tag.folder / PREDICTIONS
     if not path.exists():
         return None
-    released = np.load(path, allow_pickle=False)
+    with open_regular(path):
+        pass
+    try:
+        released = np.lib.format.open_memmap(path, mode="r")  # what a header claims takes no memory
+    except Exception as error:
+        raise ValueError(f"Expected {path} to be an .npy file of labels and predictions; {error}.") from error
     if released.shape != (2, len(y)) or not np.array_equal(released[0], y):
         return None
     return np.flatnonzero(released[1] != predictions).tolist()

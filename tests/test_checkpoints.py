@@ -255,6 +255,7 @@ def test_a_record_that_is_broken_says_which(narrow, tmp_path):
         ("no/such/file.weights.h5", "existing .weights.h5 file; received: weights='no/such/file.weights.h5'"),
         (["cifar10"], "received: weights="),
         ("hf://no-owner", "received: weights='hf://no-owner'"),
+        ("hf://owner/net@../../../etc", r"received: weights='hf://owner/net@\.\./"),
     ],
 )
 def test_missing_weights_are_never_random(weights, message):

@@ -7,17 +7,9 @@ from collections import Counter
 import keras
 import numpy as np
 
-from keras_resattn.checkpoints.tensors import (
-    most_objects,
-    open_layers,
-    open_weights,
-    read_tensors,
-    refusals_name,
-    shown,
-)
+from keras_resattn.checkpoints.hdf5 import most_objects, naming_file, open_weights, shown
+from keras_resattn.checkpoints.tensors import open_layers
 from keras_resattn.layers.composite import CompositeLayer
-
-__all__ = ["fill", "load", "read_tensors"]
 
 #: Layers on top of a network, which a file may hold and a network without its top lacks.
 TOP = r"predictions|classifier|global_gate(/.*)?|attention\d+_(mask|outputs)/.*"
@@ -137,7 +129,7 @@ def _read(name, layer, tensors, path):
     """The arrays for one layer, in float32, or a `ValueError` where a value cannot be one of its weights."""
     own, arrays = _own(layer), {}
     for key, tensor in tensors.items():
-        with refusals_name(path), np.errstate(over="ignore", invalid="ignore"):
+        with naming_file(path), np.errstate(over="ignore", invalid="ignore"):
             arrays[key] = tensor.read().astype("float32")
         _check_values(f"{name}/{own[key].name}", own[key], arrays[key], path)
     shapes = {key: tuple(variable.shape) for key, variable in own.items()}

@@ -107,7 +107,7 @@ def resolve(weights, *, network, include_top, classes, classifier_activation, ch
 
 def _locate(weights, network):
     hub = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", str(weights)) if isinstance(weights, str) else None
-    if hub:
+    if hub and ".." not in weights:  # which would leave the folder of the cache
         return Source(network, repository=hub.group(1), revision=hub.group(2))
     if isinstance(weights, str):
         found = find(weights, network) if network is not None else []
