@@ -64,7 +64,8 @@ def test_softmaxes_compute_in_full_precision_under_a_mixed_policy(mixed_policy):
         **dict.fromkeys(["scaled", "mask", "features"], small),
         **dict.fromkeys(["gates", "logits", "classifier", "gate", "rectify"], "float32"),
     }
-    assert {tensor.dtype for tensor in half.get_layer("outputs").output} == {small}
+    sums = {"float16": "float32"}.get(small, small)  # float16 cannot represent large sums
+    assert {tensor.dtype for tensor in half.get_layer("outputs").output} == {sums}
     assert {variable.dtype for variable in half.weights} == {"float32"}
     keras.config.set_dtype_policy("float32")
     full, x = network(), random_array(8, 6, 5, 4)
