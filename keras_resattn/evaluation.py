@@ -18,7 +18,7 @@ from keras_resattn.files import open_regular
 from keras_resattn.layers.class_names import keeps_class_names, model_class_names, set_class_names
 from keras_resattn.layers.composite import check_count
 from keras_resattn.models import zoo
-from keras_resattn.recipes import Recipe
+from keras_resattn.recipes import Recipe, get_recipe
 from keras_resattn.recipes.checks import check_fits
 from keras_resattn.recipes.fit import returns_logits
 from keras_resattn.recipes.run import ARCHITECTURE, WEIGHTS, read_report
@@ -118,6 +118,36 @@ def evaluate_run(run_dir, data, batch_size=256, data_dir=None, resize_mode=None)
     source = match_classes(source, names, f"the run in {run_dir}")
     size = check_fits(model, source, Recipe.from_json(json.dumps(report["recipe"])))
     prepare = functools.partial(normalize, mean=report["mean"], std=report["std"])
+    return _measure(model, source, batch_size, prepare, size)
+
+
+def evaluate_model(model, data, mean, std, batch_size=256, data_dir=None, resize_mode=None):
+    """Classify labelled images with any classifier.
+
+    Args:
+        model: A `keras.Model` that takes images of a fixed size and returns logits or probabilities, `(n, classes)`.
+        data: As in `evaluate_run`.
+        mean: Mean of the images that the model was trained on, 0 to 255, one number or one for each channel; 0 for a
+            model that normalises images itself.
+        std: Standard deviation, likewise; 1 for a model that normalises images itself.
+        batch_size: Images in a step; a stream has its own.
+        data_dir: Folder of TensorFlow Datasets, for data by name.
+        resize_mode: How images are resized, see `keras_resattn.data.open_source`.
+
+    Returns:
+        An `Evaluation`.
+
+    Raises:
+        ValueError: if images or labels do not fit the model.
+    """
+    batch_size = check_count("batch_size", batch_size)
+    source = open_source(data, split="test", data_dir=data_dir, resize_mode=resize_mode)
+    size = check_fits(model, source, get_recipe("cifar_one_cycle"))  # as any recipe that takes arrays as they are
+    return _measure(model, source, batch_size, functools.partial(normalize, mean=mean, std=std), size)
+
+
+def _measure(model, source, batch_size, prepare, size):
+    """The `Evaluation` of a model on a source, whose images `prepare` normalises."""
     batches = OrderedBatches(source, batch_size, prepare, size=size)
     outputs, labels = [], []
     for i in range(batches.num_batches):

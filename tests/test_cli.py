@@ -12,7 +12,7 @@ from PIL import Image
 import keras_resattn
 from keras_resattn import checkpoints
 from keras_resattn.cli import main
-from keras_resattn.cli.train import change_recipe
+from keras_resattn.cli.training import change_recipe
 from keras_resattn.models.zoo import NETWORKS
 from keras_resattn.recipes import get_recipe
 
@@ -118,7 +118,7 @@ def test_evaluate_counts(tmp_path, capsys):
     assert main(["evaluate", "--data", str(tmp_path / "noise.npz")]) == 0
     out = capsys.readouterr().out
     assert "of 10 correct" in out
-    assert "not the pictures that the weights were released with" in out
+    assert "not the images that the weights were released with" in out
 
 
 def npz(path, **arrays):
@@ -140,12 +140,17 @@ def bad_calls(tmp_path, picture):
     cut = tmp_path / "cut.png"
     cut.write_bytes(picture.read_bytes()[:500])
     pictures = np.zeros((2, 32, 32, 3), "uint8")
+    empty = tmp_path / "empty"
+    empty.mkdir()
     return {
-        "missing file": (["predict", "no.png"], "no file no.png"),
-        "unreadable picture": (["predict", str(text)], "text.png cannot be read"),
-        "cut-off picture": (["predict", str(cut)], "cut.png cannot be read"),
-        "a folder": (["predict", str(tmp_path)], "cannot be read"),
-        "wrong tag": (["predict", str(picture), "--weights", "imagenet"], f"Expected published weights ({NAME[:-1]}"),
+        "missing file": (["predict", "no.png"], "no file or folder no.png"),
+        "unreadable picture": (["predict", str(text)], "text.png to be an image"),
+        "cut-off picture": (["predict", str(cut)], "cut.png to be an image"),
+        "an empty folder": (["predict", str(empty)], "in the folder"),
+        "wrong tag": (
+            ["predict", str(picture), "--weights", "imagenet"],
+            f"Expected released weights, a file or a folder ({NAME[:-1]}",
+        ),
         "nearly a tag": (["predict", str(picture), "--weights", "cifar01"], "Did you mean 'cifar10'"),
         "no weights": (["predict", str(picture), "--weights", "ResNet164"], "received: ResNet164. It has none."),
         "no weights of a width": (["predict", str(picture), "--weights", "WARN-22-8"], "WARN-22-8. It has none."),
@@ -189,7 +194,7 @@ def bad_calls(tmp_path, picture):
 @pytest.mark.parametrize(
     "fault",
     [
-        "missing file", "unreadable picture", "cut-off picture", "a folder", "wrong tag", "nearly a tag",
+        "missing file", "unreadable picture", "cut-off picture", "an empty folder", "wrong tag", "nearly a tag",
         "no weights", "no weights of a width", "nearly a network", "top", "unknown name", "other case",
         "objects", "scale", "classes",
         "output folder", "output is a folder", "output format", "channels", "no data", "a name", "data_dir",
@@ -237,7 +242,7 @@ def test_pictures_that_are_too_small_may_be_resized(tmp_path, capsys):
     np.savez(tmp_path / "digits.npz", x_train=np.zeros((8, 28, 28, 1), "uint8"), y_train=np.arange(8))
     command = ["train", "--model", "CifarResidualAttention56", "--data", str(tmp_path / "digits.npz")]
     assert main([*command, "--run-dir", str(tmp_path / "run")]) == 2
-    assert re.search(r"input_shape=\(28, 28, 1\)\. With --size the pictures", capsys.readouterr().err)
+    assert re.search(r"input_shape=\(28, 28, 1\)\. With --size the images", capsys.readouterr().err)
 
 
 def test_a_recipe_may_come_from_a_file(tmp_path):
@@ -276,7 +281,7 @@ def test_every_option_of_train_arrives(pictures, tmp_path, monkeypatch):
         seen.update(arguments, model=model, data=data)
         raise ValueError("seen")
 
-    monkeypatch.setattr("keras_resattn.cli.train.compile_and_fit", fit)
+    monkeypatch.setattr("keras_resattn.recipes.fit.compile_and_fit", fit)
     command = ["train", "--model", "WideResNet-10-1", "--data", str(pictures), "--run-dir", str(tmp_path / "run")]
     command += ["--set", "dropout=0.3", "precision=mixed_bfloat16", "--size", "40", "--holdout", "4", "--device-data"]
     assert main([*command, "--checkpoint-steps", "7", "--steps-per-execution", "2"]) == 2

@@ -115,7 +115,7 @@ def test_options_given_again_add_up(table, reproduce, tmp_path, monkeypatch):
         given.append((row.name, seed, options.where))
         raise FloatingPointError("enough")
 
-    monkeypatch.setattr("keras_resattn.cli.reproduce.run", record)
+    monkeypatch.setattr("keras_resattn.reproduce.runs.run", record)
     repeated = ["--row", "second", "--row", "first", "--row", "second", "--seeds", "3", "--seeds", "5", "3"]
     assert reproduce("resattn/tiny", *repeated) == 2
     rows = [("second", 3), ("first", 3), ("second", 5), ("first", 5)]

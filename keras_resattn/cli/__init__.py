@@ -1,258 +1,101 @@
-"""`keras-resattn`: look at pictures with the published networks, measure them again, and train new ones."""
+"""`keras-resattn`: classify images and see where a network looks, evaluate, train and fine-tune networks from a shell.
+
+One module for each command, with `add_arguments(parser)` and `run(arguments)`, which returns an exit code or `None`.
+Modules are imported to parse the command line, so they import Keras only inside functions, after
+`startup.start_keras()` and after whatever can be checked without it.
+"""
 
 import argparse
+import contextlib
+import importlib.metadata
 import os
 import sys
-from pathlib import Path
-
-import keras
-import numpy as np
-from PIL import Image
-from rich.console import Console
-from rich.table import Table
+import traceback
 
 import keras_resattn
-from keras_resattn import checkpoints, evaluation
-from keras_resattn.cli import reproduce, train
-from keras_resattn.data import Arrays, Source, network_input, open_source
-from keras_resattn.data.class_names import match_classes
-from keras_resattn.files import atomic_write
-from keras_resattn.models import zoo
-from keras_resattn.models.variants import VARIANTS
-from keras_resattn.preprocessing import decode_predictions
-from keras_resattn.suggestions import did_you_mean
-from keras_resattn.visualize import plot_attention
+from keras_resattn.cli import attend, evaluate, fine_tune, info, predict, reproduce, train, verify
+from keras_resattn.cli import list as list_
+from keras_resattn.cli.output import complain
+from keras_resattn.cli.startup import DEBUG
 
-DEFAULT = "CifarResidualAttention56/cifar10"
-PICTURE_FORMATS = (".png", ".pdf", ".svg", ".jpg")
+COMMANDS = {
+    "predict": (predict, "say what is in images"),
+    "attend": (attend, "draw where the network looks"),
+    "list": (list_, "list networks and released weights"),
+    "info": (info, "tell all about a network, or about released weights"),
+    "evaluate": (evaluate, "evaluate released weights, or a network of yours, on labelled images"),
+    "verify": (verify, "check the bundled files against the SHA-256 of their release"),
+    "train": (train, "train a network by a recipe, or resume a run"),
+    "fine-tune": (fine_tune, "train released weights, or a network of yours, to tell other classes apart"),
+    "reproduce": (reproduce, "run rows of the papers' tables"),
+}
+BROKEN_PIPE = 141  # as shells have it for a process that SIGPIPE ended: 128 + 13
 
 
 def main(argv=None):
-    """Runs the command line. Returns 0, 1 if `verify` found faults, or 2 after one line that says what was wrong."""
-    arguments = _parser().parse_args(argv)
+    """Run the command line.
+
+    Args:
+        argv: The arguments; `None` for those of the process.
+
+    Returns:
+        The exit code: 0; 2 after a line on standard error that says what was wrong, images that were skipped included;
+        1 if `verify` found faults, and for unexpected errors; 130 after Ctrl-C; 141 if the reader of the output left.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # the process was started with it closed
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    with contextlib.suppress(AttributeError, ValueError):  # names may hold bytes that the terminal has no letters for
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return arguments.command(arguments) or 0
+        try:
+            arguments = _parser().parse_args(argv)
+            return arguments.run(arguments) or 0
+        finally:
+            sys.stdout.flush()  # here, and not when Python ends, a closed pipe or a full disk can be handled
+    except BrokenPipeError:
+        _discard_output()
+        return BROKEN_PIPE
     except KeyboardInterrupt as error:
-        print(f"keras-resattn: {error or 'stopped'}", file=sys.stderr)
+        complain(error if str(error) else "stopped")
         return 130
-    except (ValueError, OSError, ImportError, FloatingPointError, Image.DecompressionBombError) as error:
-        message = " ".join(str(error).split())
-        print(f"keras-resattn: {message or type(error).__name__}", file=sys.stderr)
+    except Exception as error:
+        return _failed(error)
+
+
+def _failed(error):
+    """Say in one line what went wrong. Returns the exit code."""
+    _discard_output_that_fails()
+    if os.environ.get(DEBUG):
+        traceback.print_exception(error)
+    if isinstance(error, (ValueError, OSError, ImportError, FloatingPointError)):
+        complain(error if str(error) else type(error).__name__)
         return 2
+    complain(f"unexpected {type(error).__name__}: {error}. Please report it; {DEBUG}=1 shows where it happened.")
+    return 1
+
+
+def _discard_output_that_fails():
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        _discard_output()
+
+
+def _discard_output():
+    """Send what is still to be written nowhere: Python would try again when it ends, and print a traceback."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser():
-    parser = argparse.ArgumentParser(prog="keras-resattn", description=__doc__)
-    version = f"keras-resattn {keras_resattn.__version__}, Keras {keras.version()}"
+    description = __doc__.splitlines()[0].partition(": ")[2].capitalize()
+    parser = argparse.ArgumentParser(prog="keras-resattn", description=description)
+    version = f"keras-resattn {keras_resattn.__version__}, Keras {importlib.metadata.version('keras')}"
     parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(required=True, metavar="command")
-
-    def command(name, run, help):
-        sub = commands.add_parser(name, help=help, description=help)
-        sub.set_defaults(command=run)
-        return sub
-
-    predict = command("predict", _predict, "say what is in pictures")
-    predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    predict.add_argument("--top", type=int, default=3, help="classes to show for each picture (default: %(default)s)")
-    attend = command("attend", _attend, "draw where the network looked")
-    attend.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    attend.add_argument(
-        "-o", "--output", type=Path, required=True, help=f"file to write ({', '.join(PICTURE_FORMATS)})"
-    )
-    attend.add_argument("--channels", type=int, default=2, help="channels beside the mean (default: %(default)s)")
-    command("list", _list, "list networks and published weights")
-    info = command("info", _info, "tell all about a network, or about published weights")
-    info.add_argument("name", help="a network, such as CifarResidualAttention56, or network/tag")
-    evaluate = command("evaluate", _evaluate, "measure published weights, or a run of yours, on labelled pictures")
-    evaluate.add_argument(
-        "--data", required=True, help=".npz file with x_test and y_test, class folders, or a name such as cifar10"
-    )
-    evaluate.add_argument("--data-dir", type=Path, help="where TensorFlow Datasets lie, for data by name")
-    evaluate.add_argument("--batch-size", type=int, default=256, help="pictures in a step (default: %(default)s)")
-    command("verify", _verify, "hash all bundled weights again")
-    train.add_arguments(
-        command("train", train.train, "train a network from random weights by a recipe, or go on with a run")
-    )
-    reproduce.add_arguments(command("reproduce", reproduce.reproduce, "run rows of the papers' tables"))
-    measured = evaluate.add_mutually_exclusive_group()
-    measured.add_argument("--run-dir", type=Path, help="folder of a finished run, as `train` leaves it")
-    for sub in (predict, attend, measured):
-        sub.add_argument("--weights", default=DEFAULT, help="network/tag or network, see `list` (default: %(default)s)")
+    for name, (module, help_) in COMMANDS.items():
+        command = commands.add_parser(name, help=help_, description=f"{help_[0].upper()}{help_[1:]}.")
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
     return parser
-
-
-def _predict(arguments):
-    if arguments.top < 1:
-        raise ValueError(f"Expected --top to be 1 or more; received: {arguments.top}.")
-    tag = _tag(arguments.weights)
-    pictures = _read_pictures(arguments.images, tag)
-    probabilities = evaluation.build(tag).predict(network_input(pictures, tag.mean, tag.std), verbose=0)
-    table = Table(title=tag.id)
-    table.add_column("picture")
-    table.add_column("class")
-    table.add_column("probability", justify="right")
-    for path, best in zip(arguments.images, decode_predictions(probabilities, arguments.top, tag.id), strict=True):
-        for i, (_, name, probability) in enumerate(best):
-            last = i == len(best) - 1
-            table.add_row(path.name if i == 0 else "", name, f"{probability:.1%}", end_section=last)
-    Console().print(table)
-
-
-def _attend(arguments):
-    output = arguments.output
-    if output.suffix.lower() not in PICTURE_FORMATS:
-        raise ValueError(f"Expected --output to end in one of {', '.join(PICTURE_FORMATS)}; received: {output}.")
-    if (
-        output.is_dir()
-        or not output.parent.is_dir()
-        or not os.access(output if output.exists() else output.parent, os.W_OK)
-    ):
-        raise ValueError(f"Expected --output to be a file that can be written; {output} cannot.")
-    if arguments.channels < 0:
-        raise ValueError(f"Expected --channels to be 0 or more; received: {arguments.channels}.")
-    tag = _tag(arguments.weights)
-    pictures = _read_pictures(arguments.images, tag)
-    model, images = evaluation.build(tag), network_input(pictures, tag.mean, tag.std)
-    best = decode_predictions(model.predict(images, verbose=0), 1, tag.id)
-    titles = [f"{path.stem}\n{name} {p:.0%}" for path, [(_, name, p)] in zip(arguments.images, best, strict=True)]
-    figure = plot_attention(model, images, pictures=pictures, titles=titles, channels=arguments.channels)
-    with atomic_write(output) as partial:
-        figure.savefig(partial, dpi=150)
-    print(f"wrote {output}")
-
-
-def _list(arguments):
-    table = Table(title="networks")
-    for column in ("network", "parameters", "GMACs", "input", "weights"):
-        left = column in ("network", "weights")
-        table.add_column(column, justify="left" if left else "right", no_wrap=column != "weights")
-    for name, network in zoo.NETWORKS.items():
-        own = ", ".join(tag.tag for tag in checkpoints.tags() if tag.network == name)
-        costs = f"{network.parameters:,}", f"{network.macs / 1e9:.3f}"
-        table.add_row(name, *costs, f"{network.size} x {network.size}", own or "-")
-    Console().print(table)
-    print("ImageNet weights of Residual Attention Networks were never released by anyone.")
-    print("The ImageNet rows start from random ones. WARN's GMACs are the paper's way of counting; it computes fewer.")
-
-
-def _info(arguments):
-    table = Table(show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    if arguments.name in zoo.NETWORKS:
-        network = zoo.NETWORKS[arguments.name]
-        fields = {
-            "name": arguments.name,
-            "parameters": network.parameters,
-            "macs": network.macs,
-            "input": f"{network.size} x {network.size}",
-            "classes": network.classes,
-            **(vars(VARIANTS[arguments.name].resolved()) if arguments.name in VARIANTS else network.arguments),
-            "published weights": [tag.tag for tag in checkpoints.tags() if tag.network == arguments.name] or "none",
-        }
-    else:
-        tag = _tag(arguments.name, "a network, as `keras-resattn list` has them, or published weights", zoo.NETWORKS)
-        fields = {
-            "network": tag.network,
-            "tag": tag.tag,
-            "aliases": tag.aliases,
-            "file": tag.tensors,
-            "sha256": tag.sha256,
-            "classes": tag.classes,
-            "mean": tag.mean,
-            "std": tag.std,
-            **tag.metrics,
-            **tag.training,
-        }
-    for field, value in fields.items():
-        table.add_row(field, ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value))
-    Console().print(table)
-
-
-def _evaluate(arguments):
-    if arguments.batch_size < 1:
-        raise ValueError(f"Expected --batch-size to be 1 or more; received: {arguments.batch_size}.")
-    if arguments.run_dir is not None:
-        return _evaluate_run(arguments)
-    tag = _tag(arguments.weights)
-    x, y = _test_pictures(arguments, tag)
-    result = evaluation.evaluate(tag, x, y, arguments.batch_size, verbose=1 if sys.stdout.isatty() else 0)
-    _print_counts(tag.id, result)
-    if result.changed is None:
-        print("These are not the pictures that the weights were released with, so single predictions are not compared.")
-    elif result.changed:
-        flips = f"{len(result.changed)} of {result.total} predictions"
-        print(f"{flips} differ from the released ones: pictures {result.changed}")
-    else:
-        print(f"All {result.total} predictions are the released ones.")
-
-
-def _test_pictures(arguments, tag):
-    """Test pictures, those of files resized, and labels; classes that have names have to be the tag's."""
-    source = open_source(arguments.data, split="test", data_dir=arguments.data_dir)
-    if not isinstance(source, Source):
-        raise ValueError(f"Expected pictures that can be read by index; received: --data {arguments.data}.")
-    source = match_classes(source, tag.classes, tag.id)
-    size = None if isinstance(source, Arrays) else tag.input_shape[:2]
-    return source.read(range(len(source)), size), source.labels
-
-
-def _evaluate_run(arguments):
-    result = evaluation.evaluate_run(arguments.run_dir, arguments.data, arguments.batch_size, arguments.data_dir)
-    _print_counts(arguments.run_dir, result)
-
-
-def _print_counts(what, result):
-    counts = f"{result.correct} of {result.total} correct, {result.accuracy:.2%}, loss {result.loss:.4f}"
-    print(f"{what} on {keras.backend.backend()}: {counts}")
-
-
-def _verify(arguments):
-    results = checkpoints.verify()
-    for result in results:
-        print(f"{result.name}: {result.status}")
-    failed = [result for result in results if result.failed]
-    for result in failed:
-        print(f"keras-resattn: {result.problem}", file=sys.stderr)
-    if failed:
-        print("keras-resattn: Reinstall keras_resattn to restore its weights.", file=sys.stderr)
-    return 1 if failed else 0
-
-
-def _tag(name, expected="published weights", known=()):
-    """The published weights of a name, or of a network its default ones; an error suggests `known` names, too."""
-    found = checkpoints.find("default", name) if name in zoo.NETWORKS else checkpoints.find(name)
-    if len(found) == 1:
-        return found[0]
-    published = checkpoints.tags()
-    names = {each for tag in published for each in (tag.id, tag.tag, tag.network, *tag.aliases)}
-    if found:
-        hint = f" It is a tag of several networks: {', '.join(tag.id for tag in found)}."
-    else:
-        hint = " It has none." if zoo.is_network(name) else did_you_mean(name, {*names, *known})
-    ids = ", ".join(tag.id for tag in published) or "none yet"
-    raise ValueError(f"Expected {expected} ({ids}); received: {name}.{hint}")
-
-
-def _read_pictures(paths, tag):
-    """Pictures as `(n, h, w, 3)` uint8: the largest central square, resized to the network's size."""
-    height, width, _ = tag.input_shape
-    pictures = []
-    for path in paths:
-        try:
-            with Image.open(path) as image:
-                image = image.convert("RGB")
-        except FileNotFoundError:
-            raise ValueError(f"Expected a picture; there is no file {path}.") from None
-        except (OSError, SyntaxError) as error:
-            raise ValueError(f"Expected a picture; {path} cannot be read as one ({error}).") from error
-        side = min(image.size)
-        left, upper = (image.width - side) // 2, (image.height - side) // 2
-        image = image.resize((width, height), Image.Resampling.BICUBIC, box=(left, upper, left + side, upper + side))
-        pictures.append(np.asarray(image))
-    return np.stack(pictures)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

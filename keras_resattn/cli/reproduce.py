@@ -3,13 +3,13 @@
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
+from keras_resattn.cli import startup
+from keras_resattn.cli.arguments import FIGURES, check_folder, check_output, expanded, path
+from keras_resattn.cli.output import printable
 from keras_resattn.files import atomic_write
-from keras_resattn.reproduce import figures, report
+from keras_resattn.reproduce import report
 from keras_resattn.reproduce.published import TABLES, get_table, home
 from keras_resattn.reproduce.rows import DATA_SETS, check_name
-from keras_resattn.reproduce.runs import Options, run, run_folder
 from keras_resattn.tables import read_rows
 
 #: What runs go by; the list of tables takes none of it.
@@ -28,7 +28,7 @@ DEFAULTS = {
 
 
 def add_arguments(parser):
-    """Adds the arguments of `reproduce` to an `argparse` parser."""
+    """Add the arguments of `reproduce` to an `argparse` parser."""
     many = {"nargs": "+", "action": "extend"}
     parser.add_argument("table", nargs="?", help="such as resattn/table1; without one, all tables are listed")
     parser.add_argument("--list", action="store_true", help="only list rows, published errors, and what they cost")
@@ -41,10 +41,10 @@ def add_arguments(parser):
         help="name, .npz file or folder; for each data set where rows use several: cifar10=a.npz cifar100=b.npz",
         **many,
     )
-    parser.add_argument("--base-weights", type=Path, metavar="FILE", help="ImageNet weights, for rows that need some")
-    parser.add_argument("--run-dir", type=Path, help="folder of runs (default: %(default)s)")
-    parser.add_argument("--results", type=Path, help="folder of tables (default: %(default)s)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write the table as .md, or the figure")
+    parser.add_argument("--base-weights", type=path, metavar="FILE", help="ImageNet weights, for rows that need some")
+    parser.add_argument("--run-dir", type=path, help="folder of runs (default: %(default)s)")
+    parser.add_argument("--results", type=path, help="folder of tables (default: %(default)s)")
+    parser.add_argument("--output", type=path, metavar="FILE", help="write the table as .md, or the figure")
     parser.add_argument(
         "--runs", metavar="ROW=FOLDER", help="for a figure: finished runs in place of the rows'", **many
     )
@@ -52,8 +52,8 @@ def add_arguments(parser):
     parser.set_defaults(**DEFAULTS)
 
 
-def reproduce(arguments):
-    """Runs the subcommand.
+def run(arguments):
+    """Run the command.
 
     Raises:
         ValueError: before any work, for an unknown table, row or data set, a number out of range, or a row that needs
@@ -65,39 +65,51 @@ def reproduce(arguments):
     table = get_table(arguments.table)
     rows = table.select(dict.fromkeys(arguments.row))
     seeds = list(dict.fromkeys(arguments.seeds or [0]))
-    _check_folders(arguments)
-    output = _check_output(arguments.output, table, arguments.results)
+    check_folder("--run-dir", arguments.run_dir)
+    check_folder("--results", arguments.results)
+    output = _output(arguments.output, table, arguments.results)
     if arguments.runs:
         return _draw_runs(table, rows, arguments, output)
-    options = _check(arguments, rows, seeds)
+    where = _check(arguments, rows, seeds)
+    startup.start_keras()
+    from keras_resattn.reproduce import runs
+
+    options = runs.Options(
+        scale=arguments.scale,
+        where=where,
+        run_dir=arguments.run_dir,
+        base_weights=arguments.base_weights,
+        device_data=arguments.device_data,
+        verbose=1 if sys.stdout.isatty() else 2,
+    )
     of_table = home(table, rows[0])[0] if table.figure else table  # a figure's runs are rows of another table
-    path = report.results_file(of_table, arguments.results)
-    report.check_file(path, report.columns(of_table))
+    file = report.results_file(of_table, arguments.results)
+    report.check_file(file, report.columns(of_table))
     diverged = []
     for seed in seeds:
         for row in rows:
             recorded = home(table, row)[1] if table.figure else row
             try:
-                result = run(table, row, seed, options)
+                result = runs.run(table, row, seed, options)
             except FloatingPointError as error:
                 diverged.append(f"{row.name}, seed {seed}: {error}")
                 continue
-            added = report.record(path, report.result_row(of_table, recorded, result))
+            added = report.record(file, report.result_row(of_table, recorded, result))
             rehearsal = "" if options.scale == 1 else f" at scale {options.scale:g}"
             error = f"error {result['error']} % of {result['test_pictures']:,} test pictures"
             print(f"{row.name}, seed {seed}{rehearsal}: {error}", end="")
-            print("" if added else f" (in {path} already)", flush=True)
+            print("" if added else f" (in {file} already)", flush=True)
     if not table.figure:
-        text = report.markdown(table, read_rows(path))
+        text = report.markdown(table, read_rows(file))
         print(text)
         if output is not None:
             with atomic_write(output) as partial:
                 partial.write_text(text, encoding="utf-8")
-            print(f"wrote {output}")
+            print(f"wrote {printable(str(output))}")
     if diverged:
         raise FloatingPointError("; ".join(diverged))
     if table.figure:
-        folders = [(row, run_folder(table, row, seed, options)) for row in rows for seed in seeds]
+        folders = [(row, runs.run_folder(table, row, seed, options)) for row in rows for seed in seeds]
         _draw(table, folders, options.data(rows[0]), output)
 
 
@@ -106,9 +118,13 @@ def _list(arguments):
         _check_only(arguments, (), "no more than a table with --list")
     else:
         _check_only(arguments, (), "a table to run, such as resattn/table1")
+    from rich.console import Console
+
     console = Console()
-    for line in report.listing([get_table(arguments.table).name] if arguments.table else TABLES):
-        console.print(line)
+    with console.capture() as capture:
+        for line in report.listing([get_table(arguments.table).name] if arguments.table else TABLES):
+            console.print(line)
+    print(capture.get(), end="")
 
 
 def _check_only(arguments, used, expected):
@@ -120,15 +136,8 @@ def _check_only(arguments, used, expected):
         )
 
 
-def _check_folders(arguments):
-    for option, path in (("--run-dir", arguments.run_dir), ("--results", arguments.results)):
-        for folder in (path, *path.parents):
-            if folder.exists() and not folder.is_dir():
-                raise ValueError(f"Expected {option} to be a folder; {folder} is a file.")
-
-
 def _check(arguments, rows, seeds):
-    """The options of the runs, after all checks that need no data."""
+    """Where the data sets are, after all checks that need no data."""
     if not 0 < arguments.scale <= 1:
         raise ValueError(f"Expected --scale above 0, up to 1; received: {arguments.scale:g}.")
     if min(seeds) < 0:
@@ -148,14 +157,7 @@ def _check(arguments, rows, seeds):
         lacking = "; ".join(f"{need} ({', '.join(names)})" for need, names in missing.items())
         received = f"--base-weights {weights}" if weights else "none of it"
         raise ValueError(f"Expected what these rows need: {lacking}; received: {received}.")
-    return Options(
-        scale=arguments.scale,
-        where=where,
-        run_dir=arguments.run_dir,
-        base_weights=weights,
-        device_data=arguments.device_data,
-        verbose=1 if sys.stdout.isatty() else 2,
-    )
+    return where
 
 
 def _check_where(given, rows):
@@ -164,6 +166,7 @@ def _check_where(given, rows):
     where = {}
     for item in given:
         name, equals, place = item.partition("=")
+        place = expanded(place)
         if equals and name in where:
             raise ValueError(f"Expected one --data {name}=...; received: {where[name]} and {place}.")
         if equals:
@@ -174,23 +177,17 @@ def _check_where(given, rows):
             received = " ".join(given)
             raise ValueError(f"Expected --data {example}, as these rows use {sets}; received: {received}.")
         else:
-            where[used[0]] = item
+            where[used[0]] = expanded(item)
     for place in where.values():
         if ("/" in place or place.endswith(".npz")) and not Path(place).exists():
             raise ValueError(f"Expected --data to be a name, an .npz file or a folder; there is no {place}.")
     return where
 
 
-def _check_output(output, table, results):
-    """Where the table or the figure goes; checked before any work."""
-    formats = figures.FORMATS if table.figure else (".md",)
-    if output is None:
-        return results / f"{table.name.replace('/', '_')}.png" if table.figure else None
-    if output.suffix.lower() not in formats:
-        raise ValueError(f"Expected --output to end in {', '.join(formats)} for {table.name}; received: {output}.")
-    if not output.parent.is_dir():
-        raise ValueError(f"Expected --output in a folder that there is; received: {output}.")
-    return output
+def _output(output, table, results):
+    """The file for the table or the figure, or `None`; checked before any work."""
+    check_output("--output", output, FIGURES if table.figure else (".md",))
+    return results / f"{table.name.replace('/', '_')}.png" if output is None and table.figure else output
 
 
 def _draw_runs(table, rows, arguments, output):
@@ -198,9 +195,13 @@ def _draw_runs(table, rows, arguments, output):
         raise ValueError(f"Expected --runs with a figure, such as resattn/fig4; received: {table.name}.")
     _check_only(arguments, ("row", "data", "results", "output", "runs"), "--runs without what only a training takes")
     names = [row.name for row in rows]
+    startup.start_keras()
+    from keras_resattn.reproduce import figures
+
     folders = []
     for item in arguments.runs:
         name, _, folder = item.partition("=")
+        folder = expanded(folder)
         row = table.select([check_name("row", name, names, f" of {table.name}, as ROW=FOLDER")])[0]
         _, _, recorded = figures.open_run(row, folder)
         if recorded is None:
@@ -211,6 +212,8 @@ def _draw_runs(table, rows, arguments, output):
 
 
 def _draw(table, folders, where, output):
+    from keras_resattn.reproduce import figures
+
     measured = [figures.measure(row, folder, where) for row, folder in folders]
     beside = figures.write(measured, output, table)
-    print(f"wrote {output} and {beside}")
+    print(f"wrote {printable(str(output))} and {printable(str(beside))}")

@@ -2,68 +2,64 @@
 
 import contextlib
 import importlib.util
-import json
 import sys
-from pathlib import Path
 
-import keras
-import numpy as np
-
-from keras_resattn.data import Source, Stream, open_source
-from keras_resattn.data.sources import open_validation
-from keras_resattn.layers.composite import picture_shape
+from keras_resattn.cli import network, startup, training
+from keras_resattn.cli.arguments import check_folder, check_least, path
 from keras_resattn.models import zoo
-from keras_resattn.models.initialization import zero_init_residual
-from keras_resattn.recipes import distribution, engines
-from keras_resattn.recipes.fit import compile_and_fit
-from keras_resattn.recipes.named import RECIPES, get_recipe
-from keras_resattn.recipes.recipe import Recipe
-from keras_resattn.suggestions import did_you_mean
+from keras_resattn.recipes import RECIPES
 
 
 def add_arguments(parser):
-    """Adds the arguments of `train` to an `argparse` parser."""
-    parser.add_argument("--model", required=True, help="as `list` has them, such as CifarResidualAttention56")
+    """Add the arguments of `train` to an `argparse` parser."""
+    parser.add_argument(
+        "--model", help="as `list` has them, such as CifarResidualAttention56; not needed with --weights"
+    )
+    network.add_arguments(parser, default=None, run_dir=False)
     parser.add_argument("--recipe", default="cifar_one_cycle", help=f"{', '.join(RECIPES)}, or a .json file")
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="change fields of the recipe"
     )
-    parser.add_argument("--data", required=True, help=".npz file with x_train and y_train, class folders, or a name")
-    parser.add_argument("--data-dir", type=Path, help="where TensorFlow Datasets lie, for data by name")
-    parser.add_argument("--validation", help="data to validate on, as --data: x_validation of a file, val/ of a folder")
-    parser.add_argument("--holdout", type=int, default=0, help="training pictures, drawn at random, to validate on")
-    parser.add_argument("--run-dir", type=Path, required=True, help="folder for log, checkpoint, weights and report")
-    parser.add_argument("--size", type=int, help="side of the network's input (default: the pictures')")
-    parser.add_argument(
-        "--zero-init-residual", action="store_true", help="start with every residual branch at zero, for calmer steps"
-    )
-    parser.add_argument("--device-data", action="store_true", help="keep all pictures on the accelerator")
+    training.add_data(parser)
+    parser.add_argument("--run-dir", type=path, required=True, help="folder for log, checkpoint, weights and report")
+    parser.add_argument("--device-data", action="store_true", help="keep all images on the accelerator")
     parser.add_argument("--distribute", choices=["data"], help="share each batch between all devices")
     parser.add_argument("--checkpoint-steps", type=int, help="steps between checkpoints (default: every five minutes)")
     parser.add_argument("--steps-per-execution", type=int, default=1, help="steps in one call (default: %(default)s)")
-    parser.add_argument("--tensorboard", type=Path, metavar="FOLDER", help="also write logs for TensorBoard")
+    parser.add_argument("--tensorboard", type=path, metavar="FOLDER", help="also write logs for TensorBoard")
 
 
-def train(arguments):
-    """Runs the subcommand.
+def run(arguments):
+    """Run the command.
 
     Raises:
         ValueError: before any work, for an unknown network, recipe, field or data set, or what does not go together.
         FloatingPointError: if the training diverges.
     """
-    recipe = change_recipe(arguments.recipe, arguments.set)
-    zoo.find(arguments.model)  # data may be long in opening
+    recipe = training.change_recipe(arguments.recipe, arguments.set)
+    choice = _choose(arguments)
+    training.check_data(arguments)
+    for option in ("checkpoint_steps", "steps_per_execution"):
+        check_least(f"--{option.replace('_', '-')}", getattr(arguments, option), 1)
+    check_folder("--run-dir", arguments.run_dir)
+    startup.start_keras()
+    import keras
+
+    from keras_resattn.recipes import distribution, engines, fit
+
     scope = distribution.scope(arguments.distribute) if arguments.distribute else contextlib.nullcontext()
     with scope:
         callbacks = _tensorboard(arguments.tensorboard) if engines.current().rank == 0 else []
-        source, validation = _sources(arguments)
+        source, validation = training.open_data(arguments)
         keras.utils.set_random_seed(recipe.seed)
         keras.config.set_dtype_policy(recipe.precision or keras.config.dtype_policy())
-        report = compile_and_fit(
-            _model(arguments, recipe, source),
+        model, statistics = _start(arguments, choice, recipe, source)
+        report = fit.compile_and_fit(
+            model,
             recipe,
             source,
             validation_data=validation,
+            statistics=statistics,
             run_dir=arguments.run_dir,
             verbose=1 if sys.stdout.isatty() else 2,
             device_data=arguments.device_data,
@@ -73,86 +69,93 @@ def train(arguments):
         )
         if engines.current().rank > 0:
             return
-    print(f"last epoch: {', '.join(f'{name} {value:.4g}' for name, value in report.metrics.items())}")
-    print(f"wrote {arguments.run_dir / 'model.weights.h5'}")
+    training.print_metrics(report)
+    training.print_written(arguments.run_dir / "model.weights.h5")
 
 
-def change_recipe(name, changes):
-    """Returns a recipe by name or from a file, with `field=value` changes whose values are JSON, or strings."""
-    recipe = _read_recipe(Path(name)) if name.endswith(".json") else get_recipe(name)
-    fields = {}
-    for change in changes:
-        field, equals, value = change.partition("=")
-        if not equals or field not in Recipe.__dataclass_fields__:
-            known = ", ".join(Recipe.__dataclass_fields__)
-            hint = did_you_mean(field, Recipe.__dataclass_fields__)
-            raise ValueError(
-                f"Expected --set FIELD=VALUE with a field of a recipe ({known}); received: {change}.{hint}"
-            )
-        try:
-            fields[field] = json.loads(value)
-        except json.JSONDecodeError:
-            fields[field] = value
-    return recipe.replace(**fields)
+def _choose(arguments):
+    """The `Choice` of the weights to start from, `None` for random ones."""
+    if arguments.weights is None:
+        if arguments.model is None:
+            raise ValueError("Expected --model with a network, or --weights to start from; received: neither.")
+        if arguments.mean is not None or arguments.std is not None:
+            raise ValueError("Expected --mean and --std only with --weights.")
+        zoo.check_id(arguments.model)
+        return None
+    choice = network.choose(arguments, any_model=True)
+    if choice.kind == "tag" and arguments.model not in (None, choice.where.network):
+        raise ValueError(
+            f"Expected weights of {arguments.model}; {choice.where.id} are weights of {choice.where.network}."
+        )
+    if choice.kind in ("run", "model") and arguments.model is not None:
+        raise ValueError(f"Expected no --model with {choice.where}, which holds its network; received: {choice.model}.")
+    return choice
 
 
-def _read_recipe(path):
-    if not path.is_file():
-        raise ValueError(f"Expected --recipe to be the name of one or a .json file; there is no file {path}.")
-    try:
-        return Recipe.from_json(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"Expected {path} to hold a recipe, as Recipe.to_json writes it: {error}") from error
+def _start(arguments, choice, recipe, source):
+    """The network as the training starts with it, and `(mean, std)` of its images, or `None` for those of the data."""
+    if choice is None:
+        return _build(arguments, arguments.model, recipe, source), None
+    if choice.kind in ("run", "model"):
+        net = network.open_network(choice)
+        _check_classes(arguments, source, net.class_names, net.model.output_shape[1], net.name)
+        return net.model, (_per_channel(net.mean, net), _per_channel(net.std, net))
+    if choice.kind == "weights":
+        model = _build(arguments, choice.model, recipe, source, weights=str(choice.where))
+        return model, network.statistics_of(model, choice)
+    tag = network.open_tag(choice)
+    if arguments.model not in (None, tag.network):
+        raise ValueError(f"Expected weights of {arguments.model}; {choice.where} holds weights of {tag.network}.")
+    _check_classes(arguments, source, list(tag.classes), len(tag.classes), tag.id)
+    model = _build(arguments, tag.network, recipe, source, weights=str(tag.folder))
+    return model, (tag.mean, tag.std)
 
 
-def _sources(arguments):
-    source = open_source(arguments.data, data_dir=arguments.data_dir)
-    if arguments.validation and arguments.holdout:
-        raise ValueError("Expected --validation or --holdout; received: both.")
-    if not arguments.holdout:
-        return source, open_validation(arguments.validation, arguments.data_dir)
-    if not isinstance(source, Source):
-        raise ValueError(f"Expected --holdout 0 with data that comes as a stream; received: {arguments.holdout}.")
-    if not 0 < arguments.holdout < len(source):
-        raise ValueError(f"Expected --holdout from 0 to below {len(source)} pictures; received: {arguments.holdout}.")
-    # Always the same ones, whatever the seed of the run; the last ones may all be of one class.
-    rows = np.random.default_rng(0).permutation(len(source))
-    return source.part(np.sort(rows[arguments.holdout :])), source.part(np.sort(rows[: arguments.holdout]))
+def _per_channel(values, net):
+    return [values] * net.channels if isinstance(values, float) else values
 
 
-def _model(arguments, recipe, source):
-    shape = source.picture_shape
-    if shape is None and arguments.size is None and not recipe.image_sizes:
-        raise ValueError("Expected --size, the side of the network's input, as the pictures differ in shape.")
-    if recipe.image_sizes and arguments.size is not None:
-        raise ValueError(f"Expected no --size with a recipe that has image_sizes; received: --size {arguments.size}.")
-    if recipe.image_sizes:
-        height = width = None
-    else:
-        height, width = shape[:2] if arguments.size is None else (arguments.size, arguments.size)
-    channels = source.channels if shape is None else shape[2]
-    classes = source.classes
-    if classes is None and isinstance(source, Stream):
+def _check_classes(arguments, source, names, classes, whose):
+    found = getattr(source, "class_names", None)
+    others = _number_of_classes(arguments, source) > classes or (None not in (found, names) and list(found) != names)
+    if others:
+        described = ", ".join(names) if names else f"{classes} classes"
+        raise ValueError(
+            f"Expected the classes of {whose} ({described}), in this order, to train its weights further; "
+            f"{arguments.data} has others. `keras-resattn fine-tune` trains weights to tell other classes apart."
+        )
+
+
+def _number_of_classes(arguments, source):
+    from keras_resattn.data import Stream
+
+    if source.classes is None and isinstance(source, Stream):
         raise ValueError(f"Expected data that knows its classes; received: --data {arguments.data}.")
-    classes = classes or int(source.labels.max()) + 1
+    return source.classes or int(source.labels.max()) + 1
+
+
+def _build(arguments, name, recipe, source, weights=None):
+    from keras_resattn.layers.composite import picture_shape
+
+    shape = source.picture_shape
+    if shape is None and arguments.size is None:
+        raise ValueError("Expected --size, the height and width of the network's input, as the images differ in shape.")
+    height, width = shape[:2] if arguments.size is None else (arguments.size, arguments.size)
+    channels = source.channels if shape is None else shape[2]
     dropout = {} if recipe.dropout is None else {"dropout": recipe.dropout}
-    shape = picture_shape(height, width, channels)
     try:
-        model = zoo.build(
-            arguments.model,
-            weights=None,
-            input_shape=shape,
-            classes=classes,
+        return zoo.build(
+            name,
+            weights=weights,
+            input_shape=picture_shape(height, width, channels),
+            classes=_number_of_classes(arguments, source),
             classifier_activation=None,
             **dropout,
         )
     except ValueError as error:
         if arguments.size is not None or "input_shape" not in str(error):
             raise
-        raise ValueError(f"{error} With --size the pictures are resized.") from error
-    if arguments.zero_init_residual:
-        zero_init_residual(model)
-    return model
+        raise ValueError(f"{error} With --size the images are resized.") from error
 
 
 def _tensorboard(folder):
@@ -160,4 +163,6 @@ def _tensorboard(folder):
         return []
     if not all(map(importlib.util.find_spec, ("tensorflow", "tensorboard"))):
         raise ImportError("Expected TensorFlow and TensorBoard for --tensorboard: pip install tensorflow tensorboard.")
+    import keras
+
     return [keras.callbacks.TensorBoard(folder)]

@@ -90,25 +90,32 @@ def is_network(name):
     return name in NETWORKS or _parse(name) is not None
 
 
+def check_id(network):
+    """Raise a `ValueError` if there is no such network; the message names the closest ones. Needs no Keras.
+
+    Args:
+        network: A key of `NETWORKS`, or the id of any other depth and width of one of the `FAMILIES`.
+    """
+    if isinstance(network, str) and is_network(network):
+        return
+    names = ", ".join([*map(repr, NETWORKS), *(f"{name}-DEPTH-WIDTH" for name in FAMILIES)])
+    raise ValueError(
+        f"Expected network to be one of {names}; received: network={network!r}.{did_you_mean(network, NETWORKS)}"
+    )
+
+
 def find(network):
     """Returns the builder of a network, and the arguments that make it this one, by its id.
 
     Args:
-        network: A key of `NETWORKS`, or the id of any other depth and width of one of the `FAMILIES`.
+        network: As in `check_id`.
 
     Raises:
         ValueError: if there is no such network; the message names the closest ones.
     """
-    family = _parse(network)
-    if family is not None:
-        function, arguments = family
-        return getattr(keras_resattn, function), arguments
-    if not isinstance(network, str) or network not in NETWORKS:
-        names = ", ".join([*map(repr, NETWORKS), *(f"{name}-DEPTH-WIDTH" for name in FAMILIES)])
-        raise ValueError(
-            f"Expected network to be one of {names}; received: network={network!r}.{did_you_mean(network, NETWORKS)}"
-        )
-    return NETWORKS[network].builder, NETWORKS[network].arguments
+    check_id(network)
+    function, arguments = _parse(network) or (NETWORKS[network].function, NETWORKS[network].arguments)
+    return getattr(keras_resattn, function), arguments
 
 
 def build(network, **kwargs):

@@ -23,7 +23,6 @@ from keras_resattn.responses import plot_responses, stage_responses
 
 #: Training pictures that responses are averaged over: the test pictures stay unseen.
 PICTURES = 1000
-FORMATS = (".png", ".pdf", ".svg", ".jpg")
 COLUMNS = ("row", "network", "seed", "scale", "epochs", "block", "response", "pictures", "backend", "revision")
 
 
@@ -111,7 +110,7 @@ def write(runs, figure, table):
 
     Args:
         runs: What `measure` returned for each run.
-        figure: Path of the figure, in one of `FORMATS`; the CSV file has the same name.
+        figure: Path of the figure, in a format that matplotlib writes; the CSV file has the same name.
         table: The `Table`.
 
     Returns:

@@ -8,8 +8,7 @@ import numpy as np
 from rich import table as rich_table
 
 from keras_resattn.reproduce.published import TABLES, home
-from keras_resattn.reproduce.rows import DATA_SETS
-from keras_resattn.reproduce.sets import MORE_DISTRACTORS
+from keras_resattn.reproduce.rows import DATA_SETS, MORE_DISTRACTORS
 from keras_resattn.tables import append_row, read_rows
 
 

@@ -35,6 +35,9 @@ class DataSet:
     need: str = ""
 
 
+#: Cluttered MNIST: distractors to train on, and those of the further tests.
+DISTRACTORS, MORE_DISTRACTORS = 8, (4, 16, 32, 64)
+
 FOLDERS = (
     "pass --data with a folder that holds train/ and test/ with one folder of pictures for each class, or with the "
     "name of a TFDS data set that is prepared as array_record"

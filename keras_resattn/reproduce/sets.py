@@ -8,12 +8,10 @@ import numpy as np
 
 from keras_resattn.data import Folder, cluttered_mnist, mnist_splits, open_source
 from keras_resattn.data.indexed import Arrays, Source
-from keras_resattn.reproduce.rows import DATA_SETS
+from keras_resattn.reproduce.rows import DATA_SETS, DISTRACTORS, MORE_DISTRACTORS
 
 #: Test pictures of the shortest rehearsal, where there are as many.
 LEAST_TESTED = 10
-#: Cluttered MNIST: distractors to train on, and those of the further tests.
-DISTRACTORS, MORE_DISTRACTORS = 8, (4, 16, 32, 64)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,56 @@
+"""`keras-resattn attend`: images and where the network looks, in one figure."""
+
+import importlib.util
+
+import numpy as np
+
+from keras_resattn.cli import images, network, output, startup
+from keras_resattn.cli.arguments import FIGURES, check_least, check_output, path
+
+MOST = 100  # images in a figure, which has a row for each
+
+
+def add_arguments(parser):
+    """Add the arguments of `attend` to an `argparse` parser."""
+    images.add_arguments(parser)
+    network.add_arguments(parser)
+    parser.add_argument("-o", "--output", type=path, required=True, help=f"file to write ({', '.join(FIGURES)})")
+    parser.add_argument("--channels", type=int, default=2, help="channels beside the mean (default: %(default)s)")
+
+
+def run(arguments):
+    """Run the command. Returns 2 if an image could not be read, else 0."""
+    check_output("--output", arguments.output, FIGURES, arguments.images)
+    check_least("--channels", arguments.channels, 0)
+    choice = network.choose(arguments)
+    given = images.Images(arguments)
+    if not given.given:
+        return given.finish()
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ImportError("Expected matplotlib, which draws: pip install 'keras-resattn[viz]'.")
+    startup.start_keras()
+    paths = given.paths()
+    check_output("--output", arguments.output, FIGURES, paths)
+    if len(paths) > MOST:
+        raise ValueError(f"Expected up to {MOST} images for one figure; received: {len(paths)}.")
+    net = network.open_network(choice)
+    batches = list(given.batches(net))
+    if batches:
+        _draw(net, batches, arguments)
+    return given.finish()
+
+
+def _draw(net, batches, arguments):
+    from keras_resattn.files import atomic_write
+    from keras_resattn.visualize import plot_attention
+
+    paths = [path for batch, _ in batches for path in batch]
+    pixels = np.concatenate([batch for _, batch in batches])
+    titles = []
+    for name, [(index, label, probability)] in zip(output.labels(paths), net.best(pixels, 1), strict=True):
+        title = f"{output.printable(name)}\n{network.class_label(index, label)} {probability:.0%}"
+        titles.append(title.replace("$", r"\$"))  # which matplotlib takes for mathematics
+    figure = plot_attention(net.model, net.input(pixels), pictures=pixels, titles=titles, channels=arguments.channels)
+    with atomic_write(arguments.output) as partial:
+        figure.savefig(partial, dpi=150)
+    print(f"wrote {output.printable(str(arguments.output))}")

@@ -1,0 +1,113 @@
+"""`keras-resattn evaluate`: accuracy on labelled images, of released weights or of a network of yours."""
+
+import sys
+
+from keras_resattn.cli import network, output, startup
+from keras_resattn.cli.arguments import add_formats, check_least, expanded, path
+
+
+def add_arguments(parser):
+    """Add the arguments of `evaluate` to an `argparse` parser."""
+    parser.add_argument(
+        "--data",
+        required=True,
+        type=expanded,
+        help=".npz file with x_test and y_test, class folders, or a name such as cifar10",
+    )
+    parser.add_argument("--data-dir", type=path, help="folder of TensorFlow Datasets, for data by name")
+    parser.add_argument("--batch-size", type=int, default=256, help="images in a step (default: %(default)s)")
+    parser.add_argument(
+        "--resize-mode",
+        choices=("crop", "squash", "pad"),
+        help="resize images of another aspect ratio so (default: files as in training, or crop; arrays not at all)",
+    )
+    network.add_arguments(parser)
+    add_formats(parser)
+
+
+def run(arguments):
+    """Run the command."""
+    check_least("--batch-size", arguments.batch_size, 1)
+    choice = network.choose(arguments)
+    startup.start_keras()
+    evaluate = {"tag": _released, "hub": _released, "run": _run}.get(choice.kind, _file)
+    name, result = evaluate(choice, arguments)
+    if arguments.format is None:
+        _print_text(name, result, released=choice.kind in ("tag", "hub"))
+    else:
+        _print_record(name, result, arguments)
+
+
+def _released(choice, arguments):
+    from keras_resattn import evaluation
+    from keras_resattn.data import Arrays, Source, open_source
+
+    tag = network.open_tag(choice)
+    mode = arguments.resize_mode
+    source = open_source(arguments.data, split="test", data_dir=arguments.data_dir, resize_mode=mode)
+    if not isinstance(source, Source):
+        raise ValueError(f"Expected images that can be read by index; received: --data {arguments.data}.")
+    _check_classes(source, list(tag.classes), tag.id, arguments)
+    size = None if isinstance(source, Arrays) and mode is None else tag.input_shape[:2]
+    x = source.read(range(len(source)), size)
+    verbose = 1 if arguments.format is None and sys.stdout.isatty() else 0
+    return tag.id, evaluation.evaluate(tag, x, source.labels, arguments.batch_size, verbose=verbose)
+
+
+def _run(choice, arguments):
+    from keras_resattn.evaluation import evaluate_run
+
+    options = arguments.batch_size, arguments.data_dir, arguments.resize_mode
+    return str(choice.where), evaluate_run(choice.where, arguments.data, *options)
+
+
+def _file(choice, arguments):
+    from keras_resattn.data import open_source
+    from keras_resattn.evaluation import evaluate_model
+
+    net = network.open_network(choice)
+    source = open_source(arguments.data, split="test", data_dir=arguments.data_dir, resize_mode=arguments.resize_mode)
+    _check_classes(source, net.class_names, net.name, arguments)
+    return net.name, evaluate_model(net.model, source, net.mean, net.std, arguments.batch_size)
+
+
+def _check_classes(source, names, whose, arguments):
+    """Refuses data whose classes have other names than the network's, or the same in another order."""
+    found = getattr(source, "class_names", None)
+    if None not in (found, names) and list(found) != names:
+        raise ValueError(
+            f"Expected the classes of {whose} ({', '.join(names)}), in this order; "
+            f"{arguments.data} has {', '.join(found)}."
+        )
+
+
+def _print_text(name, result, released):
+    import keras
+
+    counts = f"{result.correct} of {result.total} correct, {result.accuracy:.2%}, loss {result.loss:.4f}"
+    print(f"{output.printable(name)} on {keras.backend.backend()}: {counts}")
+    if not released:
+        return
+    if result.changed is None:
+        print("These are not the images that the weights were released with, so single predictions are not compared.")
+    elif result.changed:
+        flips = f"{len(result.changed)} of {result.total} predictions"
+        print(f"{flips} differ from the released ones: images {result.changed}")
+    else:
+        print(f"All {result.total} predictions are the released ones.")
+
+
+def _print_record(name, result, arguments):
+    import keras
+
+    record = {
+        "network": name,
+        "data": arguments.data,
+        "backend": keras.backend.backend(),
+        "correct": result.correct,
+        "total": result.total,
+        "accuracy": result.accuracy,
+        "loss": result.loss,
+        "changed": result.changed,
+    }
+    output.print_records(arguments.format, record)

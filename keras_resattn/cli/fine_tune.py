@@ -1,0 +1,116 @@
+"""`keras-resattn fine-tune`: released weights, or a network of yours, trained to tell other classes apart."""
+
+import sys
+
+from keras_resattn.cli import network, startup, training
+from keras_resattn.cli.arguments import check_folder, check_output, path
+
+
+def add_arguments(parser):
+    """Add the arguments of `fine-tune` to an `argparse` parser."""
+    network.add_arguments(parser, run_dir=False)
+    parser.add_argument("--model", help="network of a .weights.h5 file, such as CifarResidualAttention56")
+    training.add_data(parser)
+    parser.add_argument("--run-dir", type=path, required=True, help="folder for both phases and the classifier")
+    parser.add_argument(
+        "--output", type=path, help=f"file of the classifier, .keras (default: {network.CLASSIFIER} in --run-dir)"
+    )
+    changes = {"nargs": "+", "action": "extend", "default": [], "metavar": "FIELD=VALUE"}
+    named = "name of a recipe, or a .json file (default: %(default)s)"
+    parser.add_argument("--head-recipe", default="transfer_head", help=f"first phase, the new classifier: {named}")
+    parser.add_argument("--head-set", help="change fields of the first phase's recipe", **changes)
+    parser.add_argument("--recipe", default="transfer_fine_tune", help=f"second phase, unfrozen layers too: {named}")
+    parser.add_argument("--set", help="change fields of the second phase's recipe", **changes)
+    parser.add_argument(
+        "--unfreeze",
+        nargs="+",
+        default=["last_stage"],
+        metavar="LAYERS",
+        help="last_stage, none (no second phase), or patterns of layer names (default: last_stage)",
+    )
+    parser.add_argument("--pooling", choices=("avg", "max"), default="avg", help="pooling (default: %(default)s)")
+    parser.add_argument("--dropout", type=float, default=0.0, help="dropout rate before the classifier (default: 0)")
+
+
+def run(arguments):
+    """Run the command.
+
+    Raises:
+        ValueError: before any work, for unknown weights, recipes, fields or layers, and what does not go together.
+        FloatingPointError: if the training diverges.
+    """
+    head_recipe = training.change_recipe(arguments.head_recipe, arguments.head_set, "--head-set")
+    recipe = training.change_recipe(arguments.recipe, arguments.set)
+    choice = network.choose(arguments)
+    training.check_data(arguments)
+    check_folder("--run-dir", arguments.run_dir)
+    check_output("--output", arguments.output, (".keras",))
+    startup.start_keras()
+    import keras
+
+    from keras_resattn.files import atomic_write
+    from keras_resattn.transfer import fine_tune, with_normalization
+
+    source, validation = training.open_data(arguments)
+    keras.utils.set_random_seed(head_recipe.seed)
+    backbone, statistics = _backbone(choice, arguments, source)
+    model, report = fine_tune(
+        backbone,
+        source,
+        validation_data=validation,
+        statistics=statistics,
+        size=None if arguments.size is None else (arguments.size, arguments.size),
+        head_recipe=head_recipe,
+        fine_tune_recipe=recipe,
+        unfreeze={"last_stage": "last_stage", "none": None}.get(" ".join(arguments.unfreeze), arguments.unfreeze),
+        pooling=arguments.pooling,
+        dropout=arguments.dropout,
+        run_dir=arguments.run_dir,
+        verbose=1 if sys.stdout.isatty() else 2,
+    )
+    output = arguments.output or arguments.run_dir / network.CLASSIFIER
+    with atomic_write(output) as partial:
+        with_normalization(model, report.mean, report.std).save(partial)
+    training.print_metrics(report.head, "first phase, last epoch")
+    if report.fine_tune is not None:
+        training.print_metrics(report.fine_tune, "second phase, last epoch")
+    training.print_written(output)
+
+
+def _without_top(net):
+    """The network of a run without its classifier, and its images' mean and standard deviation."""
+    import keras
+
+    classifier = net.model.layers[-1]
+    if not isinstance(classifier, keras.layers.Dense):
+        raise ValueError(
+            f"Expected the network of {net.name} to end in a Dense layer, which is replaced; it ends in "
+            f"{type(classifier).__name__}. Save the part before its classifier as a .keras file, and pass that."
+        )
+    return keras.Model(net.model.input, classifier.input, name=net.model.name), (net.mean, net.std)
+
+
+def _backbone(choice, arguments, source):
+    """What `fine_tune` takes as its network, and its images' mean and standard deviation, `None` for a released tag."""
+    from keras_resattn.data import Source
+    from keras_resattn.layers.composite import picture_shape
+    from keras_resattn.models import zoo
+
+    if choice.kind == "tag" and choice.where in network.checkpoints.tags():
+        return choice.where.id, None
+    if choice.kind == "model":
+        model = network.load_model(choice.where)
+        return model, network.statistics_of(model, choice)
+    if choice.kind == "run":
+        return _without_top(network.open_network(choice))
+    channels = source.channels if isinstance(source, Source) else source.picture_shape[-1]
+    shape = {"include_top": False, "input_shape": picture_shape(arguments.size, arguments.size, channels)}
+    if choice.kind == "weights":
+        if arguments.size is None:
+            raise ValueError("Expected --size, the height and width of images, with a .weights.h5 file.")
+        model = zoo.build(choice.model, weights=str(choice.where), **shape)
+        return model, network.statistics_of(model, choice)
+    tag = network.open_tag(choice)
+    size = arguments.size or tag.input_shape[0]
+    shape["input_shape"] = picture_shape(size, size, channels)
+    return zoo.build(tag.network, weights=str(tag.folder), **shape), (tag.mean, tag.std)

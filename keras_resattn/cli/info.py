@@ -1,0 +1,56 @@
+"""`keras-resattn info`: all about one network, or about released weights."""
+
+from keras_resattn import checkpoints
+from keras_resattn.cli import network, output, startup
+from keras_resattn.models import zoo
+from keras_resattn.models.variants import VARIANTS
+
+
+def add_arguments(parser):
+    """Add the arguments of `info` to an `argparse` parser."""
+    parser.add_argument("name", help="a network, such as CifarResidualAttention56, or network/tag")
+
+
+def run(arguments):
+    """Run the command."""
+    fields = _of_network(arguments.name) if arguments.name in zoo.NETWORKS else _of_tag(arguments.name)
+    rows = [
+        [field, ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)]
+        for field, value in fields.items()
+    ]
+    output.print_table(None, {"field": {"no_wrap": True}, "value": {}}, rows)
+
+
+def _of_network(name):
+    entry = zoo.NETWORKS[name]
+    if name in VARIANTS:
+        startup.start_keras()  # the row's filters follow from its layers
+        arguments = vars(VARIANTS[name].resolved())
+    else:
+        arguments = entry.arguments
+    return {
+        "name": name,
+        "parameters": entry.parameters,
+        "macs": entry.macs,
+        "input": f"{entry.size} x {entry.size}",
+        "classes": entry.classes,
+        **arguments,
+        "released weights": [tag.tag for tag in checkpoints.tags() if tag.network == name] or "none",
+    }
+
+
+def _of_tag(name):
+    expected = "a network, as `keras-resattn list` has them, or released weights"
+    tag = network.find_tag(name, expected, zoo.NETWORKS)
+    return {
+        "network": tag.network,
+        "tag": tag.tag,
+        "aliases": tag.aliases,
+        "file": tag.tensors,
+        "sha256": tag.sha256,
+        "classes": tag.classes,
+        "mean": tag.mean,
+        "std": tag.std,
+        **tag.metrics,
+        **tag.training,
+    }

@@ -1,0 +1,43 @@
+"""`keras-resattn list`: networks, what they cost, and released weights."""
+
+from keras_resattn import checkpoints
+from keras_resattn.cli import output
+from keras_resattn.cli.arguments import add_formats
+from keras_resattn.models import zoo
+
+
+def add_arguments(parser):
+    """Add the arguments of `list` to an `argparse` parser."""
+    add_formats(parser)
+
+
+def run(arguments):
+    """Run the command."""
+    records = [
+        {
+            "network": name,
+            "parameters": network.parameters,
+            "macs": network.macs,
+            "size": network.size,
+            "classes": network.classes,
+            "weights": [tag.tag for tag in checkpoints.tags() if tag.network == name],
+        }
+        for name, network in zoo.NETWORKS.items()
+    ]
+    if arguments.format is not None:
+        return output.print_records(arguments.format, records)
+    left, right = {"no_wrap": True}, {"no_wrap": True, "justify": "right"}
+    columns = {"network": left, "parameters": right, "GMACs": right, "input": right, "weights": {}}
+    rows = [
+        [
+            record["network"],
+            f"{record['parameters']:,}",
+            f"{record['macs'] / 1e9:.3f}",
+            f"{record['size']} x {record['size']}",
+            ", ".join(record["weights"]) or "-",
+        ]
+        for record in records
+    ]
+    output.print_table("networks", columns, rows)
+    print("ImageNet weights of Residual Attention Networks were never released by anyone.")
+    print("The ImageNet rows start from random ones. WARN's GMACs are the paper's way of counting; it computes fewer.")

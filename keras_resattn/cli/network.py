@@ -1,0 +1,411 @@
+"""The network that a command uses: released, in a file, in a folder, on the Hub, or the end of a run."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_resattn import checkpoints
+from keras_resattn.checkpoints.registry import RECORD, TENSORS, Tag
+from keras_resattn.cli.arguments import check_least, expanded, path
+from keras_resattn.models import zoo
+from keras_resattn.suggestions import did_you_mean
+
+DEFAULT = "CifarResidualAttention56/cifar10"
+#: The file that `fine-tune` saves in the folder of its run.
+CLASSIFIER = "classifier.keras"
+
+
+def add_arguments(parser, default=DEFAULT, run_dir=True):
+    """Add `--weights`, `--run-dir` and what a file may not record.
+
+    Args:
+        parser: An `argparse` parser.
+        default: Default of `--weights`.
+        run_dir: Whether the command uses finished runs. Others have `--model` and `--size` of their own.
+    """
+    weights = "network, network/tag (see `list`), released folder, .keras or .weights.h5 file, or hf://owner/repo"
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--weights", default=default, help=f"{weights} (default: {default or 'random weights'})")
+    if run_dir:
+        either.add_argument(
+            "--run-dir",
+            dest="network_run",
+            type=path,
+            help="folder of a finished run, as `train` or `fine-tune` leaves it",
+        )
+        parser.add_argument("--model", help="network of a .weights.h5 file, such as CifarResidualAttention56")
+        parser.add_argument("--size", type=int, help="height and width of images, for a network that takes any")
+    numbers = {"nargs": "+", "type": float, "metavar": "N"}
+    parser.add_argument("--mean", help="for a file: mean of images, 0 to 255, one number or one per channel", **numbers)
+    parser.add_argument("--std", help="for a file: standard deviation, likewise", **numbers)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the arguments chose; found without Keras.
+
+    Attributes:
+        kind: `"tag"` (`where` is a `Tag`), `"hub"` (an `hf://` address), `"run"` (a folder), `"model"` (a file of a
+            whole model) or `"weights"` (a `.weights.h5` file).
+        where: See `kind`.
+        model: Id of the network of a `.weights.h5` file.
+        mean: As given, for a file.
+        std: As given, for a file.
+        side: Height and width of images, for a network that takes any.
+    """
+
+    kind: str
+    where: Any
+    model: str | None = None
+    mean: list | None = None
+    std: list | None = None
+    side: int | None = None
+
+
+def choose(arguments, any_model=False):
+    """Return the `Choice` of `--weights`, `--run-dir` and so on.
+
+    Args:
+        arguments: The parsed arguments.
+        any_model: Whether `--model` may be given with what records its network, too.
+
+    Raises:
+        ValueError: for unknown weights, a file or folder that is missing or of another kind, and options that do not
+            go together.
+    """
+    kind, where = _located(arguments)
+    model = arguments.model
+    if kind != "weights" and model is not None and not any_model:
+        raise ValueError(f"Expected --model only with a .weights.h5 file; received: --model {model}.")
+    if kind == "weights":
+        if model is None:
+            raise ValueError(f"Expected --model, the network of {where}, which the file does not record.")
+        zoo.check_id(model)
+    statistics = {"--mean": arguments.mean, "--std": arguments.std}
+    given = [option for option, values in statistics.items() if values is not None]
+    if given and kind not in ("weights", "model"):
+        raise ValueError(f"Expected {given[0]} only with a .keras or .weights.h5 file; {where_of(where)} records it.")
+    if len(given) == 1 or (kind == "weights" and not given):
+        raise ValueError(
+            f"Expected --mean and --std, the normalisation of the images (0 to 255) that {where} was trained on, which "
+            f"the file does not record; received: {given[0] if given else 'neither'}."
+        )
+    check_least("--size", arguments.size, 1)
+    return Choice(kind, where, model, arguments.mean, arguments.std, arguments.size)
+
+
+def _located(arguments):
+    run = getattr(arguments, "network_run", None)
+    return _of_weights(expanded(arguments.weights)) if run is None else _of_run(run)
+
+
+def where_of(where):
+    """Return what `Choice.where` is called in messages."""
+    return where.id if isinstance(where, Tag) else str(where)
+
+
+def find_tag(name, expected="released weights", known=()):
+    """Return the released `Tag` of a name, or of a network its default one.
+
+    Args:
+        name: A network, a tag, an alias or `network/tag`.
+        expected: What a message says was expected.
+        known: Further names that a message may suggest.
+
+    Raises:
+        ValueError: if there is none, or several networks have a tag of that name.
+    """
+    found = checkpoints.find("default", name) if name in zoo.NETWORKS else checkpoints.find(name)
+    if len(found) == 1:
+        return found[0]
+    published = checkpoints.tags()
+    names = {each for tag in published for each in (tag.id, tag.tag, tag.network, *tag.aliases)}
+    if found:
+        hint = f" It is a tag of several networks: {', '.join(tag.id for tag in found)}."
+    else:
+        hint = " It has none." if zoo.is_network(name) else did_you_mean(name, {*names, *known})
+    ids = ", ".join(tag.id for tag in published) or "none yet"
+    raise ValueError(f"Expected {expected} ({ids}); received: {name}.{hint}")
+
+
+def _of_weights(weights):
+    if weights.startswith("hf://"):
+        if not re.fullmatch(r"hf://[\w.-]+/[\w.-]+(@[\w./-]+)?", weights):
+            raise ValueError(f"Expected hf://owner/repo or hf://owner/repo@revision; received: {weights}.")
+        return "hub", weights
+    if checkpoints.find(weights) or weights in zoo.NETWORKS:
+        return "tag", find_tag(weights)
+    file = Path(weights)
+    if os.path.isdir(file):
+        if (file / "report.json").exists() or not (file / RECORD).exists():
+            return _of_run(file, "--weights to be a folder of released weights (with config.json) or of a finished run")
+        return "tag", Tag.read(file)
+    if os.path.exists(file):
+        return _of_file(file)
+    if file.suffix in (".keras", ".h5") or os.path.isabs(file) or weights.startswith((".", "~")):
+        raise ValueError(f"Expected released weights, a file or a folder; there is nothing at {weights}.")
+    return "tag", find_tag(weights, "released weights, a file or a folder")
+
+
+def _of_file(file):
+    name = file.name.lower()
+    if name.endswith(".weights.h5"):
+        # A run's weights, or released ones: the records beside them say what they are.
+        if (file.parent / "report.json").exists() and (file.parent / "model.json").exists():
+            return "run", file.parent
+        if file.name == TENSORS and (file.parent / RECORD).exists():
+            return "tag", Tag.read(file.parent)
+        return "weights", file
+    if name.endswith((".keras", ".h5")):
+        return "model", file
+    raise ValueError(f"Expected --weights to be a .keras or .weights.h5 file; received: {file}.")
+
+
+def _of_run(folder, expected="--run-dir to be the folder of a finished run"):
+    if not os.path.isdir(folder):
+        wrong = "is a file" if os.path.exists(folder) else "does not exist"
+        raise ValueError(f"Expected {expected}; {folder} {wrong}.")
+    for inside in (folder, folder / "fine_tune"):
+        if (inside / "report.json").exists():
+            return "run", inside
+    if (folder / CLASSIFIER).exists():
+        return "model", folder / CLASSIFIER
+    if (folder / "recipe.json").exists() or (folder / "transfer.json").exists():
+        raise ValueError(f"Expected {expected}; {folder} holds a run that is not finished. Let it end first.")
+    raise ValueError(f"Expected {expected}; {folder} holds none (it has no report.json).")
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that classifies images.
+
+    Attributes:
+        name: Its name in what is printed.
+        model: The `keras.Model`.
+        mean: Mean of images, 0 to 255: of each channel, or an image. 0 for a model that normalises images itself.
+        std: Standard deviation of each channel, likewise 1.
+        class_names: Names of the classes, or `None` where they are not known.
+        resize_mode: How training images were resized, see `keras_resattn.data.open_source`.
+        side: Height and width of the images, for a model that takes any.
+    """
+
+    name: str
+    model: Any
+    mean: Any
+    std: Any
+    class_names: list | None
+    resize_mode: str = "crop"
+    side: int | None = None
+
+    @property
+    def size(self):
+        """Height and width of the images."""
+        import keras
+
+        axes = (1, 2) if keras.config.image_data_format() == "channels_last" else (2, 3)
+        own = [self.model.input_shape[axis] for axis in axes]
+        return tuple(self.side if length is None else length for length in own)
+
+    @property
+    def channels(self):
+        """Channels of the images."""
+        import keras
+
+        return self.model.input_shape[-1 if keras.config.image_data_format() == "channels_last" else 1]
+
+    def input(self, images):
+        """Return images `(n, h, w, c)`, 0 to 255, as the model takes them."""
+        from keras_resattn.data import network_input
+
+        return network_input(images, self.mean, self.std)
+
+    def probabilities(self, images):
+        """Return the probabilities of the classes for images `(n, h, w, c)`, 0 to 255, as `(n, classes)` float."""
+        from keras_resattn.recipes.fit import returns_logits
+
+        outputs = np.asarray(self.model.predict(self.input(images), verbose=0), "float64")
+        if not returns_logits(self.model):
+            return outputs
+        exponentials = np.exp(outputs - outputs.max(1, keepdims=True))
+        return exponentials / exponentials.sum(1, keepdims=True)
+
+    def best(self, images, top):
+        """Return the most probable classes of each image: lists of `(index, name or None, probability)`."""
+        values = self.probabilities(images)
+        order = np.argsort(-values, axis=1, kind="stable")[:, :top]
+        names = self.class_names or [None] * values.shape[1]
+        return [[(int(i), names[i], float(row[i])) for i in best] for row, best in zip(values, order, strict=True)]
+
+
+def class_label(index, name):
+    """Return what a class is called in tables and figures."""
+    return f"class {index}" if name is None else name
+
+
+def open_network(choice):
+    """Return the `Network` of a `Choice`.
+
+    Raises:
+        ValueError: if it is damaged, or not a classifier of images of one size.
+        OSError: if a download fails.
+    """
+    network = _OPEN[choice.kind](choice)
+    shape, outputs = network.model.input_shape, network.model.output_shape
+    if not isinstance(shape, tuple) or len(shape) != 4 or not isinstance(outputs, tuple) or len(outputs) != 2:
+        raise ValueError(
+            "Expected a network that takes images and returns a score for each class; "
+            f"{network.name} takes {shape} and returns {outputs}."
+        )
+    if outputs[1] == 1:
+        raise ValueError(f"Expected a score for each class; {network.name} returns one number for an image.")
+    if None in network.size:
+        raise ValueError(f"Expected --size, the height and width of images, for {network.name}, which takes {shape}.")
+    if choice.side not in (None, *network.size) or network.channels not in (1, 3):
+        raise ValueError(
+            f"Expected images of {shape} and 1 or 3 channels for {network.name}; received: --size {choice.side}."
+        )
+    if network.class_names is not None and len(network.class_names) != outputs[1]:
+        raise ValueError(f"Expected {outputs[1]} class names with {network.name}; it has {len(network.class_names)}.")
+    return network
+
+
+def open_tag(choice):
+    """Return the `Tag` of a choice of released weights, downloaded from the Hub if need be.
+
+    Raises:
+        ValueError: if the files are damaged, or the record is none.
+        OSError: if the download fails.
+    """
+    if choice.kind == "tag":
+        return choice.where
+    from huggingface_hub import hf_hub_download
+
+    from keras_resattn.checkpoints.source import Source
+
+    repository, _, revision = choice.where.removeprefix("hf://").partition("@")
+    try:
+        record = hf_hub_download(repository, RECORD, revision=revision or None)
+        tag = Tag.read(Path(record).parent)
+        Source(tag.network, repository=repository, revision=revision or None).fetch()
+    except ValueError:
+        raise
+    except Exception as error:  # the Hub's client raises errors of many types
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise OSError(f"Expected {choice.where} to be downloaded, which failed: {reason}") from error
+    return tag
+
+
+def _open_tag(choice):
+    from keras_resattn import evaluation
+
+    tag = open_tag(choice)
+    return Network(tag.id, evaluation.build(tag), tag.mean, tag.std, list(tag.classes))
+
+
+def _open_run(choice):
+    from keras_resattn.evaluation import load_run
+    from keras_resattn.preprocessing import class_names_of
+    from keras_resattn.recipes.run import read_report
+
+    folder = choice.where
+    report = read_report(folder)
+    check_data_format(report, folder)
+    sizes = report["recipe"].get("image_sizes") or [(None, choice.side)]
+    return Network(
+        str(folder),
+        load_run(folder),
+        report["mean"],
+        report["std"],
+        class_names_of(folder, None),
+        resize_mode=report.get("resize_mode") or "crop",
+        side=choice.side or sizes[-1][1],
+    )
+
+
+def check_data_format(report, folder):
+    """Raise a `ValueError` if a run was trained in another image data format than the one that Keras is set to."""
+    import keras
+
+    trained, now = report.get("data_format", "channels_last"), keras.config.image_data_format()
+    if trained != now:
+        raise ValueError(
+            f"Expected the image data format {trained}, as when {folder} was trained; Keras is set to {now} "
+            "(image_data_format in ~/.keras/keras.json)."
+        )
+
+
+def _open_model(choice):
+    from keras_resattn.preprocessing import class_names_of
+
+    model = load_model(choice.where)
+    mean, std = statistics_of(model, choice)
+    return Network(str(choice.where), model, mean, std, class_names_of(model, None), side=choice.side)
+
+
+def load_model(file):
+    """Return the model of a `.keras` or `.h5` file, not compiled.
+
+    Raises:
+        ValueError: if it cannot be read; the message names the file.
+    """
+    import keras
+
+    try:
+        return keras.models.load_model(file, compile=False)
+    except Exception as error:  # damaged files raise errors of many types
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ValueError(
+            f"Expected {file} to be a model that Keras saved; it cannot be read as one ({reason})."
+        ) from error
+
+
+def statistics_of(model, choice):
+    """Return the mean and standard deviation that images are normalised with for the model of a file.
+
+    Raises:
+        ValueError: if neither the model normalises images itself nor the choice says how.
+    """
+    import keras
+
+    if choice.mean is not None:
+        channels = model.input_shape[-1 if keras.config.image_data_format() == "channels_last" else 1]
+        return tuple(_per_channel(option, getattr(choice, option), channels) for option in ("mean", "std"))
+    if _normalises(model):
+        return 0.0, 1.0
+    raise ValueError(
+        f"Expected {choice.where} to hold a model that normalises images itself (with a Normalization or Rescaling "
+        "layer; `fine-tune` saves such a model), or --mean and --std; received: neither."
+    )
+
+
+def _per_channel(option, values, channels):
+    if len(values) not in (1, channels) or not np.isfinite(values).all() or (option == "std" and min(values) <= 0):
+        raise ValueError(f"Expected --{option} with 1 or {channels} numbers; received: {' '.join(map(str, values))}.")
+    return values * channels if len(values) == 1 else values
+
+
+def _normalises(model):
+    import keras
+
+    kinds = keras.layers.Normalization, keras.layers.Rescaling
+    return any(
+        isinstance(layer, kinds) or (isinstance(layer, keras.Model) and _normalises(layer)) for layer in model.layers
+    )
+
+
+def _open_weights(choice):
+    file, model = choice.where, choice.model
+    tensors = checkpoints.read_tensors(file)
+    top = tensors.get("predictions") or tensors.get("classifier")
+    if top is None:
+        raise ValueError(f"Expected weights with a classifier in {file}; it has no layer `predictions`.")
+    network = zoo.build(model, weights=str(file), classes=int(top["0"].shape[-1]))
+    mean, std = statistics_of(network, choice)
+    return Network(str(file), network, mean, std, None)
+
+
+_OPEN = {"tag": _open_tag, "hub": _open_tag, "run": _open_run, "model": _open_model, "weights": _open_weights}

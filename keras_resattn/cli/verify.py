@@ -1,0 +1,21 @@
+"""`keras-resattn verify`: the bundled files, hashed again."""
+
+from keras_resattn import checkpoints
+from keras_resattn.cli.output import complain
+
+
+def add_arguments(parser):
+    """Add the arguments of `verify` to an `argparse` parser: it has none."""
+
+
+def run(arguments):
+    """Run the command. Returns 1 if a file is missing, damaged or cannot be read."""
+    results = checkpoints.verify()
+    for result in results:
+        print(f"{result.name}: {result.status}")
+    failed = [result for result in results if result.failed]
+    for result in failed:
+        complain(result.problem)
+    if failed:
+        complain("Reinstall keras_resattn to restore its weights.")
+    return 1 if failed else 0
