@@ -123,7 +123,8 @@ def fine_tune(
     validation = open_validation(validation_data, data_dir, source)
     classes = _classes(source, classes)
     validation = match_classes(validation, source.class_names, "the training data")
-    _check_data(source, validation, classes, (head_recipe, fine_tune_recipe))
+    recipes = (head_recipe,) if unfreeze is None else (head_recipe, fine_tune_recipe)
+    _check_data(source, validation, classes, recipes)
     backbone = Backbone.find(network, source, statistics, size)
     run = _Run(
         backbone=backbone,

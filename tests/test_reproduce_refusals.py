@@ -44,9 +44,9 @@ REFUSED = {
         r"Expected --data cifar10=\.\.\., as these rows use one data set; received: a b\.",
     ),
     "missing file": (["resattn/table1", "--data", "no.npz"], "there is no no.npz"),
-    "output": (["resattn/table1", "--output", "a.txt"], "Expected --output to end in .md for resattn/table1"),
-    "figure": (["resattn/fig4", "--output", "a.md"], "Expected --output to end in .png, .pdf, .svg, .jpg"),
-    "no folder": (["resattn/table1", "--output", "no/a.md"], "Expected --output in a folder that there is"),
+    "output": (["resattn/table1", "--output", "a.txt"], "Expected --output to end in one of .md; received: a.txt"),
+    "figure": (["resattn/fig4", "--output", "a.md"], "Expected --output to end in one of .png, .pdf, .svg, .jpg"),
+    "no folder": (["resattn/table1", "--output", "no/a.md"], "no/a.md cannot: there is no folder no"),
     "runs of a table": (["resattn/table1", "--runs", "mixed=a"], "Expected --runs with a figure, such as resattn/fig4"),
     "unknown run": (["resattn/fig4", "--runs", "nave=a"], "Expected a row of resattn/fig4, as ROW=FOLDER.*naive"),
     "runs and a scale": (

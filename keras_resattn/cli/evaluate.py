@@ -41,13 +41,14 @@ def run(arguments):
 def _released(choice, arguments):
     from keras_resattn import evaluation
     from keras_resattn.data import Arrays, Source, open_source
+    from keras_resattn.data.class_names import match_classes
 
     tag = network.open_tag(choice)
     mode = arguments.resize_mode
     source = open_source(arguments.data, split="test", data_dir=arguments.data_dir, resize_mode=mode)
     if not isinstance(source, Source):
         raise ValueError(f"Expected images that can be read by index; received: --data {arguments.data}.")
-    _check_classes(source, list(tag.classes), tag.id, arguments)
+    source = match_classes(source, tag.classes, tag.id)
     size = None if isinstance(source, Arrays) and mode is None else tag.input_shape[:2]
     x = source.read(range(len(source)), size)
     verbose = 1 if arguments.format is None and sys.stdout.isatty() else 0
@@ -63,22 +64,13 @@ def _run(choice, arguments):
 
 def _file(choice, arguments):
     from keras_resattn.data import open_source
+    from keras_resattn.data.class_names import match_classes
     from keras_resattn.evaluation import evaluate_model
 
     net = network.open_network(choice)
     source = open_source(arguments.data, split="test", data_dir=arguments.data_dir, resize_mode=arguments.resize_mode)
-    _check_classes(source, net.class_names, net.name, arguments)
+    source = match_classes(source, net.class_names, net.name)
     return net.name, evaluate_model(net.model, source, net.mean, net.std, arguments.batch_size)
-
-
-def _check_classes(source, names, whose, arguments):
-    """Refuses data whose classes have other names than the network's, or the same in another order."""
-    found = getattr(source, "class_names", None)
-    if None not in (found, names) and list(found) != names:
-        raise ValueError(
-            f"Expected the classes of {whose} ({', '.join(names)}), in this order; "
-            f"{arguments.data} has {', '.join(found)}."
-        )
 
 
 def _print_text(name, result, released):

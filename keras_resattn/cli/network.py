@@ -264,10 +264,10 @@ def open_network(choice):
         raise ValueError(f"Expected a score for each class; {network.name} returns one number for an image.")
     if None in network.size:
         raise ValueError(f"Expected --size, the height and width of images, for {network.name}, which takes {shape}.")
-    if choice.side not in (None, *network.size) or network.channels not in (1, 3):
-        raise ValueError(
-            f"Expected images of {shape} and 1 or 3 channels for {network.name}; received: --size {choice.side}."
-        )
+    if choice.side is not None and network.size != (choice.side, choice.side):
+        raise ValueError(f"Expected --size only for a network that takes any; {network.name} takes {shape}.")
+    if network.channels not in (1, 3):
+        raise ValueError(f"Expected a network of images with 1 or 3 channels; {network.name} takes {shape}.")
     if network.class_names is not None and len(network.class_names) != outputs[1]:
         raise ValueError(f"Expected {outputs[1]} class names with {network.name}; it has {len(network.class_names)}.")
     return network

@@ -53,7 +53,7 @@ def run(arguments):
         source, validation = training.open_data(arguments)
         keras.utils.set_random_seed(recipe.seed)
         keras.config.set_dtype_policy(recipe.precision or keras.config.dtype_policy())
-        model, statistics = _start(arguments, choice, recipe, source)
+        model, statistics, source = _start(arguments, choice, recipe, source)
         report = fit.compile_and_fit(
             model,
             recipe,
@@ -93,37 +93,37 @@ def _choose(arguments):
 
 
 def _start(arguments, choice, recipe, source):
-    """The network as the training starts with it, and `(mean, std)` of its images, or `None` for those of the data."""
+    """The network as the training starts with it, `(mean, std)` of its images or `None` for those of the data, and the
+    data with labels numbered by the network's class names."""
     if choice is None:
-        return _build(arguments, arguments.model, recipe, source), None
+        return _build(arguments, arguments.model, recipe, source), None, source
     if choice.kind in ("run", "model"):
         net = network.open_network(choice)
-        _check_classes(arguments, source, net.class_names, net.model.output_shape[1], net.name)
-        return net.model, (_per_channel(net.mean, net), _per_channel(net.std, net))
+        source = _matched(arguments, source, net.class_names, net.model.output_shape[1], net.name)
+        return net.model, (_per_channel(net.mean, net), _per_channel(net.std, net)), source
     if choice.kind == "weights":
         model = _build(arguments, choice.model, recipe, source, weights=str(choice.where))
-        return model, network.statistics_of(model, choice)
+        return model, network.statistics_of(model, choice), source
     tag = network.open_tag(choice)
     if arguments.model not in (None, tag.network):
         raise ValueError(f"Expected weights of {arguments.model}; {choice.where} holds weights of {tag.network}.")
-    _check_classes(arguments, source, list(tag.classes), len(tag.classes), tag.id)
+    source = _matched(arguments, source, tag.classes, len(tag.classes), tag.id)
     model = _build(arguments, tag.network, recipe, source, weights=str(tag.folder))
-    return model, (tag.mean, tag.std)
+    return model, (tag.mean, tag.std), source
 
 
 def _per_channel(values, net):
     return [values] * net.channels if isinstance(values, float) else values
 
 
-def _check_classes(arguments, source, names, classes, whose):
-    found = getattr(source, "class_names", None)
-    others = _number_of_classes(arguments, source) > classes or (None not in (found, names) and list(found) != names)
-    if others:
-        described = ", ".join(names) if names else f"{classes} classes"
-        raise ValueError(
-            f"Expected the classes of {whose} ({described}), in this order, to train its weights further; "
-            f"{arguments.data} has others. `keras-resattn fine-tune` trains weights to tell other classes apart."
-        )
+def _matched(arguments, source, names, classes, whose):
+    """The data with labels numbered by the network's class names."""
+    from keras_resattn.data.class_names import match_classes
+
+    remedy = "To train weights to tell other classes apart, use `keras-resattn fine-tune`."
+    if _number_of_classes(arguments, source) > classes:
+        raise ValueError(f"Expected the {classes} classes of {whose}; {arguments.data} has more. {remedy}")
+    return match_classes(source, names, whose, remedy)
 
 
 def _number_of_classes(arguments, source):
