@@ -22,6 +22,9 @@ def add_arguments(parser):
     )
     training.add_data(parser)
     parser.add_argument("--run-dir", type=path, required=True, help="folder for log, checkpoint, weights and report")
+    parser.add_argument(
+        "--zero-init-residual", action="store_true", help="start with every residual branch at zero, for calmer steps"
+    )
     parser.add_argument("--device-data", action="store_true", help="keep all images on the accelerator")
     parser.add_argument("--distribute", choices=["data"], help="share each batch between all devices")
     parser.add_argument("--checkpoint-steps", type=int, help="steps between checkpoints (default: every five minutes)")
@@ -39,6 +42,10 @@ def run(arguments):
     recipe = training.change_recipe(arguments.recipe, arguments.set)
     choice = _choose(arguments)
     training.check_data(arguments)
+    if recipe.image_sizes and arguments.size is not None:
+        raise ValueError(f"Expected no --size with a recipe that has image_sizes; received: --size {arguments.size}.")
+    if arguments.zero_init_residual and choice is not None:
+        raise ValueError("Expected --zero-init-residual only without --weights, whose residual branches are trained.")
     for option in ("checkpoint_steps", "steps_per_execution"):
         check_least(f"--{option.replace('_', '-')}", getattr(arguments, option), 1)
     check_folder("--run-dir", arguments.run_dir)
@@ -95,8 +102,13 @@ def _choose(arguments):
 def _start(arguments, choice, recipe, source):
     """The network as the training starts with it, `(mean, std)` of its images or `None` for those of the data, and the
     data with labels numbered by the network's class names."""
+    from keras_resattn.models.initialization import zero_init_residual
+
     if choice is None:
-        return _build(arguments, arguments.model, recipe, source), None, source
+        model = _build(arguments, arguments.model, recipe, source)
+        if arguments.zero_init_residual:
+            zero_init_residual(model)
+        return model, None, source
     if choice.kind in ("run", "model"):
         net = network.open_network(choice)
         source = _matched(arguments, source, net.class_names, net.model.output_shape[1], net.name)
@@ -138,9 +150,12 @@ def _build(arguments, name, recipe, source, weights=None):
     from keras_resattn.layers.composite import picture_shape
 
     shape = source.picture_shape
-    if shape is None and arguments.size is None:
+    if shape is None and arguments.size is None and not recipe.image_sizes:
         raise ValueError("Expected --size, the height and width of the network's input, as the images differ in shape.")
-    height, width = shape[:2] if arguments.size is None else (arguments.size, arguments.size)
+    if recipe.image_sizes:
+        height = width = None
+    else:
+        height, width = shape[:2] if arguments.size is None else (arguments.size, arguments.size)
     channels = source.channels if shape is None else shape[2]
     dropout = {} if recipe.dropout is None else {"dropout": recipe.dropout}
     try:
