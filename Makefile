@@ -3,6 +3,7 @@ PYTHON   ?= python3
 BACKENDS ?= tensorflow jax torch
 TESTS    ?=
 WORKERS  ?= 2
+MARKS     = not slow and not gpu
 REQUIREMENTS = setup.cfg pyproject.toml constraints.txt
 
 # On Linux x86_64 the `tensorflow` package brings code for GPUs, in three times the size.
@@ -28,7 +29,8 @@ test: .venv-test/installed ## Run the tests on each backend; TESTS='-k masks' pa
 	@status=0; summary=; \
 	for backend in $(BACKENDS); do \
 		echo "== pytest on $$backend"; \
-		if KERAS_BACKEND=$$backend .venv-test/bin/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS); \
+		case $$backend in $(lastword $(BACKENDS))) marks="$(MARKS)";; *) marks="$(MARKS) and not once";; esac; \
+		if KERAS_BACKEND=$$backend .venv-test/bin/python -m pytest -n $(WORKERS) --dist loadfile -m "$$marks" $(TESTS); \
 		then result=passed; \
 		else result="FAILED (pytest exit status $$?)"; status=1; fi; \
 		summary="$$summary$$backend: $$result\n"; \

@@ -8,6 +8,8 @@ from pathlib import Path
 import keras
 import pytest
 
+pytestmark = pytest.mark.once
+
 IMAGE = str(Path(__file__).parents[1] / "examples" / "pictures" / "cat-0000.png")
 COMMAND = [sys.executable, "-m", "keras_resattn"]
 

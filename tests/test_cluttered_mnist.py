@@ -10,6 +10,8 @@ import pytest
 
 from keras_resattn.data import cluttered_mnist, mnist_splits
 
+pytestmark = pytest.mark.once
+
 # --- Pictures ------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,8 @@ import keras_resattn
 from keras_resattn import ResidualAttentionNet, count_macs
 from keras_resattn.models.variants import TOPOLOGIES, VARIANTS
 
+pytestmark = pytest.mark.once
+
 SPEC = Path(__file__).parent / "spec"
 COUNTS = json.loads((SPEC / "counts.json").read_text())
 CIFAR_STAGES = json.loads((SPEC / "cifar_stages.json").read_text())

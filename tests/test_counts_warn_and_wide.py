@@ -14,6 +14,8 @@ from keras_resattn import ResNet164, ResNet1001, WideResNet50x2, count_macs
 from keras_resattn.models import zoo
 from keras_resattn.models.variants import VARIANTS
 
+pytestmark = pytest.mark.once
+
 SPEC = Path(__file__).parent / "spec"
 COUNTS = {
     row: counts

@@ -19,6 +19,8 @@ from keras_resattn.data.arrays import normalize, statistics
 from keras_resattn.npz import read_npz
 from keras_resattn.recipes import Recipe, get_recipe
 
+pytestmark = pytest.mark.once
+
 
 def npz(compressed=False, **arrays):
     file = io.BytesIO()

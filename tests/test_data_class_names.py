@@ -14,6 +14,8 @@ from keras_resattn.data.class_names import KERAS_CLASS_NAMES, match_classes
 from keras_resattn.data.tfrecords import RecordStream
 from keras_resattn.frozen_features import Resized
 
+pytestmark = pytest.mark.once
+
 NAMES = ["ant", "bee", "cat", "dog"]
 OTHER = ["dog", "ant", "cat", "bee", "emu"]  # the same in another order, and one more
 RENUMBERED = np.array([1, 3, 2, 0])[Y]

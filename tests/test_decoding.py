@@ -13,6 +13,8 @@ from keras_resattn.data import Folder, Records, open_source
 from keras_resattn.data.decoding import decode
 from keras_resattn.data.pictures import read_picture
 
+pytestmark = pytest.mark.once
+
 GREY = np.arange(0, 240, 10, dtype="uint8").reshape(4, 6)
 RGB = np.stack([GREY, 255 - GREY, GREY // 2], -1)
 SIXTEEN = GREY.astype("uint16") * 257

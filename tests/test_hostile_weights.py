@@ -13,6 +13,8 @@ from h5py import h5d, h5p, h5s, h5t, h5z
 
 from keras_resattn.checkpoints.tensors import open_layers, read_tensors
 
+pytestmark = pytest.mark.once
+
 SECRET = "secret.weights.h5"
 CONV, NORM = "layers/conv2d/vars", "layers/batch_normalization/vars"
 

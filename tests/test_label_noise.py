@@ -5,6 +5,8 @@ import pytest
 
 from keras_resattn.data import Arrays, Stream, confusion_matrix, noisy_labels, with_label_noise
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def source():

@@ -8,6 +8,8 @@ import keras_resattn
 from keras_resattn.recipes.provenance import package_revision, revision_of
 from keras_resattn.recipes.report import environment
 
+pytestmark = pytest.mark.once
+
 OWN, OTHER = "[metadata]\nname = keras-resattn\n", "[metadata]\nname = their-project\n"
 
 

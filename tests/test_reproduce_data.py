@@ -8,6 +8,8 @@ from PIL import Image
 from keras_resattn.data import Arrays, Folder
 from keras_resattn.reproduce.sets import open_sets, thinned
 
+pytestmark = pytest.mark.once
+
 
 def test_another_number_of_classes_is_refused(tmp_path):
     x, y = np.zeros((20, 8, 8, 3), "uint8"), np.arange(20) % 10

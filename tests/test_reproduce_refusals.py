@@ -9,6 +9,8 @@ from keras_resattn.cli import main
 from keras_resattn.reproduce import runs
 from keras_resattn.tables import append_row
 
+pytestmark = pytest.mark.once
+
 REFUSED = {
     "unknown table": (
         ["resattn/tabel1"],

@@ -12,6 +12,8 @@ from keras_resattn.recipes import get_recipe
 from keras_resattn.reproduce import DATA_SETS, TABLES, runs
 from keras_resattn.reproduce import published as tables
 
+pytestmark = pytest.mark.once
+
 ROWS = {f"{table.name}/{row.name}": (table, row) for table in TABLES.values() for row in table.rows}
 
 

@@ -8,6 +8,8 @@ from sample_pictures import RNG, X, Y, by_class, encoded, write_folder
 
 from keras_resattn.data import Folder, open_source
 
+pytestmark = pytest.mark.once
+
 
 def test_folder(picture_folder):
     (picture_folder / "b" / "deeper").mkdir()

@@ -9,6 +9,8 @@ from sample_pictures import Batches, MapStyle, X, Y, encoded, import_torch, writ
 from keras_resattn.data import Arrays, Folder, Records, Stream, open_source
 from keras_resattn.data.arrays import statistics
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.parametrize(
     "record",

@@ -4,6 +4,8 @@ import pytest
 
 from keras_resattn.tables import append_row, read_rows
 
+pytestmark = pytest.mark.once
+
 
 def test_rows_come_back_as_strings(tmp_path):
     path = tmp_path / "results.csv"

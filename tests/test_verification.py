@@ -10,6 +10,8 @@ from keras_resattn import checkpoints
 from keras_resattn.checkpoints import registry
 from keras_resattn.files import sha256
 
+pytestmark = pytest.mark.once
+
 IDS = ["Net/a_v1", "Net/b_v1"]
 
 
