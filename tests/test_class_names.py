@@ -110,7 +110,8 @@ def test_a_fresh_process_reads_them(tmp_path):
     model = sequential()
     set_class_names(model, NAMES)
     model.save(path)
-    code = f"import keras, keras_resattn; print(keras_resattn.class_names_of(keras.models.load_model({str(path)!r})))"
+    code = f"import keras, keras_resattn; model = keras.models.load_model({str(path)!r}); "
+    code += "print(keras_resattn.class_names_of(model))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert found.strip().splitlines()[-1] == str(NAMES)
 
