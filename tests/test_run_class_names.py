@@ -170,12 +170,18 @@ def warned(function):
     return [str(warning.message) for warning in caught if "training images" in str(warning.message)]
 
 
+def begin(data, **arguments):
+    """Has a training refused after its data were looked at."""
+    with pytest.raises(ValueError, match="checkpoint_steps"):
+        train(network(), data, checkpoint_steps=0, **arguments)
+
+
 def test_classes_without_images_are_named():
     with pytest.warns(UserWarning, match=r"no training images for 1 of 4 classes: 0; received: labels from 1 to 3\."):
-        train(network(), (X, np.maximum(Y, 1)))
+        begin((X, np.maximum(Y, 1)))
     with pytest.warns(UserWarning, match=r"no training images for 2 of 4 classes: 'ant', 'cat';"):
-        train(network(), Arrays(X, Y | 1, class_names=NAMES))
-    assert warned(lambda: train(network(), validation_data=(X, Y | 1))) == [], "validation data may lack some"
+        begin(Arrays(X, Y | 1, class_names=NAMES))
+    assert warned(lambda: begin(DATA, validation_data=(X, Y | 1))) == [], "validation data may lack some"
 
 
 def test_transfer_warns_once(tmp_path):
@@ -194,7 +200,14 @@ def test_transfer_warns_once(tmp_path):
 def test_the_command_line_warns(tmp_path, capsys):
     np.savez(tmp_path / "data.npz", x_train=np.repeat(np.repeat(X, 2, 1), 2, 2), y_train=Y % 2 + 1)
     command = ["train", "--model", "WideResNet-10-1", "--recipe", "warn_cifar", "--data", str(tmp_path / "data.npz")]
-    command += ["--set", "epochs=1", "batch_size=16", "normalization=unit", "--run-dir", str(tmp_path / "run")]
+    command += [
+        "--set",
+        "batch_size=16",
+        "--run-dir",
+        str(tmp_path / "run"),
+        "--checkpoint-steps",
+        "0",
+    ]  # refused later
     (message,) = warned(lambda: main(command))
     assert "for 1 of 3 classes: 0" in message
 
