@@ -71,7 +71,7 @@ def change_recipe(name, changes, option="--set"):
             )
         try:
             fields[field] = json.loads(value)
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, RecursionError):
             fields[field] = value
     return recipe.replace(**fields)
 
@@ -90,9 +90,6 @@ def _read_recipe(file):
     if not file.is_file():
         raise ValueError(f"Expected a recipe's name or a .json file; there is no file {file}.")
     try:
-        text = file.read_text(encoding="utf-8")
-        if not isinstance(json.loads(text), dict):
-            raise ValueError("it is JSON, but no object.")
-        return Recipe.from_json(text)
+        return Recipe.from_json(file.read_text(encoding="utf-8"))
     except (ValueError, TypeError) as error:
         raise ValueError(f"Expected {file} to hold a recipe, as Recipe.to_json writes it: {error}") from error
