@@ -60,6 +60,7 @@ def test_configuration_holds_registered_layers_only(narrow_network):
     }
     assert {name for module, name in classes if module == "keras_resattn"} == {
         "keras_resattn>AttentionResidual",
+        "keras_resattn>BatchNormalization",
         "keras_resattn>PreActivationUnit",
         "keras_resattn>SoftMask",
     }
