@@ -163,6 +163,14 @@ def declare(length):
     return change
 
 
+def endless_heap(path):
+    """Gives the first name in the heap no length, which HDF5 1.14 never gets past."""
+    content = bytearray(path.read_bytes())
+    start = content.index(b"GCOL") + 16
+    content[start + 8 : start + 16] = (2**64 - 16).to_bytes(8, "little")
+    path.write_bytes(content)
+
+
 def user_block(path):
     with h5py.File(path, "w", userblock_size=512) as file:
         file.create_group("layers")
@@ -228,7 +236,8 @@ STRUCTURES = {
     "a long layer name": (rename(CONV, "n" * 50_000), "no valid layer name"),
     "a name that declares gigabytes": (declare(2**32 - 1), "no valid layer name"),
     "a name that declares more than there is": (declare(900), "damaged"),
-    "a block before the file": (user_block, "begins with a block of other data"),
+    "a heap without an end": (endless_heap, "damaged"),
+    "a block before the file": (user_block, "begins with other data"),
     "a name that is a number": (rename(CONV, 7), "no valid layer name"),
     "a name that is many": (rename(CONV, np.array([b"a", b"b"])), "no valid layer name"),
     "a huge fixed name": (rename(CONV, np.bytes_(b"a" * 60_000)), "no valid layer name"),

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5g, h5l, h5o, h5s, h5t
+from h5py import h5d, h5g, h5l, h5o, h5s, h5t
 
-from keras_resattn.checkpoints.hdf5_headers import declared_length
+from keras_resattn.checkpoints.hdf5_headers import text_attribute
 from keras_resattn.files import open_regular
 
 MOST_OBJECTS = 50_000  # groups and arrays, where the network is not known
@@ -79,8 +79,8 @@ def open_weights(path, file=None, most=MOST_OBJECTS):
         with naming_file(path):
             size = _size(file)
             h5 = stack.enter_context(h5py.File(file, "r"))
-            if h5.userblock_size:
-                raise Refused("it begins with a block of other data")
+            if h5.userblock_size or h5.id.get_create_plist().get_sizes() != (8, 8):
+                raise Refused("it begins with other data or has addresses of another size")
             groups, tensors = _walk(h5.id, file, size, most)
             _check_sizes(groups, tensors, size)
             names = {
@@ -229,22 +229,7 @@ def _check_sizes(groups, tensors, size):
 
 
 def _text(item, attribute, file):
-    """An attribute that is a single string of variable length, as Keras writes it, or `None`."""
-    if not h5a.exists(item, attribute):
-        return None
-    found = h5a.open(item, attribute)
-    kind = found.get_type()
-    if kind.get_class() != h5t.STRING or not kind.is_variable_str():
-        return None
-    if found.get_space().get_simple_extent_type() != h5s.SCALAR:
-        return None
-    length = declared_length(file, h5o.get_info(item).addr, attribute)
-    if length is None or length > 4 * LONGEST_NAME:
-        return None
-    value = np.empty((), found.dtype)
-    found.read(value)
-    value = value[()]
-    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
+    return text_attribute(file, h5o.get_info(item).addr, attribute, longest=4 * LONGEST_NAME)
 
 
 def at(location):

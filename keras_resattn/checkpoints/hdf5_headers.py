@@ -1,40 +1,54 @@
-"""The declared length of a text attribute, from the bytes of an HDF5 object header.
+"""A text attribute, from the bytes of an HDF5 file.
 
 HDF5 allocates what a text of variable length declares, up to 4 GiB, before it compares that with what the file holds,
-and h5py cannot ask for the length alone. The layouts are those of the HDF5 File Format Specification 3.0, IV.A.
+and never returns from some damaged heaps. So the names of layers are read here. The layouts are those of the HDF5 File
+Format Specification 3.0, III.E and IV.A, with addresses and lengths of 8 bytes.
 """
 
 ATTRIBUTE, CONTINUATION = 0x0C, 0x10
-MOST_BLOCKS, MOST_BYTES = 64, 2**20
+TEXT_OF_VARIABLE_LENGTH = 9, 1  # class, and type within it
+MOST_BLOCKS, MOST_BYTES, MOST_HEAP_BYTES = 64, 2**20, 2**14
 
 
-def declared_length(file, address, name):
-    """Return how many bytes a text attribute of variable length declares.
+def text_attribute(file, address, name, longest):
+    """Return an attribute that is a single text of variable length, as h5py writes a Python string.
 
     Args:
         file: The open HDF5 file.
         address: Address of the object's header.
         name: Name of the attribute, as bytes.
+        longest: Bytes that the text may have.
 
     Returns:
-        The number of bytes, or `None` where the header has no such attribute, as when it is stored elsewhere.
+        The text, or `None` where the header has no such attribute.
 
     Raises:
-        ValueError: if the header has attributes of a kind that Keras does not write.
+        ValueError: if the header is damaged, or has attributes of a kind that Keras does not write.
     """
-    lengths = []
+    found = [data for own, data in _attributes(file, address) if own == name]
+    if len(found) != 1:
+        return None
+    datatype, space, data = found[0]
+    scalar = len(space) > 1 and space[1] == 0  # dimensions
+    if (datatype[0] & 15, datatype[1] & 15) != TEXT_OF_VARIABLE_LENGTH or not scalar or len(data) < 16:
+        return None
+    length, heap, index = _number(data[:4]), _number(data[4:12]), _number(data[12:16])
+    return None if length > longest else _heap_object(file, heap, index, length).decode("utf-8", "surrogateescape")
+
+
+def _attributes(file, address):
+    """Yields `(name, (datatype, data space, data))` of each attribute in an object header."""
     for kind, shared, body in _messages(file, address):
         if kind != ATTRIBUTE:
             continue
-        version, sizes = body[0], [_number(body[i : i + 2]) for i in (2, 4, 6)]  # of name, datatype and data space
+        version, sizes = body[0], [_number(body[i : i + 2]) for i in (2, 4, 6)]
         if shared or version not in (1, 2, 3) or (version > 1 and body[1]):
             raise ValueError("an attribute is shared or of an unknown version")
-        padded = [-(-size // 8) * 8 for size in sizes] if version == 1 else sizes
-        start = 9 if version == 3 else 8
-        if body[start : start + sizes[0]].split(b"\0")[0] == name:
-            data = start + sum(padded)
-            lengths.append(_number(body[data : data + 4]))
-    return max(lengths, default=None)
+        offset, parts = 9 if version == 3 else 8, []
+        for size in sizes:
+            parts.append(body[offset : offset + size])
+            offset += -(-size // 8) * 8 if version == 1 else size
+        yield parts[0].split(b"\0")[0], (*parts[1:], body[offset:])
 
 
 def _messages(file, address):
@@ -63,9 +77,23 @@ def _messages(file, address):
             yield kind, shared, body
 
 
+def _heap_object(file, address, index, length):
+    """The bytes of an object of a collection of the global heap."""
+    size = _number(_read(file, address, 16)[8:16])
+    if size > MOST_HEAP_BYTES:
+        raise ValueError("a heap is larger than any that Keras writes")
+    heap, offset = _read(file, address, size), 16
+    while heap[:4] == b"GCOL" and offset + 16 <= len(heap):
+        own, size = _number(heap[offset : offset + 2]), _number(heap[offset + 8 : offset + 16])
+        if own == index and size == length and offset + 16 + length <= len(heap):
+            return heap[offset + 16 : offset + 16 + length]
+        offset += 16 + -(-size // 8) * 8
+    raise ValueError("a name is not where its layer says, or has another length")
+
+
 def _read(file, offset, length):
     if length > MOST_BYTES or offset >= 2**63:
-        raise ValueError("an object header is larger than any that Keras writes")
+        raise ValueError("a header is larger than any that Keras writes")
     file.seek(offset)
     return file.read(length)
 
