@@ -3,8 +3,8 @@
 python examples/02_see_the_masks.py masks.png
 """
 
+import argparse
 import os
-import sys
 from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -20,20 +20,28 @@ from keras_resattn import (
 )
 from keras_resattn.data import read_image
 
-output = sys.argv[1] if len(sys.argv) > 1 else "masks.png"
-paths = sorted((Path(__file__).parent / "pictures").glob("*.png"))[:4]
-pictures = np.stack([read_image(path, size=(32, 32)) for path in paths])  # uint8, (n, 32, 32, 3)
 
-model = CifarResidualAttention56()  # the bundled CIFAR-10 weights
-images = preprocess_input(pictures)
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("output", nargs="?", default="masks.png", help="figure to write (default: %(default)s)")
+    output = parser.parse_args().output
+    paths = sorted((Path(__file__).parent / "pictures").glob("*.png"))[:4]
+    pictures = np.stack([read_image(path, size=(32, 32)) for path in paths])  # uint8, (n, 32, 32, 3)
 
-titles = []
-for path, best in zip(paths, decode_predictions(model.predict(images, verbose=0), top=3), strict=True):
-    print(f"{path.name:22}", ", ".join(f"{name} {probability:.1%}" for _, name, probability in best))
-    titles.append(f"{path.stem}\n{best[0][1]} {best[0][2]:.0%}")
+    model = CifarResidualAttention56()  # the bundled CIFAR-10 weights
+    images = preprocess_input(pictures)
 
-for name, mask in attention_maps(model, images).items():
-    print(f"{name:22} shape {mask.shape}, mean {mask.mean():.3f}, from {mask.min():.3f} to {mask.max():.3f}")
+    titles = []
+    for path, best in zip(paths, decode_predictions(model.predict(images, verbose=0), top=3), strict=True):
+        print(f"{path.name:22}", ", ".join(f"{name} {probability:.1%}" for _, name, probability in best))
+        titles.append(f"{path.stem}\n{best[0][1]} {best[0][2]:.0%}")
 
-plot_attention(model, images, pictures=pictures, titles=titles).savefig(output, dpi=150)
-print("wrote", output)
+    for name, mask in attention_maps(model, images).items():
+        print(f"{name:22} shape {mask.shape}, mean {mask.mean():.3f}, from {mask.min():.3f} to {mask.max():.3f}")
+
+    plot_attention(model, images, pictures=pictures, titles=titles).savefig(output, dpi=150)
+    print("wrote", output)
+
+
+if __name__ == "__main__":
+    main()

@@ -287,3 +287,11 @@ def test_the_first_program_of_the_readme(tmp_path, monkeypatch, capsys):
     exec(compile(program, "README.md", "exec"), {})
     assert "cat" in capsys.readouterr().out
     assert (tmp_path / "masks.png").exists()
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "examples").glob("*.py")))
+def test_every_example_explains_itself(run, capsys, name):
+    with pytest.raises(SystemExit) as exit:
+        run(name, "--help")
+    assert exit.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: ")
