@@ -3,7 +3,6 @@
 import functools
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -14,7 +13,7 @@ from keras_resattn.data.arrays import normalize
 from keras_resattn.data.class_names import match_classes
 from keras_resattn.data.ordered import OrderedBatches
 from keras_resattn.data.pictures import as_pixels, to_numpy
-from keras_resattn.files import open_regular
+from keras_resattn.files import open_regular, user_path
 from keras_resattn.layers.class_names import keeps_class_names, model_class_names, set_class_names
 from keras_resattn.layers.composite import check_count
 from keras_resattn.models import zoo
@@ -171,7 +170,7 @@ def load_run(run_dir):
             cannot be read, are another network's, or hold NaN or infinite values.
     """
     class_names = read_report(run_dir).get("class_names")
-    path, weights = Path(run_dir) / ARCHITECTURE, Path(run_dir) / WEIGHTS
+    path, weights = user_path(run_dir) / ARCHITECTURE, user_path(run_dir) / WEIGHTS
     remedy = f"Build the network yourself, and call its load_weights with {weights}."
     if not path.exists():
         raise ValueError(

@@ -8,6 +8,11 @@ import tempfile
 from pathlib import Path
 
 
+def user_path(path):
+    """Return the `Path` that a user means: `~` and `~user` at its beginning are home folders, as in a shell."""
+    return Path(os.path.expanduser(path))
+
+
 @contextlib.contextmanager
 def atomic_write(path):
     """Yields a temporary path beside `path`, which becomes `path` if the block succeeds.

@@ -2,7 +2,6 @@
 
 import os
 import warnings
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -11,6 +10,7 @@ from PIL import Image
 
 from keras_resattn.checkpoints import find, tags
 from keras_resattn.data.pictures import hint_on_bool, hint_on_range, read_picture, to_numpy
+from keras_resattn.files import user_path
 from keras_resattn.layers.class_names import check_class_names, model_class_names
 from keras_resattn.layers.composite import channel_axis, is_integer, standardize_data_format
 from keras_resattn.recipes.run import run_class_names
@@ -117,7 +117,7 @@ def class_names_of(known, default=_RAISE):
     """
     if isinstance(known, keras.Model):
         names, described = model_class_names(known), f"the model {known.name}"
-    elif isinstance(known, (str, os.PathLike)) and Path(known).is_dir() and not _is_tag(known):
+    elif isinstance(known, (str, os.PathLike)) and user_path(known).is_dir() and not _is_tag(known):
         names, described = run_class_names(known), f"the run in {known}"
     elif isinstance(known, (str, os.PathLike)):
         names = list(_unambiguous(str(known), lambda tag: tag.classes, "classes").classes)

@@ -11,7 +11,7 @@ import numpy as np
 from keras_resattn.backbones import Backbone, check_statistics
 from keras_resattn.data.class_names import match_classes
 from keras_resattn.data.sources import Arrays, Source, Stream, open_source, open_validation
-from keras_resattn.files import atomic_write
+from keras_resattn.files import atomic_write, user_path
 from keras_resattn.frozen_features import as_pictures, extract, fold, moments, resized
 from keras_resattn.layers.class_names import set_class_names, some_names
 from keras_resattn.layers.composite import channel_axis, check_choice, check_count, check_number, picture_shape
@@ -134,7 +134,7 @@ def fine_tune(
         classes=classes,
         pooling=pooling,
         dropout=dropout,
-        folder=None if run_dir is None else Path(run_dir),
+        folder=None if run_dir is None else user_path(run_dir),
         resume=resume,
         verbose=verbose,
     )

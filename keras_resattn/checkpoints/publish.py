@@ -23,7 +23,7 @@ from keras_resattn import evaluation
 from keras_resattn.checkpoints import registry
 from keras_resattn.checkpoints.registry import RECORD, TENSORS, Tag
 from keras_resattn.data import check_pictures, load_npz, network_input
-from keras_resattn.files import sha256
+from keras_resattn.files import sha256, user_path
 from keras_resattn.layers import AttentionHead, SoftMask
 from keras_resattn.layers.class_names import some_names
 from keras_resattn.models import zoo
@@ -131,7 +131,7 @@ def release(run_dir, destination, *, tag, aliases, classes, data, data_name, com
     """
     if importlib.util.find_spec("matplotlib") is None:
         raise ImportError("A release holds a picture of attention: pip install 'keras-resattn[viz]'.")
-    run_dir = Path(run_dir)
+    run_dir, destination = user_path(run_dir), user_path(destination)
     report = read_report(run_dir)
     network = zoo.identify(report["network"])
     _check_finished(run_dir, report)

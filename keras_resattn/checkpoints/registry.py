@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_resattn.files import atomic_write, open_regular, sha256
+from keras_resattn.files import atomic_write, open_regular, sha256, user_path
 
 TENSORS = "model.weights.h5"
 RECORD = "config.json"
@@ -76,7 +76,7 @@ class Tag:
         Raises:
             ValueError: if it cannot be read, is not JSON, lacks a field, or a field has another type.
         """
-        folder = Path(folder)
+        folder = user_path(folder)
         try:
             with open_regular(folder / RECORD) as file:
                 content = file.read(LARGEST_RECORD + 1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keras_resattn.checkpoints.registry import RECORD, TENSORS, Tag, call, find, tags
-from keras_resattn.files import hash_of, open_regular
+from keras_resattn.files import hash_of, open_regular, user_path
 from keras_resattn.suggestions import did_you_mean
 
 
@@ -116,7 +116,7 @@ def _locate(weights, network):
             if tag.tensors.exists():
                 return Source(network, tag=tag, path=tag.tensors)
             return _on_hub(tag, network)
-    path = Path(weights)
+    path = user_path(weights)
     if (path / RECORD).is_file():
         tag = Tag.read(path)
         _check_network(tag, network, str(path))

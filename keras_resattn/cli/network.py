@@ -134,7 +134,7 @@ def find_tag(name, expected="released weights", known=()):
 
 def _of_weights(weights):
     if weights.startswith("hf://"):
-        if not re.fullmatch(r"hf://[\w.-]+/[\w.-]+(@[\w./-]+)?", weights):
+        if not re.fullmatch(r"hf://[\w.-]+/[\w.-]+(@[\w./-]+)?", weights) or ".." in weights:
             raise ValueError(f"Expected hf://owner/repo or hf://owner/repo@revision; received: {weights}.")
         return "hub", weights
     if checkpoints.find(weights) or weights in zoo.NETWORKS:

@@ -1,11 +1,10 @@
 """Arrays of pictures: reading, checking, statistics, and what a network takes."""
 
-from pathlib import Path
-
 import keras
 import numpy as np
 
 from keras_resattn.data.pictures import to_numpy
+from keras_resattn.files import user_path
 from keras_resattn.layers.class_names import check_class_names
 from keras_resattn.npz import read_npz
 
@@ -32,7 +31,8 @@ def load_npz(path, split=None):
         ValueError: if it is no `.npz` file, is damaged, or holds none of these arrays, or class names that are not
             different, non-empty strings.
     """
-    if not Path(path).exists():
+    path = user_path(path)
+    if not path.exists():
         raise FileNotFoundError(f"Expected the path of an .npz file; there is nothing at {path}.")
     names = NAMES if split is None else (f"x_{split}", f"y_{split}")
     remedy = "Write it again with numpy.savez(path, x_train=..., y_train=...)."

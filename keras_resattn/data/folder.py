@@ -4,12 +4,12 @@ import contextlib
 import functools
 import hashlib
 import os
-from pathlib import Path
 
 from keras_resattn.data.decoding import opened, upright_size
 from keras_resattn.data.indexed import Source
 from keras_resattn.data.passes import in_threads, one_shape
 from keras_resattn.data.pictures import SUFFIXES, read_picture
+from keras_resattn.files import user_path
 from keras_resattn.layers.class_names import check_class_names
 
 # Names of the folders that hold a split, the first that is there. "test" takes pictures held out for validation where
@@ -39,7 +39,7 @@ class Folder(Source):
     resize_mode = "crop"
 
     def __init__(self, root, *, class_names=None, channels=3):
-        self.root = Path(root)
+        self.root = user_path(root)
         if channels not in (1, 3):
             raise ValueError(f"Expected channels to be 1 or 3; received: channels={channels!r}.")
         folders = class_folders(self.root)
@@ -94,7 +94,7 @@ def open_folder(root, split):
         FileNotFoundError: if there is no such folder.
         ValueError: if the folder has no such split.
     """
-    root = Path(root)
+    root = user_path(root)
     folders = {name: _split_folder(root, name) for name in SPLIT_FOLDERS}
     if split in folders and folders[split] is not None:
         train = folders["train"]

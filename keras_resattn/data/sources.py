@@ -1,7 +1,6 @@
 """The one door for data: whatever pictures are given as, `open_source` returns them as a `Source` or a `Stream`."""
 
 import os
-from pathlib import Path
 
 from keras_resattn.data import named
 from keras_resattn.data.arrays import CLASS_NAMES, load_npz
@@ -9,6 +8,7 @@ from keras_resattn.data.folder import Folder, open_folder
 from keras_resattn.data.indexed import Arrays, Records, Source
 from keras_resattn.data.pictures import check_resize_mode
 from keras_resattn.data.streams import Stream
+from keras_resattn.files import user_path
 
 __all__ = ["Arrays", "Folder", "Records", "Source", "Stream", "open_source"]
 
@@ -47,7 +47,7 @@ def open_source(data, *, split="train", data_dir=None, download=True, resize_mod
     """
     if resize_mode is not None:
         check_resize_mode(resize_mode)
-    source = _open(data, split, data_dir, download)
+    source = _open(data, split, None if data_dir is None else user_path(data_dir), download)
     return source if resize_mode is None else source.with_resize_mode(resize_mode)
 
 
@@ -58,7 +58,7 @@ def _open(data, split, data_dir, download):
     if named_set:
         return named.open_named(data, split, data_dir, download)
     if isinstance(data, (str, os.PathLike)):
-        return _open_path(Path(data), split)
+        return _open_path(user_path(data), split)
     if isinstance(data, (Source, Stream)):
         return data
     if isinstance(data, (tuple, list)) and len(data) == 2 and hasattr(data[0], "shape"):
@@ -97,7 +97,6 @@ def open_validation(data, data_dir=None, training=None):
 
 
 def _open_path(path, split):
-    path = path.expanduser()
     if path.is_dir():
         return named.open_prepared(path, split) if named.is_prepared(path) else open_folder(path, split)
     if not path.exists():

@@ -9,7 +9,7 @@ import json
 import keras
 
 from keras_resattn.data.sources import Stream, open_source, open_validation
-from keras_resattn.files import atomic_write
+from keras_resattn.files import atomic_write, user_path
 from keras_resattn.layers import Rectify
 from keras_resattn.layers.walk import iter_layers
 from keras_resattn.losses import NegativeLogLikelihood
@@ -94,6 +94,7 @@ def compile_and_fit(
     loss = _loss(model, recipe.mixes_labels)
     engine = engines.current()
     engine.check(model, recipe, jit_compile, device_data, steps_per_execution)
+    run_dir = None if run_dir is None else user_path(run_dir)
     source = open_source(data, data_dir=data_dir)
     task = Task.of(
         model, recipe, engine, source, open_validation(validation_data, data_dir, source), statistics, run_dir

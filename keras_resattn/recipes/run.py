@@ -3,12 +3,11 @@
 import csv
 import json
 import zipfile
-from pathlib import Path
 
 import keras
 import numpy as np
 
-from keras_resattn.files import atomic_write
+from keras_resattn.files import atomic_write, user_path
 
 CHECKPOINT = "checkpoint.npz"
 STATISTICS = "statistics.json"
@@ -31,7 +30,7 @@ class RunFolder:
     """
 
     def __init__(self, path, identity, resume=True, writes=True):
-        self.path = None if path is None else Path(path)
+        self.path = None if path is None else user_path(path)
         self.writes = writes and self.path is not None
         if self.path is None:
             return
@@ -122,11 +121,12 @@ def read_report(run_dir):
     Raises:
         ValueError: if the folder holds none.
     """
-    path = Path(run_dir) / REPORT
-    if not Path(run_dir).is_dir():
+    run_dir = user_path(run_dir)
+    path = run_dir / REPORT
+    if not run_dir.is_dir():
         raise ValueError(f"Expected the folder of a finished run; there is no folder {run_dir}.")
     if not path.exists():
-        inside = sorted(found.parent.name for found in Path(run_dir).glob(f"*/{REPORT}"))  # fine_tune's two phases
+        inside = sorted(found.parent.name for found in run_dir.glob(f"*/{REPORT}"))  # fine_tune's two phases
         remedy = f"It holds finished runs: {', '.join(inside)}." if inside else "Let the run end first."
         raise ValueError(f"Expected the folder of a finished run; {run_dir} has no {REPORT}. {remedy}")
     return json.loads(path.read_text())
@@ -138,7 +138,7 @@ def run_class_names(run_dir):
     Raises:
         ValueError: if the folder holds no such run.
     """
-    path = Path(run_dir)
+    path = user_path(run_dir)
     phases = [path / phase for phase in ("fine_tune", "head") if (path / phase / REPORT).exists()]
     if phases and not (path / REPORT).exists():
         path = phases[0]

@@ -4,13 +4,12 @@ import csv
 import inspect
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 
 from keras_resattn.checkpoints.loader import fill
 from keras_resattn.data import network_input, open_source
-from keras_resattn.files import atomic_write
+from keras_resattn.files import atomic_write, user_path
 from keras_resattn.models.residual_attention import ResidualAttentionNet
 from keras_resattn.models.variants import VARIANTS
 from keras_resattn.models.zoo import identify
@@ -40,7 +39,7 @@ def open_run(row, folder):
     Raises:
         ValueError: if the folder holds no finished run, or one of another network, learning or data set.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     report = read_report(folder)
     network = identify(report["network"])
     if VARIANTS.get(network) is None:
@@ -86,7 +85,7 @@ def measure(row, folder, where):
     pictures = thinned(source, min(1.0, PICTURES / len(source)), 1)
     like = type(row)(network, network, row.recipe, row.data, None, arguments=row.arguments)
     model = build(like, source.picture_shape)
-    fill(model, Path(folder) / "model.weights.h5")
+    fill(model, user_path(folder) / "model.weights.h5")
     x = network_input(pictures.read(np.arange(len(pictures))), report["mean"], report["std"])
     fields = {
         "row": row.name,

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from keras_resattn.data import network_input
-from keras_resattn.files import sha256
+from keras_resattn.files import sha256, user_path
 from keras_resattn.layers.composite import picture_shape
 from keras_resattn.models import zoo
 from keras_resattn.models.cluttered_mnist import ClutteredMnistCNN
@@ -58,7 +58,7 @@ def run_folder(table, row, seed, options):
     """Returns the folder of a run; rows that are the same in several tables share it."""
     table, row = home(table, row)
     rehearsal = "" if options.scale == 1 else f"-scale{options.scale:g}"
-    return Path(options.run_dir) / table.name / row.name / f"seed{seed}{rehearsal}"
+    return user_path(options.run_dir) / table.name / row.name / f"seed{seed}{rehearsal}"
 
 
 def run(table, row, seed, options):
@@ -171,7 +171,7 @@ def _identity(table, row, seed, options):
         "recipe": {field: value for field, value in recipe.items() if field not in ("source", "differences")},
         "scale": options.scale,
         "data": where_is(options.data(row)),
-        "base": sha256(options.base_weights) if row.base is not None else None,
+        "base": sha256(user_path(options.base_weights)) if row.base is not None else None,
     }
 
 
