@@ -1,5 +1,6 @@
 """The command line as a process: what it imports, what it prints beside its output, and how it ends."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -78,8 +79,10 @@ def test_what_needs_no_keras_does_not_import_it(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_is_printed_beside_the_output(tmp_path):
+@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="needs TensorFlow")
+def test_tensorflow_prints_nothing_beside_the_output():
     environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    environment["KERAS_BACKEND"] = "tensorflow"
     result = subprocess.run([*COMMAND, "predict", IMAGE, "--csv"], env=environment, capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.splitlines()[1].startswith(f"{IMAGE},1,3,cat,0.9")
