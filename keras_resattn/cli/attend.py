@@ -4,7 +4,7 @@ import importlib.util
 
 import numpy as np
 
-from keras_resattn.cli import images, network, output, startup
+from keras_resattn.cli import images, network, output, startup, weights
 from keras_resattn.cli.arguments import FIGURES, check_least, check_output, path
 
 MOST = 100  # images in a figure, which has a row for each
@@ -13,7 +13,7 @@ MOST = 100  # images in a figure, which has a row for each
 def add_arguments(parser):
     """Add the arguments of `attend` to an `argparse` parser."""
     images.add_arguments(parser)
-    network.add_arguments(parser)
+    weights.add_arguments(parser)
     parser.add_argument("-o", "--output", type=path, required=True, help=f"file to write ({', '.join(FIGURES)})")
     parser.add_argument("--channels", type=int, default=2, help="channels beside the mean (default: %(default)s)")
 
@@ -22,7 +22,7 @@ def run(arguments):
     """Run the command. Returns 2 if an image could not be read, else 0."""
     check_output("--output", arguments.output, FIGURES, arguments.images)
     check_least("--channels", arguments.channels, 0)
-    choice = network.choose(arguments)
+    choice = weights.choose(arguments)
     given = images.Images(arguments)
     if not given.given:
         return given.finish()

@@ -2,7 +2,7 @@
 
 import sys
 
-from keras_resattn.cli import network, output, startup
+from keras_resattn.cli import network, output, startup, weights
 from keras_resattn.cli.arguments import add_formats, check_least, expanded, path
 
 
@@ -21,14 +21,14 @@ def add_arguments(parser):
         choices=("crop", "squash", "pad"),
         help="resize images of another aspect ratio so (default: files as in training, or crop; arrays not at all)",
     )
-    network.add_arguments(parser)
+    weights.add_arguments(parser)
     add_formats(parser)
 
 
 def run(arguments):
     """Run the command."""
     check_least("--batch-size", arguments.batch_size, 1)
-    choice = network.choose(arguments)
+    choice = weights.choose(arguments)
     startup.start_keras()
     evaluate = {"tag": _released, "hub": _released, "run": _run}.get(choice.kind, _file)
     name, result = evaluate(choice, arguments)

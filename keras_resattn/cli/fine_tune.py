@@ -2,18 +2,19 @@
 
 import sys
 
-from keras_resattn.cli import network, startup, training
+from keras_resattn import checkpoints
+from keras_resattn.cli import network, startup, training, weights
 from keras_resattn.cli.arguments import check_folder, check_output, path
 
 
 def add_arguments(parser):
     """Add the arguments of `fine-tune` to an `argparse` parser."""
-    network.add_arguments(parser, run_dir=False)
+    weights.add_arguments(parser, run_dir=False)
     parser.add_argument("--model", help="network of a .weights.h5 file, such as CifarResidualAttention56")
     training.add_data(parser)
     parser.add_argument("--run-dir", type=path, required=True, help="folder for both phases and the classifier")
     parser.add_argument(
-        "--output", type=path, help=f"file of the classifier, .keras (default: {network.CLASSIFIER} in --run-dir)"
+        "--output", type=path, help=f"file of the classifier, .keras (default: {weights.CLASSIFIER} in --run-dir)"
     )
     changes = {"nargs": "+", "action": "extend", "default": [], "metavar": "FIELD=VALUE"}
     named = "name of a recipe, or a .json file (default: %(default)s)"
@@ -41,7 +42,7 @@ def run(arguments):
     """
     head_recipe = training.change_recipe(arguments.head_recipe, arguments.head_set, "--head-set")
     recipe = training.change_recipe(arguments.recipe, arguments.set)
-    choice = network.choose(arguments)
+    choice = weights.choose(arguments)
     training.check_data(arguments)
     check_folder("--run-dir", arguments.run_dir)
     check_output("--output", arguments.output, (".keras",))
@@ -68,7 +69,7 @@ def run(arguments):
         run_dir=arguments.run_dir,
         verbose=1 if sys.stdout.isatty() else 2,
     )
-    output = arguments.output or arguments.run_dir / network.CLASSIFIER
+    output = arguments.output or arguments.run_dir / weights.CLASSIFIER
     with atomic_write(output) as partial:
         with_normalization(model, report.mean, report.std).save(partial)
     training.print_metrics(report.head, "first phase, last epoch")
@@ -96,7 +97,7 @@ def _backbone(choice, arguments, source):
     from keras_resattn.layers.composite import picture_shape
     from keras_resattn.models import zoo
 
-    if choice.kind == "tag" and choice.where in network.checkpoints.tags():
+    if choice.kind == "tag" and choice.where in checkpoints.tags():
         return choice.where.id, None
     if choice.kind == "model":
         model = network.load_model(choice.where)

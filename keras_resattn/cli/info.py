@@ -1,7 +1,7 @@
 """`keras-resattn info`: all about one network, or about released weights."""
 
 from keras_resattn import checkpoints
-from keras_resattn.cli import network, output, startup
+from keras_resattn.cli import output, startup, weights
 from keras_resattn.models import zoo
 from keras_resattn.models.variants import VARIANTS
 
@@ -41,7 +41,7 @@ def _of_network(name):
 
 def _of_tag(name):
     expected = "a network, as `keras-resattn list` has them, or released weights"
-    tag = network.find_tag(name, expected, zoo.NETWORKS)
+    tag = weights.find_tag(name, expected, zoo.NETWORKS)
     return {
         "network": tag.network,
         "tag": tag.tag,

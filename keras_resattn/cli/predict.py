@@ -1,13 +1,13 @@
 """`keras-resattn predict`: the most probable classes of images."""
 
-from keras_resattn.cli import images, network, output, startup
+from keras_resattn.cli import images, network, output, startup, weights
 from keras_resattn.cli.arguments import add_formats, check_least
 
 
 def add_arguments(parser):
     """Add the arguments of `predict` to an `argparse` parser."""
     images.add_arguments(parser)
-    network.add_arguments(parser)
+    weights.add_arguments(parser)
     parser.add_argument("--top", type=int, default=3, help="classes to show for each image (default: %(default)s)")
     add_formats(parser)
 
@@ -15,7 +15,7 @@ def add_arguments(parser):
 def run(arguments):
     """Run the command. Returns 2 if an image could not be read, else 0."""
     check_least("--top", arguments.top, 1)
-    choice = network.choose(arguments)
+    choice = weights.choose(arguments)
     given = images.Images(arguments)
     if not given.given:
         return given.finish()

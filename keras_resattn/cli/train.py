@@ -4,7 +4,7 @@ import contextlib
 import importlib.util
 import sys
 
-from keras_resattn.cli import network, startup, training
+from keras_resattn.cli import network, startup, training, weights
 from keras_resattn.cli.arguments import check_folder, check_least, path
 from keras_resattn.models import zoo
 from keras_resattn.recipes import RECIPES
@@ -15,7 +15,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--model", help="as `list` has them, such as CifarResidualAttention56; not needed with --weights"
     )
-    network.add_arguments(parser, default=None, run_dir=False)
+    weights.add_arguments(parser, default=None, run_dir=False)
     parser.add_argument("--recipe", default="cifar_one_cycle", help=f"{', '.join(RECIPES)}, or a .json file")
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="change fields of the recipe"
@@ -89,7 +89,7 @@ def _choose(arguments):
             raise ValueError("Expected --mean and --std only with --weights.")
         zoo.check_id(arguments.model)
         return None
-    choice = network.choose(arguments, any_model=True)
+    choice = weights.choose(arguments, any_model=True)
     if choice.kind == "tag" and arguments.model not in (None, choice.where.network):
         raise ValueError(
             f"Expected weights of {arguments.model}; {choice.where.id} are weights of {choice.where.network}."
