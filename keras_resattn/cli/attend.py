@@ -48,8 +48,7 @@ def _draw(net, batches, arguments):
     pixels = np.concatenate([batch for _, batch in batches])
     titles = []
     for name, [(index, label, probability)] in zip(output.labels(paths), net.best(pixels, 1), strict=True):
-        title = f"{output.printable(name)}\n{network.class_label(index, label)} {probability:.0%}"
-        titles.append(title.replace("$", r"\$"))  # which matplotlib takes for mathematics
+        titles.append(f"{output.printable(name)}\n{network.class_label(index, label)} {probability:.0%}")
     figure = plot_attention(net.model, net.input(pixels), pictures=pixels, titles=titles, channels=arguments.channels)
     with atomic_write(arguments.output) as partial:
         figure.savefig(partial, dpi=150)
