@@ -12,6 +12,7 @@ from keras_resattn.layers.composite import channel_axis, picture_shape, spatial_
 from keras_resattn.layers.walk import freeze_batch_norm
 from keras_resattn.models import zoo
 from keras_resattn.models.graph import tensors_of_layers
+from keras_resattn.models.parts import PREPROCESSING, statistics_for
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,10 @@ class Backbone:
     def _of_tag(cls, tag, channels, statistics, size):
         if statistics is not None:
             raise ValueError(f"Expected no statistics with {tag.id}, which has its own; received: {statistics!r}.")
-        mean, std = tag.mean, tag.std
-        if channels == 1:  # as `preprocess_input` has it
-            mean, std = [float(np.mean(mean))], [float(np.mean(std))]
+        mean, std = statistics_for(tag, channels)
         size = tuple(size or tag.input_shape[:2])
         model = zoo.build(tag.network, include_top=False, weights=tag.tag, input_shape=picture_shape(*size, channels))
-        return cls(model, tag.id, (list(mean), list(std)), size)
+        return cls(model, tag.id, (mean, std), size)
 
     def layers(self, unfreeze):
         """Returns the names of the layers that `unfreeze` means, in the model's order.
@@ -132,12 +131,27 @@ def _check_model(model, channels):
 
 
 def _checked_statistics(model, statistics, channels):
+    inside = _normalization_inside(model)
+    if inside and statistics is None:
+        return [0.0] * channels, [1.0] * channels
     if statistics is None:
         raise ValueError(
             f"Expected statistics=(mean, std), which the pictures of {model.name} are normalised with; received: None. "
             f"For a model that normalises inside: statistics=({[0] * channels}, {[1] * channels})."
         )
-    return check_statistics(statistics, channels)
+    mean, std = check_statistics(statistics, channels)
+    if inside and (mean, std) != ([0.0] * channels, [1.0] * channels):
+        raise ValueError(
+            f"Expected no statistics for {model.name}, which normalises its images itself (layer {inside}); "
+            f"received: {statistics}."
+        )
+    return mean, std
+
+
+def _normalization_inside(model):
+    """The name of the layer that `include_preprocessing=True` adds to a network, or `None`."""
+    names = [layer.name for layer in model.layers if isinstance(layer, keras.layers.Normalization)]
+    return next((name for name in names if name == PREPROCESSING), None)
 
 
 def _model_size(model, source, size):

@@ -1,6 +1,7 @@
 """From pictures to a network's input, and from its output to names."""
 
 import os
+import sys
 import warnings
 
 import keras
@@ -13,6 +14,7 @@ from keras_resattn.data.pictures import hint_on_bool, hint_on_range, read_pictur
 from keras_resattn.files import user_path
 from keras_resattn.layers.class_names import check_class_names, model_class_names
 from keras_resattn.layers.composite import channel_axis, is_integer, standardize_data_format
+from keras_resattn.models.parts import normalization, statistics_for
 from keras_resattn.recipes.run import run_class_names
 from keras_resattn.suggestions import did_you_mean
 
@@ -20,38 +22,66 @@ _RAISE = object()
 
 
 def preprocess_input(x, weights="default", data_format=None):
-    """Normalises pictures as the weights expect them: `(x - mean) / std` for each channel.
+    """Normalise images as the weights expect them: `(x - mean) / std` for each channel.
 
     Args:
-        x: Pictures from 0 to 255, uint8 or float: a NumPy array or a tensor of the running backend, of
-            shape `(n, h, w, 3)` or `(h, w, 3)` (channels first likewise). A single channel takes the mean
-            of the three channels' values. Never changed. A list of arrays is read as one array; Pillow images are
-            decoded as files are (upright, transparency on white, 8 bits per channel).
-            Arrays of floats that are not from 0 to 255, or that end at 1, get a warning.
+        x: Images from 0 to 255, integers or floats, of shape `(n, h, w, 3)` or `(h, w, 3)` (channels first
+            likewise). A single channel takes the mean of the three channels' values. One of
+
+            - a NumPy array, or a list of arrays. Floats that are not from 0 to 255, or that end at 1, get a warning;
+            - a Pillow image, or a list of them, decoded as files are (upright, transparency on white, 8 bits per
+              channel);
+            - a tensor of the running backend, also while it compiles;
+            - a `KerasTensor`: the normalisation becomes a layer of the model that is built on it
+              (`include_preprocessing=True` does so in every network of this package);
+            - a tensor in `tf.data.Dataset.map`, on every backend, if its rank and channels are known.
+
+            It is not changed.
         weights: A tag, an alias, or `"network/tag"`.
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
 
     Returns:
-        A new float32 array or tensor of the same shape.
+        A new float32 array or tensor of the same shape. In `tf.data`, a TensorFlow tensor.
 
     Raises:
-        ValueError: for unknown weights, weights that several networks have with different normalisation, or
+        ValueError: for unknown weights, weights that several networks have with different normalisation,
             a number of channels other than 1 and 3, or what is no array of numbers; for integers beyond 0 to 255, NaN
             and infinite values, and masked arrays.
     """
     tag = _unambiguous(weights, lambda tag: (tag.mean, tag.std), "normalisation")
     axis = channel_axis(standardize_data_format(data_format))
-    x, axis = x if ops.is_tensor(x) else _as_numbers(x), axis if axis < 0 else -3
-    _check_shape(tuple(x.shape), axis, (1, len(tag.mean)))
-    mean, std = (np.asarray(values, "float32") for values in (tag.mean, tag.std))
-    if x.shape[axis] == 1:
-        mean, std = mean.mean(keepdims=True), std.mean(keepdims=True)
+    symbolic = keras.utils.is_keras_tensor(x) or (not ops.is_tensor(x) and _is_tf_graph_tensor(x))
+    x, axis = x if symbolic or ops.is_tensor(x) else _as_numbers(x), axis if axis < 0 else -3
+    shape = _shape(x)
+    _check_shape(shape, axis, (1, len(tag.mean)))
+    mean, std = statistics_for(tag, shape[axis])
+    if symbolic:
+        layer = normalization(mean, std, axis=axis, dtype="float32")
+        layer.build(shape)  # Keras does not do so by itself in a graph of another backend's
+        return layer(x)
+    mean, std = (np.asarray(values, "float32") for values in (mean, std))
     if axis == -3:
         mean, std = mean[:, None, None], std[:, None, None]
     if ops.is_tensor(x):
         return (ops.cast(x, "float32") - ops.convert_to_tensor(mean)) / ops.convert_to_tensor(std)
     _check_values(x)
     return (x.astype("float32") - mean) / std
+
+
+def _is_tf_graph_tensor(x):
+    """Whether `x` is a tensor without a value of a TensorFlow graph, such as that of `tf.data.Dataset.map`."""
+    tensorflow = sys.modules.get("tensorflow")
+    return tensorflow is not None and tensorflow.is_tensor(x) and tensorflow.is_symbolic_tensor(x)
+
+
+def _shape(x):
+    try:
+        return tuple(x.shape)
+    except ValueError as error:
+        raise ValueError(
+            "Expected images with 3 or 4 dimensions; received: a tensor of unknown rank. In tf.data, decode with "
+            "expand_animations=False and channels=3, or set the shape by tf.ensure_shape."
+        ) from error
 
 
 def _as_numbers(x):
@@ -98,6 +128,27 @@ def _check_values(x):
         )
     elif x.dtype.kind == "f" and 0 < high <= 1:
         warnings.warn("Pictures are expected from 0 to 255; these go up to 1 at most. Multiply by 255.", stacklevel=3)
+
+
+def warn_of_raw(images, reader, stacklevel=2):
+    """Warn if images look raw, 0 to 255, and a convolution reads them as they are.
+
+    Integers look raw, and floats that are nowhere negative and somewhere above 16, which no standard deviation of
+    images leaves.
+
+    Args:
+        images: A non-empty NumPy array.
+        reader: The name of the convolution, as `unnormalized(model)` finds it, or `None`, which never warns.
+        stacklevel: As for `warnings.warn`.
+    """
+    if reader is None or (images.dtype.kind not in "iub" and not (images.min() >= 0 and images.max() > 16)):
+        return
+    warnings.warn(
+        f"The images look raw ({images.dtype}, {images.min():.4g} to {images.max():.4g}), and the network reads them "
+        f"as they are, by its layer {reader}. If it was trained on normalised images, as released weights are, call "
+        "keras_resattn.preprocess_input(images) first, or build it with include_preprocessing=True.",
+        stacklevel=stacklevel + 1,
+    )
 
 
 def class_names_of(known, default=_RAISE):

@@ -8,22 +8,23 @@ import keras
 import numpy as np
 
 from keras_resattn.layers.composite import check_count
-from keras_resattn.models.graph import tensors_of_layers
+from keras_resattn.models.graph import remembered, tensors_of_layers, unnormalized
+from keras_resattn.preprocessing import warn_of_raw
 
 #: A stage, or a block of one.
 BLOCK = re.compile(r"(stage|group)(\d+)(?:_(unit|attention)(\d+))?")
 
 
 def stage_responses(model, images, batch_size=32, blocks=False):
-    """Returns the mean absolute response of each stage's output, over images, positions and channels.
+    """Return the mean absolute response of each stage's output, over images, positions and channels.
 
     Multiplying by masks between 0 and 1 again and again (naive attention learning) makes responses vanish with depth;
     attention residual learning keeps them up.
 
     Args:
         model: A network of this package with stages (`stage1_...`) or groups (`group1_...`) in its own graph.
-        images: Array of shape `(n, h, w, c)`, preprocessed as for `model.predict`, with at least one image. Raw
-            pictures, 0 to 255, are not told apart from preprocessed ones, and give other responses.
+        images: Array of shape `(n, h, w, c)`, preprocessed as for `model.predict`, with at least one image. Images
+            that look raw (integers, or 0 to 255) get a warning if nothing in the model normalises them.
         batch_size: Images in a step.
         blocks: Whether to return the response of each unit and each attention module, in the order of the graph, and
             not only of the last one of each stage.
@@ -42,11 +43,9 @@ def stage_responses(model, images, batch_size=32, blocks=False):
     outputs = _block_outputs(model)
     if images.ndim != len(model.input_shape) or not len(images):
         raise ValueError(f"Expected images of shape {model.input_shape}; received: shape {images.shape}.")
-    means = {
-        name: keras.ops.mean(keras.ops.abs(keras.ops.cast(tensor, "float32")), axis=(1, 2, 3))
-        for name, tensor in outputs.items()
-    }
-    arrays = keras.Model(model.input, means).predict(images, batch_size=batch_size, verbose=0)
+    warn_of_raw(images, unnormalized(model), stacklevel=3)
+    measuring = remembered(model, "responses", lambda: _means(model, outputs))
+    arrays = measuring.predict(images, batch_size=batch_size, verbose=0)
     responses = {name: float(np.mean(arrays[name], dtype="float64")) for name in outputs}
     if blocks:
         return responses
@@ -96,7 +95,9 @@ def plot_responses(responses):
     axes.set_xticks(range(len(blocks)), [_readable(block) for block in blocks], rotation=60, ha="right", fontsize=8)
     _scale(axes, [value for of_label in runs.values() for run in of_label for value in run.values()])
     if labels:
-        figure.legend(loc="outside lower center", fontsize=9)
+        legend = figure.legend(loc="outside lower center", fontsize=9)
+        for text in legend.get_texts():
+            text.set_parse_math(False)  # a label may have dollar signs
     return figure
 
 
@@ -147,6 +148,15 @@ def _block_outputs(model):
         )
     tensors = tensors_of_layers(model)
     return {block: tensors[name][0] for block, name in last.items()}
+
+
+def _means(model, outputs):
+    """A model that returns the mean absolute value of each output for each image."""
+    means = {
+        name: keras.ops.mean(keras.ops.abs(keras.ops.cast(tensor, "float32")), axis=(1, 2, 3))
+        for name, tensor in outputs.items()
+    }
+    return keras.Model(model.input, means)
 
 
 def _mark_stages(axes, blocks):

@@ -15,7 +15,7 @@ from keras_resattn.files import atomic_write, user_path
 from keras_resattn.frozen_features import as_pictures, extract, fold, moments, resized
 from keras_resattn.layers.class_names import set_class_names, some_names
 from keras_resattn.layers.composite import channel_axis, check_choice, check_count, check_number, picture_shape
-from keras_resattn.models.parts import classifier, full_precision
+from keras_resattn.models.parts import classifier, full_precision, normalization
 from keras_resattn.recipes import Report, compile_and_fit, get_recipe
 from keras_resattn.recipes.checks import EMPTY_CLASSES, warn_of_empty_classes
 from keras_resattn.recipes.run import differing, held_run, write_json
@@ -178,9 +178,8 @@ def with_normalization(model, mean, std):
     """
     axis = channel_axis(keras.config.image_data_format())
     mean, std = check_statistics((mean, std), model.input_shape[axis])
-    variance = [value**2 or 1.0 for value in std]
     inputs = keras.Input(model.input_shape[1:], name="pictures")
-    normalize = keras.layers.Normalization(axis=axis, mean=mean, variance=variance, dtype=full_precision())
+    normalize = normalization(mean, std, dtype=full_precision())
     return keras.Model(inputs, _uncompiled(model)(normalize(inputs)), name=f"{model.name}_on_pictures")
 
 

@@ -67,7 +67,7 @@ def test_what_is_no_responses_is_not_drawn(case):
 
 @pytest.mark.parametrize("copies", [1, 6])
 def test_the_legend_covers_nothing_and_is_whole(copies):
-    label = "naive attention learning, CifarResidualAttention56, rehearsal at scale 0.001; " * copies
+    label = "naive $attention$ learning_$, CifarResidualAttention56, rehearsal at scale 0.001; " * copies
     figure = plot_responses({f"{label}{i}": {"stage1_unit1": 1.0, "stage2_unit1": 2.0} for i in range(3)})
     figure.draw_without_rendering()
     legend, axes = figure.legends[0].get_window_extent(), figure.axes[0].get_tightbbox()

@@ -1,4 +1,4 @@
-"""Seeing the masks: as arrays, from any model that holds a network, and as pictures."""
+"""Seeing the masks: as arrays, from any model that holds a network, and drawn over images."""
 
 import re
 
@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 
 import keras_resattn
-from keras_resattn import attend_and_rectify, attention_gates, attention_maps, plot_attention
+from keras_resattn import (
+    attend_and_rectify,
+    attention_gates,
+    attention_maps,
+    plot_attention,
+)
 
 IMAGES = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
 MASKS = [f"stage{s}_attention{m}_mask" for s in (1, 2, 3) for m in (1, 2)]
@@ -94,7 +99,7 @@ def test_models_without_attention_are_refused():
 
 def test_a_figure_has_a_row_for_each_picture_and_a_column_for_each_map(network):
     figure = plot_attention(network, IMAGES, titles=["one", "two"], channels=2)
-    assert len(figure.axes) == 2 * (1 + 3 * 3)
+    assert len(figure.axes) == 2 * (1 + 3 * 3) + 1, "and one colour bar"
     titles = [axis.get_title() for axis in figure.axes]
     assert titles[0] == "one"
     assert titles[10] == "two"
@@ -114,7 +119,7 @@ def test_pictures_are_shown_as_they_are_given(network):
     pictures = np.random.default_rng(1).integers(0, 256, (1, 32, 32, 3), dtype="uint8")
     figure = plot_attention(network, IMAGES[:1], pictures=pictures, masks=MASKS[:1], channels=0)
     np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), pictures[0])
-    assert len(figure.axes) == 2
+    assert len(figure.axes) == 3
 
 
 @pytest.mark.parametrize(
@@ -130,6 +135,47 @@ def test_pictures_are_shown_as_they_are_given(network):
 def test_bad_arguments_are_refused(network, arguments, message):
     with pytest.raises(ValueError, match=message):
         plot_attention(network, **{"images": IMAGES, **arguments})
+
+
+def test_soft_masks_share_a_scale_from_zero(network):
+    figure = plot_attention(network, IMAGES, channels=1)
+    *cells, bar = figure.axes
+    overlays = [axis.images[1] for axis in cells if len(axis.images) == 2]
+    arrays = [np.asarray(overlay.get_array()) for overlay in overlays]
+    assert len(overlays) == 2 * 3 * 2
+    assert {overlay.get_clim() for overlay in overlays} == {(0.0, float(np.max([a.max() for a in arrays])))}
+    assert bar.get_xlim() == pytest.approx(overlays[0].get_clim())
+
+
+def test_a_flat_mask_looks_flat(gated):
+    figure = plot_attention(gated, np.zeros_like(PICTURES), channels=0)
+    for axis in figure.axes[1:4]:
+        overlay = axis.images[1]
+        low, high = overlay.get_clim()
+        assert low == 0
+        assert np.ptp(np.asarray(overlay.get_array())) < 0.1 * high
+
+
+LONG = "a_layer_of_another_model/with-a.name that goes on and on WWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWW $x_1"
+
+
+def test_long_names_are_whole_and_overlap_nothing(network):
+    inputs = keras.Input((16, 16, 3))
+    layer = re.sub("[/.]", "_", LONG)
+    x = keras.layers.Conv2D(4, 3, 2, name=layer)(inputs)
+    x = keras.layers.Dense(5)(keras.layers.GlobalAveragePooling2D()(x))
+    tapped = attend_and_rectify(keras.Model(inputs, x), [layer])
+    for model, images, title, names in ((tapped, PICTURES, "short", layer), (network, IMAGES, LONG, "stage 1")):
+        figure = plot_attention(model, images, titles=[title, title])
+        figure.draw_without_rendering()
+        boxes = [axis.title.get_window_extent() for axis in figure.axes if axis.get_title()]
+        boxes += [axis.get_window_extent() for axis in figure.axes]
+        drawn = "".join(axis.get_title() for axis in figure.axes[:2])
+        assert all(re.sub(r"\s", "", name) in re.sub(r"\s", "", drawn) for name in (title, names))
+        assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
+        assert all(figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1 for box in boxes)
+        overlapping = [(a, b) for i, a in enumerate(boxes) for b in boxes[i + 1 :] if a.padded(-0.5).overlaps(b)]
+        assert not overlapping
 
 
 # --- Gated attention -----------------------------------------------------------------------------
@@ -179,7 +225,7 @@ def test_a_figure_of_gated_attention_shows_heads_by_their_gates(gated):
     figure = plot_attention(gated, PICTURES, channels=2)
     gates = attention_gates(gated, PICTURES)
     titles = [axis.get_title() for axis in figure.axes]
-    assert len(titles) == 2 * (1 + 3 * 3)
+    assert len(titles) == 2 * (1 + 3 * 3) + 3, "and a colour bar for each module"
     for module in (1, 2, 3):
         best = gates[f"attention{module}_gates"][1].argmax()
         share, gate = gates["global_gate"][1, module - 1], gates[f"attention{module}_gates"][1, best]
@@ -192,19 +238,17 @@ def test_a_figure_of_gated_attention_shows_heads_by_their_gates(gated):
 
 def test_of_fewer_heads_than_asked_for_all_are_shown(gated):
     figure = plot_attention(gated, PICTURES[:1], masks=["attention2_mask", "attention3_mask"], channels=500)
-    assert [bool(axis.images) for axis in figure.axes] == [True, *[True] * 4 * 2]
+    assert [bool(axis.images) for axis in figure.axes] == [True, *[True] * 4 * 2, False, False]
     heads = sorted(head for axis in figure.axes for head in re.findall(r"head \d", axis.get_title()))
     assert heads == ["head 1", "head 1", "head 2", "head 2", "head 3", "head 3"]
 
 
 def test_a_mask_by_its_name_alone(gated):
-    assert len(plot_attention(gated, PICTURES[:1], masks="attention2_mask", channels=0).axes) == 2
+    assert len(plot_attention(gated, PICTURES[:1], masks="attention2_mask", channels=0).axes) == 3
 
 
 def test_a_picture_that_is_no_batch(gated):
-    with pytest.raises(
-        ValueError, match=r"received: shape \(16, 16, 3\)\. One picture x is a batch of one as x\[None\]"
-    ):
+    with pytest.raises(ValueError, match=r"received: shape \(16, 16, 3\)\. One image x is a batch of one as x\[None\]"):
         attention_maps(gated, PICTURES[0])
 
 

@@ -33,10 +33,10 @@ class Source:
                 repository is another network's. A damaged download is removed, a user's file never.
             OSError: if the download fails.
         """
-        tag, path = self._record(), self.path
+        tag, path = self.record(), self.path
         what, remedy = "", "Reinstall keras_resattn, or copy it again."
         if self.repository is not None:
-            path = self._download(tag)
+            path = self._download()
             what, remedy = f" from hf://{self.repository}", "It was removed; try again."
         elif tag is not None:
             what = f" of {tag.id}"
@@ -53,21 +53,27 @@ class Source:
     @property
     def class_names(self):
         """Names of the classes, as the record has them; `None` for a file without a record."""
-        record = self._record()
+        record = self.record()
         return None if record is None else list(record.classes)
 
-    def _record(self):
-        """The `Tag`, that of a Hub repository downloaded if need be; `None` for a file."""
+    def record(self):
+        """Returns the `Tag` of the weights, read from the Hub if need be; `None` for a file, which has none.
+
+        Raises:
+            ValueError: if the record is broken, or another network's.
+            OSError: if the download fails.
+        """
         if self.tag is not None or self.repository is None:
             return self.tag
         from huggingface_hub import hf_hub_download
 
-        return Tag.read(Path(hf_hub_download(self.repository, RECORD, revision=self.revision)).parent)
+        tag = Tag.read(Path(hf_hub_download(self.repository, RECORD, revision=self.revision)).parent)
+        _check_network(tag, self.network, f"hf://{self.repository}")
+        return tag
 
-    def _download(self, tag):
+    def _download(self):
         from huggingface_hub import hf_hub_download
 
-        _check_network(tag, self.network, f"hf://{self.repository}")
         return Path(hf_hub_download(self.repository, TENSORS, revision=self.revision))
 
 

@@ -57,6 +57,7 @@ def WideResNetAtt2(
     classifier_activation="softmax",
     name=None,
     *,
+    include_preprocessing=False,
     depth=40,
     width=10,
     dropout=0.0,
@@ -89,6 +90,8 @@ def WideResNetAtt2(
         classes: Number of classes.
         classifier_activation: Activation of the classifier; `None` returns logits.
         name: Name of the model; `"wide_resnet_att2_40_10"` by default, with its depth and width.
+        include_preprocessing: Whether the network takes images from 0 to 255 and normalises them itself, in a layer
+            `preprocessing`. For released weights, whose mean and standard deviation it uses.
         depth: Number of layers of the Wide ResNet, 6n + 4.
         width: The Wide ResNet's k: how many times wider than a ResNet.
         dropout: Share of the channels dropped inside each unit in training. The attention's own rates are fixed.
@@ -117,6 +120,7 @@ def WideResNetAtt2(
         classes=classes,
         classifier_activation=classifier_activation,
         name=name or f"wide_resnet_att2_{depth}_{width}",
+        include_preprocessing=include_preprocessing,
         top=_top,
     )
 

@@ -1,13 +1,15 @@
-"""Reading a built network: its layers again on other inputs, multiply-adds, the feature pyramid."""
+"""Reading a built network: its layers again on other inputs, models on its layers, the feature pyramid."""
 
-import math
 import re
-from typing import NamedTuple
 
 import keras
 
-from keras_resattn.layers.composite import CompositeLayer, spatial_axes
 from keras_resattn.layers.residual import PostActivationUnit
+from keras_resattn.models.profiling import LayerCost, count_macs
+
+__all__ = ["LayerCost", "count_macs", "feature_pyramid", "remembered", "replay", "tensors_of_layers", "unnormalized"]
+
+_ATTRIBUTE = "_keras_resattn_remembered"
 
 
 def replay(model, inputs, visit):
@@ -54,6 +56,69 @@ def replay(model, inputs, visit):
     return keras.tree.map_structure(again, model.output)
 
 
+class _Remembered:
+    """What was made for a model. No container of Python's: Keras looks into those when it saves a model."""
+
+    def __init__(self, parts):
+        self.parts = parts
+        self.made = {}
+
+
+def remembered(model, key, make):
+    """Return `make()`, made once for a model and a key, for as long as the model has the same layers and weights.
+
+    What is made on a model's layers adds nodes to them, and compiles when it is first called: once is enough. Values
+    of weights may change, as the layers are shared. It is part of the model's own object, and of no file or copy, so
+    it goes when the model goes. (A `WeakKeyDictionary` would keep models: from a layer, Keras' nodes lead to the
+    models that it is in.)
+
+    Args:
+        model: A `keras.Model`.
+        key: Hashable.
+        make: Function without arguments.
+    """
+    parts = [*_inner_layers(model), *model.weights]
+    kept = vars(model).get(_ATTRIBUTE)
+    if kept is None or len(kept.parts) != len(parts) or any(a is not b for a, b in zip(kept.parts, parts, strict=True)):
+        # Also where a layer was added to a sequential model, or the model was quantized.
+        kept = vars(model)[_ATTRIBUTE] = _Remembered(parts)  # `setattr` would make it part of what is saved
+    if key not in kept.made:
+        kept.made[key] = make()
+    return kept.made[key]
+
+
+def _inner_layers(model):
+    for layer in model.layers:
+        yield layer
+        if isinstance(layer, (keras.Sequential, keras.Function)):
+            yield from _inner_layers(layer)
+
+
+def unnormalized(model):
+    """Return the name of the convolution that reads the model's input as it is, or `None` if there is none.
+
+    Padding before the convolution does not count. A network whose first layers are others, such as `Rescaling`,
+    `Normalization` or `BatchNormalization`, normalises its input itself.
+
+    Args:
+        model: A functional or built sequential `keras.Model`.
+    """
+    raw = {id(tensor) for tensor in keras.tree.flatten(model.inputs)}
+    for layer in model.layers:
+        for node in layer._inbound_nodes:
+            if not raw.intersection(map(id, node.input_tensors)):
+                continue
+            if isinstance(layer, (keras.Sequential, keras.Function)):
+                found = unnormalized(layer)
+            else:
+                found = layer.name if isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)) else None
+            if found:
+                return found
+            if isinstance(layer, keras.layers.ZeroPadding2D):
+                raw.update(map(id, node.output_tensors))
+    return None
+
+
 def tensors_of_layers(model):
     """Returns `{layer name: [KerasTensor, ...]}` of a model's own graph: what each layer returns there.
 
@@ -75,82 +140,8 @@ def tensors_of_layers(model):
     return found
 
 
-class LayerCost(NamedTuple):
-    """One layer inside a network, composites taken apart.
-
-    Attributes:
-        path: Names from the network down, `stage1_attention1_mask/down1_unit1/conv1`.
-        kind: Class name.
-        input_shape: Shape, or list of shapes, that it is called on; the batch size is `None`.
-        output_shape: Shape that it returns.
-        parameters: Trainable parameters.
-        macs: Multiply-adds for one picture, of convolutions and dense layers; 0 for all others.
-    """
-
-    path: str
-    kind: str
-    input_shape: tuple
-    output_shape: tuple
-    parameters: int
-    macs: int
-
-
-def count_macs(model, input_shape=None, per_layer=False):
-    """Counts the multiply-adds of convolutions and dense layers for one picture.
-
-    The papers call this number FLOPs. Resizing, pooling, normalisation and products are not counted.
-
-    Args:
-        model: A functional or sequential model.
-        input_shape: Shape of one picture, such as `(224, 224, 3)`. Defaults to the model's own.
-        per_layer: Whether to return the table behind the number instead.
-
-    Returns:
-        An integer, or with `per_layer=True` a list of `LayerCost`, in the order of the graph.
-
-    Raises:
-        ValueError: if the model's input size is open and no `input_shape` is given.
-    """
-    shape = tuple(model.input_shape[1:] if input_shape is None else input_shape)
-    if None in shape:
-        raise ValueError(
-            f"Expected input_shape for {model.name}, whose own is open: {shape}. "
-            "Pass for example count_macs(model, input_shape=(224, 224, 3))."
-        )
-    costs = []
-
-    def visit(layer, args, outputs):
-        if not isinstance(layer, (keras.Sequential, keras.Function)):
-            received = [tensor.shape for tensor in args[0]] if isinstance(args[0], (list, tuple)) else args[0].shape
-            costs.extend(_costs(layer, received, layer.name))
-
-    replay(model, keras.Input(shape), visit)
-    return costs if per_layer else sum(cost.macs for cost in costs)
-
-
-def _costs(layer, input_shape, path):
-    if isinstance(layer, CompositeLayer) and layer.sublayers:
-        for part, shape in layer.sublayer_calls(input_shape):
-            yield from _costs(part, shape, f"{path}/{part.name}")
-        return
-    if not isinstance(layer, keras.Layer):  # a bare operation of the user's graph
-        return
-    output_shape = layer.compute_output_shape(input_shape)
-    parameters = sum(math.prod(v.shape) for v in layer.trainable_variables)
-    yield LayerCost(path, type(layer).__name__, input_shape, output_shape, parameters, _macs(layer, output_shape))
-
-
-def _macs(layer, output_shape):
-    if isinstance(layer, keras.layers.Dense):
-        return math.prod(layer.kernel.shape) * math.prod(output_shape[1:-1])
-    if isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)):
-        rows, columns = (output_shape[axis] for axis in spatial_axes(layer.data_format))
-        return math.prod(layer.kernel.shape) * rows * columns
-    return 0
-
-
 def feature_pyramid(model):
-    """Returns the maps that detectors and segmenters build on, finest first.
+    """Return the maps that detectors and segmenters build on, finest first.
 
     The output of each stage, named by the logarithm of its stride: `"P2"` to `"P5"` (strides 4, 8, 16,
     32) for the ImageNet topology, `"P0"` to `"P2"` (1, 2, 4) for the CIFAR one. The last is taken after
@@ -184,6 +175,5 @@ def feature_pyramid(model):
             "If the network is a layer of another model, pass that layer."
         )
     first_level = 2 if "stem_pool" in names else 0
-    return {
-        f"P{first_level + stage - 1}": model.get_layer(name).output for stage, name in sorted(last_of_stage.items())
-    }
+    tensors = tensors_of_layers(model)  # not `layer.output`, which may belong to another model on the same layers
+    return {f"P{first_level + stage - 1}": tensors[name][0] for stage, name in sorted(last_of_stage.items())}

@@ -11,11 +11,30 @@ from keras_resattn.layers.class_names import set_class_names
 from keras_resattn.layers.composite import BN_MOMENTUM, EPSILON, channel_axis
 from keras_resattn.models.arguments import check_head, resolve_input
 
+PREPROCESSING = "preprocessing"
+
 
 def batch_norm(name):
     """A batch normalisation over the channels of Keras' image data format."""
     axis = channel_axis(keras.config.image_data_format())
     return BatchNormalization(axis=axis, momentum=BN_MOMENTUM, epsilon=EPSILON, name=name)
+
+
+def normalization(mean, std, axis=None, **options):
+    """A layer that subtracts `mean` and divides by `std`, channel by channel; a standard deviation of 0 counts as 1.
+
+    Keras' own, with constants: a saved model needs no code of this package for it, and it has no weights.
+    """
+    axis = channel_axis(keras.config.image_data_format()) if axis is None else axis
+    variance = [float(value) ** 2 or 1.0 for value in std]
+    return keras.layers.Normalization(axis=axis, mean=[float(value) for value in mean], variance=variance, **options)
+
+
+def statistics_for(tag, channels):
+    """Returns `(mean, std)` of released weights for images of 3 channels, or of 1: the mean over the three."""
+    if channels == 1:
+        return [sum(tag.mean) / len(tag.mean)], [sum(tag.std) / len(tag.std)]
+    return list(tag.mean), list(tag.std)
 
 
 def relu(name):
@@ -62,6 +81,7 @@ def assemble(
     classes,
     classifier_activation,
     name,
+    include_preprocessing=False,
     top=head,
 ):
     """A whole network: checks what `keras.applications` and its builder share, builds, and loads the weights.
@@ -81,6 +101,11 @@ def assemble(
             without a model, where weights are missing or do not fit.
     """
     classes = check_head(include_top, pooling, classes, classifier_activation)
+    if not isinstance(include_preprocessing, bool):
+        raise ValueError(
+            "Expected include_preprocessing to be True or False; "
+            f"received: include_preprocessing={include_preprocessing!r}."
+        )
     inputs = resolve_input(input_tensor, input_shape, size)
     source = checkpoints.resolve(
         weights,
@@ -90,13 +115,57 @@ def assemble(
         classifier_activation=classifier_activation,
         channels=inputs.shape[channel_axis(keras.config.image_data_format())],
     )
-    outputs = top(body(inputs), include_top, pooling, classes, classifier_activation)
+    x = _preprocessed(inputs, source, weights) if include_preprocessing else inputs
+    outputs = top(body(x), include_top, pooling, classes, classifier_activation)
     model = keras.Model(source_inputs(inputs), outputs, name=name)
     if source is not None:
-        checkpoints.load(model, source, below=inputs)
+        checkpoints.load(model, source, below=x)
         if include_top and source.class_names is not None:
             set_class_names(model, source.class_names)
+        if x is inputs and input_tensor is None and source.record() is not None:
+            _refuse_integers(model)
     return model
+
+
+def _preprocessed(inputs, source, weights):
+    """Normalises images of 0 to 255 as the weights of `source` expect them, in a layer `preprocessing`."""
+    tag = None if source is None else source.record()
+    if tag is None:
+        raise ValueError(
+            "Expected released weights with include_preprocessing=True, which takes their mean and standard deviation; "
+            f"received: weights={weights!r}. For statistics of your own, pass "
+            "input_tensor=keras.layers.Normalization(mean=mean, variance=variance)(keras.Input(shape))."
+        )
+    channels = inputs.shape[channel_axis(keras.config.image_data_format())]
+    return normalization(*statistics_for(tag, channels), name=PREPROCESSING, dtype=full_precision())(inputs)
+
+
+class _NormalizedImages(str):
+    """What `InputSpec.dtype` is compared with: equal to every float type. Its text is the rest of Keras' message."""
+
+    __slots__ = ()
+
+    def __eq__(self, dtype):
+        return "float" in dtype
+
+    def __ne__(self, dtype):
+        return "float" not in dtype
+
+    __hash__ = str.__hash__
+
+
+def _refuse_integers(model):
+    """Lets Keras refuse integers, as raw images are, wherever the model itself is called: `predict`, `fit`, `model(x)`.
+
+    Keras casts them to float32 otherwise. On JAX, `predict`, `evaluate` and `fit` check no input. Kept neither in files
+    nor in models that are built on this one.
+    """
+    (spec,) = model.input_spec
+    spec.dtype = _NormalizedImages(
+        "float, for normalised images (call keras_resattn.preprocess_input(images) first, or build the network with "
+        "include_preprocessing=True)"
+    )
+    model.input_spec = spec
 
 
 def builder(network, body, size, classes, name, docstring):
@@ -120,6 +189,8 @@ def builder(network, body, size, classes, name, docstring):
         classes=classes,
         classifier_activation="softmax",
         name=name,
+        *,
+        include_preprocessing=False,
     ):
         return assemble(
             network,
@@ -133,6 +204,7 @@ def builder(network, body, size, classes, name, docstring):
             classes=classes,
             classifier_activation=classifier_activation,
             name=name,
+            include_preprocessing=include_preprocessing,
         )
 
     build.__name__ = build.__qualname__ = network
@@ -153,6 +225,8 @@ Args:
     classes: Number of classes.
     classifier_activation: Activation of the classifier; `None` returns logits.
     name: Name of the model.
+    include_preprocessing: Whether the network takes images from 0 to 255 and normalises them itself, in a layer
+        `preprocessing`. For released weights, whose mean and standard deviation it uses.
 
 Returns:
     A functional `keras.Model`.

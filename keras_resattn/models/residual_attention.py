@@ -24,6 +24,7 @@ def ResidualAttentionNet(
     classifier_activation="softmax",
     name=None,
     *,
+    include_preprocessing=False,
     variant=None,
     topology=None,
     modules=None,
@@ -65,6 +66,8 @@ def ResidualAttentionNet(
         classifier_activation: Activation of the classifier; `None` returns logits. With pretrained
             weights, `"softmax"` or `None`.
         name: Name of the model; defaults to the variant's in snake case.
+        include_preprocessing: Whether the network takes images from 0 to 255 and normalises them itself, in a layer
+            `preprocessing`. For released weights, whose mean and standard deviation it uses.
         variant: Name of a row of `keras_resattn.models.variants.VARIANTS`, such as `"CifarResidualAttention92"`.
         topology: `"imagenet"` (four stages, 7x7/2 stem) or `"cifar"` (three stages, 3x3 stem).
         modules: Attention modules in each stage, one integer for each.
@@ -132,6 +135,7 @@ def ResidualAttentionNet(
         classes=plan.classes if classes is None else classes,
         classifier_activation=classifier_activation,
         name=name or snake_case(row.name),
+        include_preprocessing=include_preprocessing,
     )
 
 
@@ -246,9 +250,9 @@ def _builder(variant):
     """The public function of one row: `ResidualAttentionNet`'s first eight arguments, and its name."""
     row = _published(variant)
     plan = TOPOLOGIES[row.topology]
-    leading = list(inspect.signature(ResidualAttentionNet).parameters.values())[:8]
+    shared = list(inspect.signature(ResidualAttentionNet).parameters.values())[:9]
     own_defaults = {"classes": plan.classes, "name": snake_case(variant)}
-    signature = inspect.Signature([p.replace(default=own_defaults.get(p.name, p.default)) for p in leading])
+    signature = inspect.Signature([p.replace(default=own_defaults.get(p.name, p.default)) for p in shared])
 
     def build(*args, **kwargs):
         arguments = signature.bind(*args, **kwargs)
@@ -280,7 +284,8 @@ _UNITS = {
 _DOCSTRING = """Instantiates {name}, of {family}.
 
     {parameters:.2f} M trainable parameters and {gmacs:.2f} G multiply-adds at {size} x {size} and {classes} classes.
-    Pictures go through `keras_resattn.preprocess_input` first where the weights are pretrained.
+    With pretrained weights, images go through `keras_resattn.preprocess_input` first, or
+    `include_preprocessing=True` does it inside the network.
 
     Reference:
         Wang et al., "Residual Attention Network for Image Classification", CVPR 2017

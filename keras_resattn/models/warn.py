@@ -39,6 +39,7 @@ def WARN(
     classifier_activation="softmax",
     name=None,
     *,
+    include_preprocessing=False,
     depth=28,
     width=10,
     dropout=0.0,
@@ -73,6 +74,8 @@ def WARN(
         classes: Number of classes.
         classifier_activation: `"softmax"` or `None`.
         name: Name of the model; `"warn_28_10"` by default, with its depth and width.
+        include_preprocessing: Whether the network takes images from 0 to 255 and normalises them itself, in a layer
+            `preprocessing`. For released weights, whose mean and standard deviation it uses.
         depth: Number of layers as the paper counts them, 6n + 4.
         width: The paper's k: how many times wider than a ResNet.
         dropout: Share of the channels dropped inside each unit in training.
@@ -115,6 +118,7 @@ def WARN(
         classes=classes,
         classifier_activation=classifier_activation,
         name=name or f"warn_{depth}_{width}",
+        include_preprocessing=include_preprocessing,
     )
 
 
@@ -128,6 +132,7 @@ def WARN50x2(
     classifier_activation="softmax",
     name="warn50x2",
     *,
+    include_preprocessing=False,
     attention_depth=3,
     attention_width=4,
     mask_activation="softmax",
@@ -174,6 +179,7 @@ def WARN50x2(
         classes=classes,
         classifier_activation=classifier_activation,
         name=name,
+        include_preprocessing=include_preprocessing,
     )
 
 

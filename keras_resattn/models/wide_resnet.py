@@ -22,6 +22,7 @@ def WideResNet(
     classifier_activation="softmax",
     name=None,
     *,
+    include_preprocessing=False,
     depth=28,
     width=10,
     dropout=0.0,
@@ -47,6 +48,8 @@ def WideResNet(
         classes: Number of classes.
         classifier_activation: Activation of the classifier; `None` returns logits.
         name: Name of the model; `"wide_resnet_28_10"` by default, with its depth and width.
+        include_preprocessing: Whether the network takes images from 0 to 255 and normalises them itself, in a layer
+            `preprocessing`. For released weights, whose mean and standard deviation it uses.
         depth: Number of layers as the paper counts them, 6n + 4.
         width: The paper's k: how many times wider than a ResNet.
         dropout: Share of the channels dropped inside each unit in training.
@@ -70,6 +73,7 @@ def WideResNet(
         classes=classes,
         classifier_activation=classifier_activation,
         name=name or f"wide_resnet_{depth}_{width}",
+        include_preprocessing=include_preprocessing,
     )
 
 

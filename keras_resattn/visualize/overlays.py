@@ -1,0 +1,250 @@
+"""Attention drawn over images."""
+
+import re
+
+import numpy as np
+
+from keras_resattn.layers.composite import check_count
+from keras_resattn.visualize.maps import BASE, GATES, MASK, find_attention
+
+# Sizes in inches, as of the figure; the font's in points.
+COLUMN, IMAGE = 1.5, 1.42
+LINE = 0.125
+BAR, ABOVE_BARS, BELOW_BARS = 0.08, 0.06, 0.28
+FONT_SIZE = 7
+
+SOFT = "soft masks"
+
+
+def plot_attention(model, images, pictures=None, titles=None, masks=None, channels=2, cmap="inferno", alpha=0.6):
+    """Draw where a network looked: each image, and for each stage or module its masks laid over it.
+
+    A soft mask has hundreds of channels. The figure shows their mean, and the channels in which this image's trunk
+    carries most energy (the mean square of T over positions), as these are what the mask acts on. For gated
+    attention, it shows the heads' masks summed by their gates, and the heads with the largest gates; a module's
+    share, and the base's, are their parts in the global gate.
+
+    All soft masks share a colour scale, which begins at 0: a nearly flat mask looks flat, and colours compare across
+    images, stages and channels. So do all heads of a module of gated attention across images; each module has its own
+    scale, as the values of a softmax mask depend on the size of the map. A colour bar below the columns shows each
+    scale, and the range of each overlay is printed above it.
+
+    Args:
+        model: As in `attention_maps`.
+        images: Array of shape `(n, h, w, c)`, preprocessed as for `model.predict`. Images that look raw (integers, or
+            0 to 255) get a warning if nothing in the model normalises them.
+        pictures: The same images as they should be seen: 0 to 255, channels last. Defaults to `images`, scaled to
+            their range.
+        titles: A title for each image, or `None`. Long ones are wrapped.
+        masks: Names of the masks to show. Defaults to the last one of each stage, and to all of gated attention.
+        channels: Channels of most energy, or heads of largest gate, to show beside the mean; all where there are
+            fewer. Channel 0 is the first, as in an array; of heads it is head 1, as in the paper.
+        cmap: Matplotlib colour map of the overlays.
+        alpha: Opacity of the overlays, 0 to 1.
+
+    Returns:
+        A `matplotlib.figure.Figure` with one row for each image. Needs the extra `viz`.
+
+    Raises:
+        ImportError: if matplotlib is not installed.
+        ValueError: if the model has no attention, a name is unknown, `channels` is negative, or lengths differ.
+    """
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise ImportError("plot_attention needs matplotlib: pip install 'keras-resattn[viz]'.") from error
+    images = np.asarray(images)
+    pictures = _checked_pictures(images, pictures, titles)
+    check_count("channels", channels, least=0)
+    found = find_attention(model)
+    masks = _checked_masks(masks, found)
+    shown = {name: found.modules[name] for name in masks}
+    tensors = {"modules": shown, "gates": found.gates, "shares": found.shares}
+    arrays = found.predict(("plot", *masks), tensors, images)
+    pictures = _displayable(images, found.data_format) if pictures is None else pictures
+    rows = [_row(found, arrays, i, masks, channels, titles) for i in range(len(images))]
+
+    columns = max(map(len, rows))
+    heights = [IMAGE + LINE * (1.8 + max(cell.title.count("\n") for cell in row)) for row in rows]
+    below = BELOW_BARS + BAR + ABOVE_BARS
+    figure = plt.figure(figsize=(COLUMN * columns, sum(heights) + below))
+    plt.close(figure)  # so that a notebook shows it once, as the value of the cell
+    scales, drawn = _scales(rows), {}
+    for i, row in enumerate(rows):
+        bottom = below + sum(heights[i + 1 :])
+        for column, cell in enumerate(row):
+            axis = figure.add_axes(_place(figure, column * COLUMN, bottom, IMAGE, IMAGE))
+            axis.set_axis_off()
+            image = _show(axis, pictures[i], cell, scales, cmap, alpha)
+            drawn.setdefault(cell.scale, []).append((column, image))
+    for name in scales:
+        _draw_bar(figure, *zip(*drawn[name], strict=True))
+    return figure
+
+
+def _place(figure, left, bottom, width, height):
+    """A rectangle in inches, centred in the width of its columns, as Matplotlib has it: parts of the figure."""
+    whole_width, whole_height = figure.get_size_inches()
+    left += (COLUMN - IMAGE) / 2
+    return [left / whole_width, bottom / whole_height, width / whole_width, height / whole_height]
+
+
+def _draw_bar(figure, columns, images):
+    """Draws the colour bar of a scale below the columns that it belongs to."""
+    from matplotlib.ticker import MaxNLocator
+
+    first = min(columns)
+    count = next(n for n in range(1, len(columns) + 1) if first + n not in columns)  # masks may be named in any order
+    inset = 0.12  # half a label
+    width = (count - 1) * COLUMN + IMAGE - 2 * inset
+    axis = figure.add_axes(_place(figure, first * COLUMN + inset, BELOW_BARS, width, BAR))
+    ticks = MaxNLocator(min(3 * count, 10))
+    bar = figure.colorbar(images[0], cax=axis, orientation="horizontal", ticks=ticks, format="%.3g")
+    bar.ax.tick_params(labelsize=FONT_SIZE)
+
+
+def _checked_pictures(images, pictures, titles):
+    lengths = [len(values) for values in (images, pictures, titles) if values is not None]
+    if len(set(lengths)) > 1 or not len(images):
+        raise ValueError(
+            f"Expected as many pictures and titles as images, and at least one; received lengths: {lengths}."
+        )
+    if pictures is None:
+        return None
+    pictures = np.asarray(pictures)
+    if pictures.ndim != 4 or pictures.shape[-1] not in (1, 3, 4):
+        raise ValueError(f"Expected pictures (n, h, w, channels), 0 to 255; received: shape {pictures.shape}.")
+    return np.clip(pictures, 0, 255).astype("uint8")  # floats above 1 are white to matplotlib
+
+
+def _checked_masks(masks, found):
+    masks = [masks] if isinstance(masks, str) else masks
+    masks = _last_of_each_stage(found.modules) if masks is None else list(dict.fromkeys(masks))
+    unknown = [name for name in masks if name not in found.modules]
+    if unknown:
+        known = ", ".join(found.modules)
+        raise ValueError(f"Expected masks to be among {known}; received: {', '.join(map(repr, unknown))}.")
+    return masks
+
+
+class _Cell:
+    """A title, and what lies over the image: nothing, or a map and the name of its colour scale."""
+
+    def __init__(self, title, overlay=None, scale=None):
+        self.title = "\n".join(_wrapped(line) for line in title if line)
+        self.overlay = overlay
+        self.scale = scale
+
+
+def _row(found, arrays, i, masks, channels, titles):
+    """The cells of one image: the image itself, and for each mask its overlays, filled up to equal numbers."""
+    title = [] if titles is None else str(titles[i]).split("\n")
+    if BASE in found.shares:
+        title.append(f"base's share {arrays['shares'][BASE][i]:.2f}")
+    cells = [_Cell(title)]
+    for name in masks:
+        module = [array[i] for array in arrays["modules"][name]]
+        if found.data_format == "channels_first":
+            module = [np.moveaxis(array, 0, -1) for array in module]
+        if len(module) == 2:
+            overlays = _channels(*module, channels)
+        else:
+            prefix = name.removesuffix(MASK)
+            gates, share = (arrays[kind].get(key) for kind, key in (("gates", prefix + GATES), ("shares", prefix)))
+            overlays = _heads(*module, *(value if value is None else value[i] for value in (gates, share)), channels)
+        heading = [_readable(name), found.taps.get(name)] if i == 0 else []
+        for label, overlay in overlays:
+            limits = f"{_number(overlay.min())} to {_number(overlay.max())}"
+            cells.append(_Cell([*heading, label, limits], overlay, SOFT if len(module) == 2 else name))
+    return cells
+
+
+def _channels(trunk, mask, count):
+    """`(label, map)` for a soft mask's mean over channels, and for the channels of most trunk energy."""
+    yield "mean", mask.mean(-1)
+    energy = np.square(trunk).mean((0, 1))
+    for channel in np.argsort(-energy, kind="stable")[:count]:
+        yield f"channel {channel}", mask[..., channel]
+
+
+def _heads(mask, gates, share, count):
+    """`(label, map)` for a module's masks summed by their gates, and for the heads with the largest gates."""
+    heads = mask.shape[-1]
+    weights = np.full(heads, 1 / heads) if gates is None else gates
+    yield "all heads" if share is None else f"module's share {share:.2f}", mask @ weights
+    for head in np.argsort(-weights, kind="stable")[:count]:
+        yield f"head {head + 1}" if gates is None else f"head {head + 1}, gate {gates[head]:.2f}", mask[..., head]
+
+
+def _scales(rows):
+    """`{name: (low, high)}` of the colour scales, each from 0 (or the smallest negative value) to the largest value."""
+    overlays = {}
+    for cell in (cell for row in rows for cell in row if cell.scale):
+        overlays.setdefault(cell.scale, []).append(cell.overlay)
+    limits = {name: (min(0.0, *map(np.min, maps)), max(0.0, *map(np.max, maps))) for name, maps in overlays.items()}
+    return {name: (low, high if low < high else 1.0) for name, (low, high) in limits.items()}
+
+
+def _show(axis, picture, cell, scales, cmap, alpha):
+    picture = np.squeeze(picture)
+    height, width = picture.shape[:2]
+    extent = (0, width, height, 0)
+    gray = {"cmap": "gray", "vmin": 0, "vmax": 255}
+    axis.set_title(cell.title, fontsize=FONT_SIZE, parse_math=False)
+    if cell.overlay is None:
+        return axis.imshow(picture, extent=extent, interpolation="nearest", **(gray if picture.ndim == 2 else {}))
+    axis.imshow(picture if picture.ndim == 2 else picture.mean(-1), extent=extent, interpolation="nearest", **gray)
+    low, high = scales[cell.scale]
+    options = {"interpolation": "bicubic", "cmap": cmap, "alpha": alpha, "vmin": low, "vmax": high}
+    return axis.imshow(cell.overlay, extent=extent, **options)
+
+
+def _wrapped(text):
+    """Breaks a line where it gets wider than a column, after a space, `_`, `/`, `-` or `.` if there is one."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font, limit = FontProperties(size=FONT_SIZE), 72 * IMAGE
+
+    def fits(line):
+        return text_to_path.get_text_width_height_descent(line, font, ismath=False)[0] <= limit
+
+    lines, line = [], ""
+    for piece in re.findall(r"[^\s_/.\-]*[\s_/.\-]?", text):
+        if line and not fits((line + piece).rstrip()):
+            lines.append(line.rstrip())
+            line = ""
+        line += piece
+        while not fits(line.rstrip()):
+            length = next(n for n in range(len(line) - 1, 0, -1) if n == 1 or fits(line[:n]))
+            lines.append(line[:length])
+            line = line[length:]
+    return "\n".join([*lines, line.rstrip()])
+
+
+def _displayable(images, data_format):
+    if data_format == "channels_first":
+        images = np.moveaxis(images, 1, -1)
+    if images.dtype == "uint8":
+        return images
+    low, high = images.min(), images.max()
+    return ((images - low) * (255.0 / max(high - low, 1e-12))).astype("uint8")
+
+
+def _last_of_each_stage(names):
+    last = {}
+    for name in names:
+        stage = re.match(r"stage(\d+)_", name)
+        last[stage[1] if stage else name] = name
+    return list(last.values())
+
+
+def _readable(name):
+    parts = re.fullmatch(r"(?:stage(\d+)_)?attention(\d+)_mask", name)
+    if not parts:
+        return name
+    return f"stage {parts[1]}, module {parts[2]}" if parts[1] else f"attention {parts[2]}"
+
+
+def _number(value):
+    return "<0.001" if 0 < value < 0.001 else f"{value:.3g}"
