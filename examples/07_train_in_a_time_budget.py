@@ -28,7 +28,7 @@ import keras
 
 from keras_resattn import compile_and_fit, count_macs
 from keras_resattn.data import load_npz
-from keras_resattn.files import atomic_write
+from keras_resattn.files import atomic_write, read_json
 from keras_resattn.models import zoo
 from keras_resattn.recipes import get_recipe
 from keras_resattn.recipes.report import environment
@@ -137,7 +137,7 @@ def main():
     elif args.benchmark is not None:
         print(f"{plan} is there, so nothing is measured, and {args.benchmark} gets no row.")
     print(plan.read_text())
-    recipe = recipe.replace(epochs=json.loads(plan.read_text())["epochs"])
+    recipe = recipe.replace(epochs=read_json(plan, f"Delete {plan} to plan again.").get("epochs"))
 
     report = compile_and_fit(
         build(args, x, y),

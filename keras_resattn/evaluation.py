@@ -13,13 +13,13 @@ from keras_resattn.data.arrays import normalize
 from keras_resattn.data.class_names import match_classes
 from keras_resattn.data.ordered import OrderedBatches
 from keras_resattn.data.pictures import as_pixels, to_numpy
-from keras_resattn.files import open_regular, user_path
+from keras_resattn.files import open_regular, read_json, user_path
 from keras_resattn.layers.class_names import keeps_class_names, model_class_names, set_class_names
 from keras_resattn.layers.composite import check_count
 from keras_resattn.models import zoo
 from keras_resattn.recipes import Recipe, get_recipe
 from keras_resattn.recipes.checks import check_fits
-from keras_resattn.recipes.fit import returns_logits
+from keras_resattn.recipes.fit import TOP5_FROM, returns_logits
 from keras_resattn.recipes.run import ARCHITECTURE, WEIGHTS, read_report
 
 PREDICTIONS = "predictions.npy"
@@ -36,6 +36,8 @@ class Evaluation:
         loss: Mean cross-entropy in nats; with gated attention that of the softmax of its output, not its authors' loss.
         changed: Indices of the pictures whose predicted class is not the one that the tag was released
             with; `None` where the tag was released with other pictures, and for a run.
+        correct_top5: Number of pictures whose class is among the five of highest probability; `None` for networks of
+            up to ten classes.
     """
 
     predictions: np.ndarray
@@ -43,11 +45,17 @@ class Evaluation:
     total: int
     loss: float
     changed: list | None
+    correct_top5: int | None = None
 
     @property
     def accuracy(self):
         """Share of pictures classified correctly, 0 to 1."""
         return self.correct / self.total
+
+    @property
+    def top5_accuracy(self):
+        """Share of pictures whose class is among the five of highest probability, or `None`."""
+        return None if self.correct_top5 is None else self.correct_top5 / self.total
 
 
 def build(tag, **kwargs):
@@ -177,9 +185,10 @@ def load_run(run_dir):
             f"Expected the network's layers in {path}; there is no such file, as one of them cannot be written, or an "
             f"older version trained it. {remedy}"
         )
+    architecture = json.dumps(read_json(path, remedy))
     try:
-        model = keras.models.model_from_json(path.read_text())
-    except (TypeError, ValueError) as error:
+        model = keras.models.model_from_json(architecture)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise ValueError(
             f"Expected {path} to hold layers that can be made again; one cannot be ({_first_line(error)}). Import the "
             f"module that registers it with keras.saving.register_keras_serializable first. {remedy}"
@@ -191,12 +200,13 @@ def load_run(run_dir):
 
 
 def _first_line(error):
-    return str(error).strip().splitlines()[0]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _evaluation(logits, y, changed=lambda predictions: None):
     logits = logits.astype("float64")
     predictions = logits.argmax(1)
+    ahead = (logits > logits[np.arange(len(y)), y][:, None]).sum(1)
     shifted = logits - logits.max(1, keepdims=True)
     losses = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(y)), y]
     return Evaluation(
@@ -205,6 +215,7 @@ def _evaluation(logits, y, changed=lambda predictions: None):
         total=len(y),
         loss=float(losses.mean()),
         changed=changed(predictions),
+        correct_top5=int((ahead < 5).sum()) if logits.shape[1] > TOP5_FROM else None,
     )
 
 

@@ -1,11 +1,15 @@
-"""Atomic writing, guarded opening and hashes of files."""
+"""Atomic writing, guarded opening and reading, hashes, and locks of folders."""
 
 import contextlib
 import hashlib
+import json
 import os
+import socket
 import stat
 import tempfile
 from pathlib import Path
+
+LOCK = ".lock"
 
 
 def user_path(path):
@@ -19,21 +23,30 @@ def atomic_write(path):
 
     Whatever happens in the block (an error, a full disk, a kill), `path` is the old file or the
     whole new one. The temporary name ends like `path`, so that suffixes keep their meaning.
+
+    Raises:
+        OSError: if the file cannot be written; the message names it.
     """
     path = Path(path)
-    handle, name = tempfile.mkstemp(prefix=".partial-", suffix="-" + path.name, dir=path.parent)
-    os.close(handle)
+    partial = None
     try:
-        yield Path(name)
+        handle, partial = tempfile.mkstemp(prefix=".partial-", suffix="-" + path.name, dir=path.parent)
+        os.close(handle)
+        yield Path(partial)
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        with open(name, "rb") as file:
+        os.chmod(partial, 0o666 & ~umask)
+        with open(partial, "rb") as file:
             os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        os.replace(partial, path)
+    except BaseException as error:
+        if partial is not None:
+            Path(partial).unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
+        kept = "the file before it is whole" if path.exists() else "there is none yet"
+        message = f"{path} could not be written ({error}); {kept}. Fix the cause and repeat the call."
+        raise (OSError(error.errno, message) if error.errno else OSError(message)) from error
 
 
 @contextlib.contextmanager
@@ -63,6 +76,84 @@ def open_regular(path):
         raise
     with os.fdopen(handle, "rb") as file:
         yield file
+
+
+def reserve(path, size):
+    """Writes `size` bytes to a file, to see that there is room for them.
+
+    HDF5 is not prepared for a full disk: it raises errors of several kinds, and may end the process.
+
+    Raises:
+        OSError: if there is no room.
+    """
+    with open(path, "wb") as file:
+        for first in range(0, size, 2**20):
+            file.write(bytes(min(2**20, size - first)))
+
+
+def read_json(path, remedy, kind=dict):
+    """Returns what a file of JSON holds.
+
+    Args:
+        path: The file.
+        remedy: What to do if it is damaged, a sentence for the message.
+        kind: The Python type of what it holds.
+
+    Raises:
+        ValueError: if there is no such file, it is damaged, or it holds something of another type.
+    """
+    try:
+        with open_regular(path) as file:
+            content = json.loads(file.read())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"Expected {path} to hold JSON; it cannot be read as such ({error}). {remedy}") from error
+    if not isinstance(content, kind):
+        raise ValueError(
+            f"Expected {path} to hold a {kind.__name__} of JSON; received: a {type(content).__name__}. {remedy}"
+        )
+    return content
+
+
+def write_json(path, content):
+    """Writes a file of JSON, whole or not at all."""
+    with atomic_write(path) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def locked(folder):
+    """Keeps all other processes out of a folder while the block runs. The system ends the lock with the process.
+
+    Args:
+        folder: An existing folder.
+
+    Raises:
+        BlockingIOError: if another process, or another call in this one, is in the folder; the message names it.
+        OSError: if the lock cannot be written.
+    """
+    import filelock  # only training needs it
+
+    path = Path(folder) / LOCK
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout as error:
+        raise BlockingIOError(
+            f"Expected no other process to train in {folder}; it is locked by {_holder(path)}. Let that end, or pass "
+            "another run_dir."
+        ) from error
+    try:
+        with contextlib.suppress(OSError):  # it is for the message alone
+            path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
+        yield
+    finally:
+        lock.release()
+
+
+def _holder(path):
+    with contextlib.suppress(OSError, ValueError):
+        return path.read_text(encoding="utf-8")[:200].strip() or "another process"
+    return "another process"
 
 
 def sha256(path):

@@ -79,7 +79,7 @@ class Resized(Source):
         )
         self.source, self.size = source, size
         self.picture_shape = (*size, source.channels)
-        self.resize_mode = source.resize_mode
+        self.resize_mode, self.weights = source.resize_mode, source.weights
 
     def _picture(self, row, size, crop, central):
         return self.source._picture(row, self.size if size is None else size, crop, central)

@@ -1,6 +1,9 @@
 """Transfer learning in two phases: a new classifier on the frozen network, then the last stage with it."""
 
+import contextlib
+import functools
 import hashlib
+import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,17 +14,19 @@ import numpy as np
 from keras_resattn.backbones import Backbone, check_statistics
 from keras_resattn.data.class_names import match_classes
 from keras_resattn.data.sources import Arrays, Source, Stream, open_source, open_validation
-from keras_resattn.files import atomic_write, user_path
+from keras_resattn.files import atomic_write, locked, user_path, write_json
 from keras_resattn.frozen_features import as_pictures, extract, fold, moments, resized
 from keras_resattn.layers.class_names import set_class_names, some_names
 from keras_resattn.layers.composite import channel_axis, check_choice, check_count, check_number, picture_shape
 from keras_resattn.models.parts import classifier, full_precision, normalization
-from keras_resattn.recipes import Report, compile_and_fit, get_recipe
-from keras_resattn.recipes.checks import EMPTY_CLASSES, warn_of_empty_classes
-from keras_resattn.recipes.run import differing, held_run, write_json
+from keras_resattn.npz import read_npz
+from keras_resattn.recipes import Report, compile_and_fit, engines, get_recipe
+from keras_resattn.recipes.checks import EMPTY_CLASSES, check_callbacks, check_class_weight, warn_of_empty_classes
+from keras_resattn.recipes.run import RunFolder, differing, held_run
 
 IDENTITY = "transfer.json"
 FEATURES = "features.npz"
+HEAD, FINE_TUNE = "head", "fine_tune"  # folders of the phases
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,8 @@ def fine_tune(
     resume=True,
     data_dir=None,
     verbose=1,
+    callbacks=(),
+    class_weight=None,
 ):
     """Trains a pretrained network to tell other classes apart, in two phases.
 
@@ -107,6 +114,9 @@ def fine_tune(
         resume: Whether to go on with the run that `run_dir` holds.
         data_dir: Folder of data sets that are given by name.
         verbose: Keras' verbosity: 1 is a progress bar, 2 a line for each epoch, 0 nothing.
+        callbacks: More Keras callbacks, for both phases, as `compile_and_fit` takes them. In the first phase their
+            model is the new classifier alone, where it trains on features.
+        class_weight: `{label: weight}`, for both phases, as `compile_and_fit` takes it.
 
     Returns:
         `(model, report)`: a `keras.Model` that takes pictures normalised by the report's `mean` and `std` (for a tag:
@@ -115,13 +125,17 @@ def fine_tune(
 
     Raises:
         ValueError: before any work, for unknown weights, recipes or layers, a model with its top, missing
-            statistics, and a `run_dir` that holds another run.
+            statistics, and a `run_dir` that holds another run or damaged files.
+        BlockingIOError: if another process trains in `run_dir`.
     """
     head_recipe, fine_tune_recipe = get_recipe(head_recipe), get_recipe(fine_tune_recipe)
+    for recipe in (head_recipe, fine_tune_recipe):
+        callbacks = check_callbacks(callbacks, recipe)
     _check(unfreeze, pooling, dropout, classes)
     source = open_source(data, data_dir=data_dir)
     validation = open_validation(validation_data, data_dir, source)
     classes = _classes(source, classes)
+    check_class_weight(class_weight, classes)
     validation = match_classes(validation, source.class_names, "the training data")
     recipes = (head_recipe,) if unfreeze is None else (head_recipe, fine_tune_recipe)
     _check_data(source, validation, classes, recipes)
@@ -137,11 +151,16 @@ def fine_tune(
         folder=None if run_dir is None else user_path(run_dir),
         resume=resume,
         verbose=verbose,
+        callbacks=callbacks,
+        class_weight=class_weight,
+        engine=engines.current(),
     )
-    run.claim_folder()
-    model = run.assemble()
-    head = run.train_head(model, head_recipe)
-    tuned = run.train_unfrozen(model, fine_tune_recipe)
+    with contextlib.ExitStack() as stack:
+        with run.engine.together():
+            stack.enter_context(run.opened_folder())
+        model = run.assemble()
+        head = run.train_head(model, head_recipe)
+        tuned = run.train_unfrozen(model, fine_tune_recipe)
     mean, std = backbone.statistics
     report = TransferReport(
         backbone.name,
@@ -197,12 +216,36 @@ class _Run:
     folder: Path | None
     resume: bool
     verbose: int
+    callbacks: list
+    class_weight: dict | None
+    engine: engines.Engine
 
-    def claim_folder(self):
-        """Writes down what the folder holds, or raises a `ValueError` if that is another run."""
+    @contextlib.contextmanager
+    def opened_folder(self):
+        """Keeps the folder for this run while the block runs, or raises a `ValueError` if it holds another one.
+
+        The folder of a finished run is neither locked nor changed.
+        """
         if self.folder is None:
+            yield
             return
-        identity = {
+        self._check_folder()
+        if self.engine.rank > 0 or self._finished():
+            yield
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with locked(self.folder):
+            self._check_folder()  # again: another process may have been here
+            for left in self.folder.glob(".partial-*"):  # by a kill in the middle of a write
+                left.unlink()
+            if not (self.folder / IDENTITY).exists():
+                write_json(self.folder / IDENTITY, self.identity)
+            yield
+
+    @functools.cached_property
+    def identity(self):
+        """What makes the run itself, before anything is trained."""
+        return {
             "network": self.backbone.name,
             "weights": _hash(self.backbone.model),
             "statistics": self.backbone.statistics,
@@ -213,17 +256,21 @@ class _Run:
             "class_names": self.source.class_names,
             "pooling": self.pooling,
             "dropout": self.dropout,
+            "class_weight": check_class_weight(self.class_weight, self.classes),
         }
-        described = self.folder / IDENTITY
-        held = held_run(described, self.resume)
-        others = {} if held is None else differing(held, identity)
+
+    def _check_folder(self):
+        held = held_run(self.folder / IDENTITY, self.resume or self.engine.rank > 0)
+        others = {} if held is None else differing(held, self.identity)
         if others:
             raise ValueError(
                 f"Expected {self.folder} to hold this run; it holds one of other {', '.join(others)}. "
                 "Pass another run_dir, and a network that has not been trained on."
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(described, identity)
+
+    def _finished(self):
+        phases = [HEAD, FINE_TUNE] if self.unfrozen else [HEAD]
+        return all(RunFolder(self.folder / phase).finished for phase in phases)
 
     def assemble(self):
         """The network, pooling where it returns maps, and a new classifier."""
@@ -242,14 +289,15 @@ class _Run:
         self.backbone.model.trainable = False
         by_index = isinstance(self.source, Source) and isinstance(self.validation, (Source, type(None)))
         if not by_index or _augments(recipe):
-            return self._fit("head", model, self.source, self.validation, self.backbone.statistics, recipe)
+            return self._fit(HEAD, model, self.source, self.validation, self.backbone.statistics, recipe)
         features = self._features(model)
         arrays, statistics = as_pictures(features)
         sources = {"train": self.source, "validation": self.validation}
         for split, array in arrays.items():
-            sources[split] = Arrays(array, sources[split].labels, class_names=self.source.class_names)
+            labels, weights = sources[split].labels, sources[split].weights
+            sources[split] = Arrays(array, labels, class_names=self.source.class_names, weights=weights)
         head = self._head(features["train"].shape[1], f"{model.name}_head")
-        report = self._fit("head", head, sources["train"], sources["validation"], statistics, recipe)
+        report = self._fit(HEAD, head, sources["train"], sources["validation"], statistics, recipe)
         fold(head.layers[-1], model.layers[-1], *moments(features["train"]))
         return report
 
@@ -258,7 +306,7 @@ class _Run:
         if not self.unfrozen:
             return None
         self.backbone.unfreeze(self.unfrozen)
-        return self._fit("fine_tune", model, self.source, self.validation, self.backbone.statistics, recipe)
+        return self._fit(FINE_TUNE, model, self.source, self.validation, self.backbone.statistics, recipe)
 
     def _fit(self, phase, model, source, validation, statistics, recipe):
         with warnings.catch_warnings():
@@ -272,6 +320,8 @@ class _Run:
                 run_dir=None if self.folder is None else self.folder / phase,
                 resume=self.resume,
                 verbose=self.verbose,
+                callbacks=self.callbacks,
+                class_weight=self.class_weight,
             )
 
     def _head(self, width, name):
@@ -286,20 +336,36 @@ class _Run:
         """What the frozen network makes of each picture, `(n, d)` by split; read again where it was written."""
         path = None if self.folder is None else self.folder / FEATURES
         if path is not None and path.exists():
-            # Not computed again: its last bits might differ, and the run would be another one.
-            with np.load(path) as file:
-                return dict(file)
+            # Not computed again: the last bits might differ, and the run would be another one.
+            return self._read_features(path)
         frozen = keras.Model(model.input, model.layers[-2 if self.dropout else -1].input)
-        sources = {"train": self.source, "validation": self.validation}
         features = {
             split: extract(frozen, source, self.backbone.size, self.backbone.statistics, self.verbose)
-            for split, source in sources.items()
-            if source is not None
+            for split, source in self._splits().items()
         }
-        if path is not None:
+        if path is not None and self.engine.rank == 0:
             with atomic_write(path) as partial:
-                np.savez(partial, **features)
+                np.savez(partial, **features, seal=self._seal())
         return features
+
+    def _read_features(self, path):
+        remedy = f"Delete {path}, and the same call computes it again."
+        arrays, _ = read_npz(path, remedy=remedy)
+        if not np.array_equal(arrays.pop("seal", None), self._seal()):
+            raise ValueError(f"Expected {path} to hold the features of this run; it holds others. {remedy}")
+        lengths = {split: len(source) for split, source in self._splits().items()}
+        fits = all(array.ndim == 2 and array.dtype == "float32" for array in arrays.values())
+        if not fits or {split: len(array) for split, array in arrays.items()} != lengths:
+            raise ValueError(f"Expected {path} to hold a vector for each image of this run; it does not. {remedy}")
+        return arrays
+
+    def _splits(self):
+        sources = {"train": self.source, "validation": self.validation}
+        return {split: source for split, source in sources.items() if source is not None}
+
+    def _seal(self):
+        """A hash of all that features depend on."""
+        return np.frombuffer(hashlib.sha256(json.dumps(self.identity).encode()).digest(), "uint8")
 
 
 def _uncompiled(model):
@@ -311,9 +377,12 @@ def _check_data(source, validation, classes, recipes):
     for data in (source, validation):
         if data is not None:
             data.check_labels(classes)
-    largest = max(recipe.batch_size for recipe in recipes)
-    if isinstance(source, Source) and len(source) < largest:
-        raise ValueError(f"Expected at least a batch of {largest} pictures; received: {len(source)}.")
+    for argument, recipe in zip(("head_recipe", "fine_tune_recipe"), recipes, strict=False):  # the second, if used
+        if isinstance(source, Source) and len(source) < recipe.batch_size:
+            raise ValueError(
+                f"Expected at least a batch of {recipe.batch_size} images for {argument}; received: {len(source)}. "
+                f"Pass {argument}=get_recipe({recipe.name!r}).replace(batch_size={len(source)})."
+            )
     warn_of_empty_classes(source, classes, source.class_names)
 
 

@@ -41,3 +41,9 @@ def train(run_dir=None, recipe=RECIPE, **arguments):
     model = tiny(dropout=0.3)
     report = compile_and_fit(model, recipe, (X, Y), run_dir=run_dir, verbose=0, **arguments)
     return model, report
+
+
+def files_of(folder):
+    """Content and time of every file of a folder: what reading must not change."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}

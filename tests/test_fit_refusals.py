@@ -63,7 +63,7 @@ def test_what_does_not_go_with_the_network_is_refused_before_any_work(tmp_path, 
     ("change", "message"),
     [
         ({"recipe": RECIPE.replace(epochs=4)}, "epochs is 3 there, 4 here"),
-        ({"data": (255 - X, Y)}, "other pictures or labels"),
+        ({"data": (255 - X, Y)}, "other images, labels or sample weights"),
         ({"statistics": ([0.0] * 3, [255.0] * 3)}, "statistics is None there"),
     ],
 )

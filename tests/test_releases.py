@@ -105,6 +105,7 @@ def test_a_release_is_complete_and_immutable(release, run):
         ({"tag": "shapes"}, "no alias of CifarResidualAttention56; received: shapes"),
         ({"steps": 7}, "stopped after step 7 of 8"),
         ({"class_names": CLASSES[::-1]}, "'triangle', 'square', 'circle', in this order; received: 'circle'"),
+        ({"kept_epoch": 0}, r"kept the weights of its last epoch, \d.*kept_epoch=0"),
         ({"report": None}, r"has no report\.json. Let the run end first"),
         ({"data": "y_test"}, r"Expected x_test and y_test in .*; received: y_test\."),
     ],
@@ -113,6 +114,7 @@ def test_what_cannot_be_released_is_refused_before_anything_is_measured(release,
     copy = shutil.copytree(run, tmp_path / "run")
     report = json.loads((copy / "report.json").read_text())
     report |= {"steps": change.get("steps", 8), "training_pictures": 16, "class_names": change.get("class_names")}
+    report |= {"history": [{"epoch": 2}], "kept_epoch": change.get("kept_epoch", 2)}
     report["recipe"] = {"name": "some", "source": "", "epochs": 2, "batch_size": 4, "learning_rate": 0.1}
     (copy / "report.json").write_text(json.dumps(report))
     if "report" in change:

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import tiny, weights_of
-from resuming import RECIPE, STEPS, Killed, Stop, X, Y, kill, train
+from resuming import RECIPE, STEPS, Killed, Stop, X, Y, files_of, kill, train
 
 from keras_resattn import compile_and_fit
 from keras_resattn.recipes.run import RunFolder
@@ -118,9 +118,7 @@ def step_of(run):
 
 
 def read(run):
-    folder = RunFolder(None, {})
-    folder.path = run
-    return folder.load()
+    return RunFolder(run).load()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -216,15 +214,19 @@ def test_several_steps_at_a_time_go_on_too(tmp_path):
     assert_same(*resumed, (weights_of(whole), report.history))
 
 
-def test_a_callback_that_stops_inside_an_epoch_stops_there(tmp_path, unbroken):
+def test_a_callback_that_stops_inside_an_epoch_ends_the_run_there(tmp_path):
     class Enough(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             self.model.stop_training = self.model.stop_training or int(self.model.optimizer.iterations) == 7
 
-    _, report = train(tmp_path, callbacks=[Enough()])
-    assert report.steps == 7
-    assert step_of(tmp_path) == 5, "the end of the epoch before"
-    assert_same(*train(tmp_path), unbroken)
+    stopped, report = train(tmp_path, callbacks=[Enough()])
+    assert (report.steps, report.stopped, report.kept_epoch) == (7, True, 2)
+    before = files_of(tmp_path)
+    again, read_again = train(tmp_path)
+    assert read_again == report, "a run that a callback stopped is finished"
+    for a, b in zip(weights_of(again), weights_of(stopped), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert files_of(tmp_path) == before
 
 
 def test_a_kill_before_the_last_row_of_the_log_loses_no_row(tmp_path, monkeypatch):

@@ -158,7 +158,7 @@ def test_a_killed_run_goes_on_in_its_phase(tmp_path, monkeypatch):
     def run_again(kill_in=None, run_dir=tmp_path):
         def fit_or_be_killed(*args, run_dir, **kwargs):
             callbacks = [Kill()] if kill_in and run_dir.name == kill_in else []
-            return fit(*args, run_dir=run_dir, callbacks=callbacks, **kwargs)
+            return fit(*args, **{**kwargs, "run_dir": run_dir, "callbacks": callbacks})
 
         monkeypatch.setattr(transfer, "compile_and_fit", fit_or_be_killed)
         base = backbone()

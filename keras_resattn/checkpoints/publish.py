@@ -225,6 +225,12 @@ def _check_finished(run_dir, report):
     planned = recipe.steps(report["training_pictures"] // recipe.batch_size)
     if report["steps"] != planned:
         raise ValueError(f"Expected a finished run; {run_dir} stopped after step {report['steps']} of {planned}.")
+    last = report["history"][-1]["epoch"] if "kept_epoch" in report else None
+    if report.get("kept_epoch") != last:
+        raise ValueError(
+            f"Expected a run that kept the weights of its last epoch, {last}, as figures of released weights are that "
+            f"epoch's; a callback left others in {run_dir} (kept_epoch={report['kept_epoch']})."
+        )
 
 
 def half_precision(source, target):

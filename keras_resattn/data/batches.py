@@ -44,6 +44,8 @@ class TrainingBatches(keras.utils.PyDataset):
 
     Attributes:
         steps_per_epoch: Whole batches in the source; the remainder of a pass is left out of that pass.
+        class_weight: Weight of each class' images in the loss, a list, or `None`; to be set before the first batch.
+            With it, or sample weights in the source, batches are `(images, labels, weights)`.
         error: What was raised while a batch was made, or `None`: TensorFlow tells it in an error of its own.
 
     Raises:
@@ -65,7 +67,7 @@ class TrainingBatches(keras.utils.PyDataset):
         workers=None,
     ):
         super().__init__()
-        self.error = None
+        self.error, self.class_weight = None, None
         self.source, self.recipe, self.normalize = source, recipe, normalize
         self.size, self.classes = tuple(size), classes
         self.first_epoch, self.first_step = first_epoch, first_step
@@ -83,7 +85,10 @@ class TrainingBatches(keras.utils.PyDataset):
         if not isinstance(source, Stream):
             self.steps_per_epoch = len(source) // recipe.batch_size
             if not self.steps_per_epoch:
-                raise ValueError(f"Expected at least a batch of {recipe.batch_size} pictures; received: {len(source)}.")
+                raise ValueError(
+                    f"Expected at least a batch of {recipe.batch_size} images; received: {len(source)}. "
+                    f"Pass recipe=get_recipe({recipe.name!r}).replace(batch_size={len(source)})."
+                )
             return
         rank, world = shard
         self._planned = recipe.batch_size // world
@@ -159,20 +164,39 @@ class TrainingBatches(keras.utils.PyDataset):
     def _seed(self, global_step):
         return (self.recipe.seed, *divmod(global_step, self.steps_per_epoch), *self._part_of_seed)
 
-    def _labels(self, y, plan):
+    def _targets(self, y, rows, plan):
+        """This process' part of the labels of a batch, in a tuple, with their weights where there are some."""
+        own, weights = self._own, self._weights(y, rows)
         if not self.recipe.mixes_labels:
-            return y.astype("int32")  # JAX warns of 64 bits
-        return mixed_labels(smoothed(y, self.classes, self.recipe.label_smoothing), plan)
+            y = y.astype("int32")  # JAX warns of 64 bits
+            return (y[own],) if weights is None else (y[own], weights[own])
+        y = smoothed(y, self.classes, self.recipe.label_smoothing)
+        labels = mixed_labels(y, plan)
+        if weights is None:
+            return (labels[own],)
+        # The loss of a mixture is that of its parts, each with its own weight: soft labels move to the heavier part.
+        weighted = mixed_labels(y * weights[:, None], plan)
+        weights = weighted.sum(1, keepdims=True)
+        labels = np.where(weights > 0, weighted / np.where(weights > 0, weights, 1), labels)
+        return labels.astype("float32")[own], weights[own, 0]
+
+    def _weights(self, y, rows):
+        """What the images of a batch weigh, `(batch,)` float32, or `None`."""
+        weights = None if rows is None or self.source.weights is None else self.source.weights[rows]
+        if self.class_weight is None:
+            return weights
+        of_classes = np.asarray(self.class_weight, "float32")[y]
+        return of_classes if weights is None else of_classes * weights
 
     def _batch(self, global_step, passes=None):
         plan = self.plan(global_step)
         needed, own, partners = self._needed(plan)
         part = plan.take(needed)
+        rows = self.rows(global_step)
         if self._stream:
             x, y = (passes or self._stream).batch(*divmod(global_step, self.steps_per_epoch))
             x = x[needed]
         else:
-            rows = self.rows(global_step)
             x, y = (
                 self.source.read(rows[needed], size=self._size(global_step), crops=part.crops),
                 self.source.labels[rows],
@@ -183,7 +207,7 @@ class TrainingBatches(keras.utils.PyDataset):
         pictures = functools.partial(self._finished, x, part)
         mixes, shape = plan.partner is not None, x.shape[1:]
         x = mix(pictures, own, partners, plan.take(self._own), shape) if mixes else pictures(own)
-        return in_data_format(x), self._labels(y, plan)[self._own]
+        return in_data_format(x), *self._targets(y, rows, plan)
 
     def _finished(self, x, plan, rows):
         """Some pictures of a batch, normalised and cut out; a new array."""

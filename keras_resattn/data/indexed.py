@@ -35,12 +35,14 @@ class Source:
         class_names: Their names, or `None`.
         picture_shape: `(h, w, c)` when all pictures have one shape, else `None`.
         channels: Number of channels of what is read.
+        weights: Weights of the images in the training loss, float32, `(n,)`; `None` where all weigh the same.
         resize_mode: `"crop"`, `"squash"` or `"pad"`: how images are read at another size, see `with_resize_mode`;
             `None` for arrays, whose shape has to be the network's unless a mode is asked for.
     """
 
     picture_shape = None
     resize_mode = None
+    weights = None
 
     def __init__(self, labels, *, classes=None, class_names=None, channels=3):
         self.labels = np.asarray(labels, "int64")
@@ -106,7 +108,8 @@ class Source:
     def fingerprint(self):
         """Returns a string that identifies pictures and labels: another one means other data."""
         mode = "" if self.resize_mode in (None, "crop") else f" {self.resize_mode}"
-        return self._pictures_hash() + hashlib.sha256(self.labels.data).hexdigest() + mode
+        weights = "" if self.weights is None else f" {hashlib.sha256(self.weights.data).hexdigest()}"
+        return self._pictures_hash() + hashlib.sha256(self.labels.data).hexdigest() + mode + weights
 
     def relabelled(self, labels):
         """Returns this source with other labels, `(n,)`; the pictures are shared."""
@@ -179,6 +182,7 @@ class Part(Source):
             source.labels[self.rows], classes=source.classes, class_names=source.class_names, channels=source.channels
         )
         self.resize_mode = source.resize_mode
+        self.weights = None if source.weights is None else source.weights[self.rows]
 
     @property
     def picture_shape(self):
@@ -202,20 +206,24 @@ class Arrays(Source):
         y: Integer labels, `(n,)` or `(n, 1)`.
         classes: Number of classes, if it is known.
         class_names: Their names, if they are known.
+        weights: Weights of the images in the training loss, `(n,)`, at least 0; `None` where all weigh the same.
 
     Raises:
-        ValueError: for another shape, values outside 0 to 255, floats that end at 1, or labels that are not integers.
+        ValueError: for another shape, values outside 0 to 255, floats that end at 1, labels that are not integers, or
+            weights that are negative or not finite.
     """
 
-    def __init__(self, x, y, *, classes=None, class_names=None):
+    def __init__(self, x, y, *, classes=None, class_names=None, weights=None):
         x = as_pictures(x)
         super().__init__(as_labels(y, len(x)), classes=classes, class_names=class_names, channels=x.shape[-1])
         self.x = x
         self.picture_shape = tuple(x.shape[1:])
+        self.weights = None if weights is None else as_weights(weights, len(x))
 
     def part(self, rows):
         other = copy.copy(self)
         other.x, other.labels = self.x[rows], self.labels[rows]
+        other.weights = None if self.weights is None else self.weights[rows]
         return other
 
     def read(self, rows, size=None, crops=None, central=1.0):
@@ -333,6 +341,27 @@ def as_pictures(x):
         )
     check_channels_last(x.shape, "pictures")
     return as_pixels(x, "pictures")
+
+
+def as_weights(weights, count):
+    """Checks sample weights, and returns them as a float32 array `(count,)`.
+
+    Raises:
+        ValueError: for another shape, values that are no finite numbers of at least 0, or zeros alone.
+    """
+    weights = to_numpy(weights)
+    weights = weights.reshape(-1) if weights.ndim == 2 and weights.shape[1] == 1 else weights
+    if weights.shape != (count,) or weights.dtype.kind not in "uifb":
+        raise ValueError(
+            f"Expected a sample weight for each of {count} images; received: shape {weights.shape}, {weights.dtype}."
+        )
+    weights = weights.astype("float32")
+    if not np.isfinite(weights).all() or weights.min() < 0 or not weights.any():
+        raise ValueError(
+            "Expected finite sample weights of at least 0, not all of them 0; received: weights from "
+            f"{weights.min()} to {weights.max()}."
+        )
+    return weights
 
 
 def as_labels(y, count):

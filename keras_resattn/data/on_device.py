@@ -164,7 +164,9 @@ class PlanBatches(TrainingBatches):
 
     def _batch(self, global_step, passes=None):
         rows, plan = self.rows(global_step), self.plan(global_step)
-        return plan_inputs(recipe=self.recipe, rows=rows, plan=plan), self._labels(self.source.labels[rows], plan)
+        return plan_inputs(recipe=self.recipe, rows=rows, plan=plan), *self._targets(
+            self.source.labels[rows], rows, plan
+        )
 
 
 class _PlainBatches(keras.utils.PyDataset):

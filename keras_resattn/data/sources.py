@@ -19,7 +19,8 @@ def open_source(data, *, split="train", data_dir=None, download=True, resize_mod
     Args:
         data: One of
 
-            - `(x, y)`: pictures `(n, h, w, c)`, 0 to 255, and integer labels `(n,)`.
+            - `(x, y)`: pictures `(n, h, w, c)`, 0 to 255, and integer labels `(n,)`; for training also
+              `(x, y, sample_weight)`, with the weight of each image in the loss.
             - The path of an `.npz` file with `x_train` and `y_train`; for `"test"` `x_test` and `y_test`; and perhaps
               `class_names`, an array of strings.
             - The path of a folder of class folders, or of a folder that holds such as `train`, `test`, `val`.
@@ -60,15 +61,25 @@ def _open(data, split, data_dir, download):
     if isinstance(data, (str, os.PathLike)):
         return _open_path(user_path(data), split)
     if isinstance(data, (Source, Stream)):
-        return data
-    if isinstance(data, (tuple, list)) and len(data) == 2 and hasattr(data[0], "shape"):
-        return Arrays(*data)
+        return _of_split(data, split)
+    if isinstance(data, (tuple, list)) and len(data) in (2, 3) and hasattr(data[0], "shape"):
+        x, y, weights = (*data, None)[:3]
+        return _of_split(Arrays(x, y, weights=weights), split)
     # Keras' PyDataset has len() and [index] too, but of batches.
     if hasattr(data, "__len__") and hasattr(data, "__getitem__") and not hasattr(data, "on_epoch_end"):
         if hasattr(data, "keys"):
             raise ValueError(f"Expected (x, y) or one of the other kinds of data; received: a mapping of {list(data)}.")
         return Records(data)
     return Stream(data)
+
+
+def _of_split(source, split):
+    if split != "train" and getattr(source, "weights", None) is not None:
+        raise ValueError(
+            "Expected sample weights with training data alone, as figures on other data count all images alike; "
+            f"received: weights with {split} data. Pass (x, y)."
+        )
+    return source
 
 
 def open_validation(data, data_dir=None, training=None):

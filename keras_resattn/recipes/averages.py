@@ -28,6 +28,7 @@ class AveragedWeights(keras.callbacks.SwapEMAWeights):
         super().__init__()
         self.statistics = statistics
         self._epoch, self._trained = 0, None
+        self._measured = (None, None)  # an epoch, and the statistics that its validation had
 
     def on_epoch_begin(self, epoch, logs=None):
         super().on_epoch_begin(epoch, logs)
@@ -37,14 +38,29 @@ class AveragedWeights(keras.callbacks.SwapEMAWeights):
         super().on_test_begin(logs)
         self._trained = self.statistics.read()
         try:
-            self.statistics.measure(self._epoch)
+            if self._measured[0] == self._epoch:
+                self.statistics.write(self._measured[1])
+            else:
+                self.statistics.measure(self._epoch)
+                self._measured = (self._epoch, self.statistics.read())
         except BaseException:  # Keras would leave the average in the model
             self.on_test_end()
             raise
 
     def on_test_end(self, logs=None):
         self.statistics.write(self._trained)
+        self._trained = None
         super().on_test_end(logs)
+
+    def show(self, epoch):
+        """Puts the averages of an epoch into the model, as for its validation."""
+        self._epoch = epoch
+        self.on_test_begin()
+
+    def hide(self):
+        """Takes them out again; a second call does nothing."""
+        if self._trained is not None:
+            self.on_test_end()
 
 
 class BatchStatistics:
@@ -94,7 +110,7 @@ class BatchStatistics:
         count = min(math.ceil(PICTURES / batches.recipe.batch_size), batches.steps_per_epoch)
         kept = None
         for step in range(count):
-            x, _ = batches.batch(epoch * batches.steps_per_epoch + step)
+            x, *_ = batches.batch(epoch * batches.steps_per_epoch + step)
             kept = self._kept(x, before) if kept is None else kept
             self._forward.test_on_batch(x)
             now = _joined(self._variables)

@@ -23,6 +23,13 @@ def check_model(model, recipe):
         raise ValueError(
             f"Expected a keras.Model with one input and one output of shape (n, classes); received: {received}."
         )
+    if shape[1] == 1:
+        raise ValueError(
+            f"Expected a network with an output for each class; received: {model.name} with one output. Two classes "
+            "are two outputs, which these two lines make:\n"
+            '    outputs = keras.layers.Dense(2, activation="softmax")(model.layers[-1].input)\n'
+            "    model = keras.Model(model.input, outputs)"
+        )
     if recipe.precision not in (None, model.dtype_policy.name):
         raise ValueError(
             f"Expected a network built under keras.config.set_dtype_policy({recipe.precision!r}), as the recipe says; "
@@ -34,6 +41,40 @@ def check_model(model, recipe):
             f"Expected a network built with dropout={recipe.dropout}, as the recipe says; "
             f"received: one with rates {sorted(rates) or 'none'}."
         )
+
+
+def check_callbacks(callbacks, recipe):
+    """Returns a list of callbacks. Raises a `ValueError` for anything else, and for some that contradict a recipe."""
+    callbacks = () if callbacks is None else callbacks
+    listed = isinstance(callbacks, (list, tuple))
+    if not listed or not all(isinstance(callback, keras.callbacks.Callback) for callback in callbacks):
+        raise ValueError(f"Expected callbacks to be a list of keras.callbacks.Callback; received: {callbacks!r}.")
+    schedule = f"the recipe's schedule ({recipe.schedule!r}) drives the learning rate: change the recipe"
+    instead = {
+        "BackupAndRestore": "run_dir keeps a checkpoint from which the same call resumes exactly",
+        "SwapEMAWeights": "recipe.replace(ema=0.999) averages weights, and validates and keeps the averages",
+        "LearningRateScheduler": schedule,
+        "ReduceLROnPlateau": schedule,
+    }
+    for name, reason in instead.items():
+        if any(isinstance(callback, getattr(keras.callbacks, name)) for callback in callbacks):
+            raise ValueError(f"Expected no {name} among callbacks; {reason}.")
+    return list(callbacks)
+
+
+def check_class_weight(class_weight, classes):
+    """Returns the weight of each class as a list of floats, or `None`. Raises a `ValueError` for anything else."""
+    if class_weight is None:
+        return None
+    weights = [class_weight.get(label) for label in range(classes)] if isinstance(class_weight, dict) else []
+    fits = bool(weights) and len(weights) == len(class_weight)
+    fits = fits and all(isinstance(w, (int, float, np.number)) and np.isfinite(w) and w >= 0 for w in weights)
+    if not fits or not any(weights):
+        raise ValueError(
+            "Expected class_weight to be a dictionary with a finite weight of at least 0 for each label from 0 to "
+            f"{classes - 1}, not all of them 0; received: class_weight={class_weight!r}."
+        )
+    return [float(weight) for weight in weights]
 
 
 def check_fits(model, source, recipe):

@@ -5,23 +5,28 @@ import dataclasses
 import functools
 import importlib.util
 import json
+import math
 
 import keras
 
 from keras_resattn.data.sources import Stream, open_source, open_validation
-from keras_resattn.files import atomic_write, user_path
+from keras_resattn.files import atomic_write, reserve, user_path
 from keras_resattn.layers import Rectify
 from keras_resattn.layers.walk import iter_layers
 from keras_resattn.losses import NegativeLogLikelihood
 from keras_resattn.recipes import engines
 from keras_resattn.recipes.averages import AveragedWeights, BatchStatistics
-from keras_resattn.recipes.checks import check_lengths, check_model, check_restored
-from keras_resattn.recipes.loop import Loop, Progress
+from keras_resattn.recipes.checks import check_callbacks, check_lengths, check_model, check_restored
+from keras_resattn.recipes.kept import Kept
+from keras_resattn.recipes.loop import Loop, Progress, part
 from keras_resattn.recipes.named import get_recipe
 from keras_resattn.recipes.optimizer import build_optimizer
 from keras_resattn.recipes.report import Report, best_on_validation, environment, plot_history
-from keras_resattn.recipes.run import ARCHITECTURE, REPORT, STATISTICS, WEIGHTS, RunFolder
+from keras_resattn.recipes.run import ARCHITECTURE, REPORT, WEIGHTS, RunFolder
 from keras_resattn.recipes.task import Feed, Task
+
+TOP5_FROM = 10  # networks of more classes log top-5 accuracy, too
+LOGITS = (keras.activations.linear, keras.activations.log_softmax)
 
 
 def compile_and_fit(
@@ -40,6 +45,7 @@ def compile_and_fit(
     jit_compile="auto",
     steps_per_execution=1,
     callbacks=(),
+    class_weight=None,
 ):
     """Trains `model` by `recipe`.
 
@@ -73,20 +79,28 @@ def compile_and_fit(
         checkpoint_steps: Steps between checkpoints inside an epoch; `None`: one every five minutes.
         jit_compile: As in `keras.Model.compile`.
         steps_per_execution: As in `keras.Model.compile`; has to divide the steps of an epoch.
-        callbacks: More Keras callbacks, such as `keras.callbacks.TensorBoard`.
+        callbacks: More Keras callbacks, such as `keras.callbacks.TensorBoard`. One that stops the training finishes the
+            run. With `ema` they find the averaged weights in the model at an epoch's end. A run that is resumed begins
+            with new callbacks: what they remember is not part of its checkpoint.
+        class_weight: `{label: weight}` of the images of each class in the loss, for all classes; `None` where all weigh
+            the same. Sample weights come with the data: `(x, y, sample_weight)`. With both, an image weighs their
+            product. The training loss and accuracy in the log are weighted, figures on validation data are not.
 
     Returns:
         A `Report`. The model is trained in place and stays compiled. If the training data name their classes, the
         report, the run folder and the model have the names: see `class_names_of`. Validation data with the same names
-        in another order are renumbered.
+        in another order are renumbered. Repeating the call of a finished run trains nothing and changes no file: the
+        model gets the weights that the run kept, and the same report is returned.
 
     Raises:
         ValueError: before any work, for an unknown recipe or data set, data that does not fit the model, data of other
             classes than the model or the training data have, fewer pictures than a batch, a model of another precision
-            or dropout than the recipe's, or a `run_dir` that holds another run.
+            or dropout than the recipe's, callbacks that contradict the recipe, or a `run_dir` that holds another run or
+            damaged files.
+        BlockingIOError: if another process trains in `run_dir`.
         FloatingPointError: if the loss is no longer a finite number; it names the step, its pictures and the last good
             checkpoint.
-        OSError: if a checkpoint cannot be written; the one before it stays.
+        OSError: if a file of the run cannot be written; the one before it stays.
         KeyboardInterrupt: after Ctrl-C, in good order.
     """
     recipe = get_recipe(recipe)
@@ -95,71 +109,98 @@ def compile_and_fit(
     engine = engines.current()
     engine.check(model, recipe, jit_compile, device_data, steps_per_execution)
     run_dir = None if run_dir is None else user_path(run_dir)
+    callbacks = check_callbacks(callbacks, recipe)
     source = open_source(data, data_dir=data_dir)
-    task = Task.of(
-        model, recipe, engine, source, open_validation(validation_data, data_dir, source), statistics, run_dir
-    )
+    folder = RunFolder(run_dir, writes=engine.rank == 0)
+    kept_statistics = None if folder.progress is None else folder.progress["statistics"]
+    validation = open_validation(validation_data, data_dir, source)
+    task = Task.of(model, recipe, engine, source, validation, statistics, kept_statistics, class_weight)
     feed = Feed.on_device(task) if device_data else Feed.by_batches(task)
     per_epoch = feed.batches.steps_per_epoch
     check_lengths(recipe, per_epoch, steps_per_execution, checkpoint_steps)
-    identity = task.identity(per_epoch)
     engine.same("the number of steps of an epoch", per_epoch)
     optimizer = engine.make_optimizer(recipe, per_epoch)
-    with engine.together():
-        folder = RunFolder(run_dir, identity, resume or engine.rank > 0, writes=engine.rank == 0)
-        rows, steps = feed.batches.rows, recipe.steps(per_epoch)
-        loop = Loop(
-            folder,
-            steps,
-            per_epoch,
-            rows,
-            recipe.batch_size,
-            checkpoint_steps,
-            feed.left_out,
-            engine,
-            functools.partial(recipe.image_size, steps_per_epoch=per_epoch),
-        )
-        loop.restore()
-        check_restored(loop, steps_per_execution)
-        folder.write_json(STATISTICS, task.statistics)
-    engine.same("the step to go on from (run_dir has to be on a file system of all processes)", loop.done)
-    compiled = {
-        "optimizer": optimizer,
-        "loss": loss,
-        "weighted_metrics": ["accuracy"],  # as unweighted ones where nothing has a weight
-        "jit_compile": jit_compile,
-        "steps_per_execution": steps_per_execution,
-    }
-    task.name_classes()
-    feed.model.compile(**compiled)
-    build_optimizer(feed.model.optimizer, feed.model.trainable_variables, recipe.decay_vectors)
-    batch_statistics = None if recipe.ema is None else BatchStatistics(feed, engine, jit_compile)
-    with engine.around(feed.model):
-        if loop.done < loop.steps:
-            _fit(task, feed, loop, batch_statistics, verbose, callbacks)
-        else:  # what `fit` ends with, where weights are averaged
+    with contextlib.ExitStack() as stack:
+        with engine.together():
+            identity = task.identity(per_epoch)
+            stack.enter_context(folder.opened(identity, task.statistics, resume or engine.rank > 0))
+            rows, steps = feed.batches.rows, recipe.steps(per_epoch)
+            loop = Loop(
+                folder,
+                steps,
+                per_epoch,
+                rows,
+                recipe.batch_size,
+                checkpoint_steps,
+                feed.left_out,
+                engine,
+                functools.partial(recipe.image_size, steps_per_epoch=per_epoch),
+            )
+            loop.restore()
+            if not folder.finished:
+                check_restored(loop, steps_per_execution)
+        engine.same("the step to resume from (run_dir has to be on a file system of all processes)", loop.done)
+        compiled = {
+            "optimizer": optimizer,
+            "loss": loss,
+            "weighted_metrics": _metrics(task.classes, recipe.mixes_labels),  # unweighted where nothing has a weight
+            "jit_compile": jit_compile,
+            "steps_per_execution": steps_per_execution,
+        }
+        task.name_classes()
+        feed.model.compile(**compiled)
+        build_optimizer(feed.model.optimizer, feed.model.trainable_variables, recipe.decay_vectors)
+        if folder.finished:
             loop.assign(feed.model, metrics=False)
-            feed.model.optimizer.finalize_variable_values(feed.model.trainable_variables)
-        if batch_statistics is not None:
-            batch_statistics.measure(max(loop.done - 1, 0) // per_epoch)
-    if feed.model is not model:
-        model.compile(**compiled)
-    report = _report(task, loop)
-    with engine.together():
-        _finish(model, folder, report)
+            report = Report(**folder.progress["report"])
+        else:
+            with engine.around(feed.model):
+                report = _train(task, feed, loop, jit_compile, verbose, callbacks)
+        if feed.model is not model:
+            model.compile(**compiled)
+        with engine.together():
+            _write_results(model, folder, report)
     return report
 
 
-def _fit(task, feed, loop, batch_statistics, verbose, callbacks):
+def _train(task, feed, loop, jit_compile, verbose, callbacks):
+    """Trains to the end, writes the last checkpoint, of the weights that are kept, and returns the report."""
+    model, engine = feed.model, task.engine
+    statistics = None if task.recipe.ema is None else BatchStatistics(feed, engine, jit_compile)
+    kept = Kept(loop, None if statistics is None else AveragedWeights(statistics), callbacks)
+    if loop.done < loop.steps:
+        _fit(task, feed, loop, kept, verbose)
+        epoch = kept.epoch(model)
+    else:  # what `fit` ends with, where weights are averaged
+        loop.assign(model, metrics=False)
+        model.optimizer.finalize_variable_values(model.trainable_variables)
+        part(model.trainable_variables)
+        epoch = loop.rows[-1]["epoch"]
+        if statistics is not None:
+            statistics.measure(epoch - 1)
+    if epoch is not None:
+        metrics = next(row for row in loop.rows if row["epoch"] == epoch)
+    elif feed.validation is not None:
+        found = model.evaluate(feed.validation, verbose=0, return_dict=True)
+        metrics = {f"val_{name}": float(value) for name, value in found.items()}
+    else:
+        metrics = {}
+    report = _report(task, loop, epoch, metrics)
+    with engine.together():
+        loop.finish(model, dataclasses.asdict(report))
+    return report
+
+
+def _fit(task, feed, loop, kept, verbose):
     model, batches, engine = feed.model, feed.batches, task.engine
     verbose = verbose if engine.rank == 0 else 0
     first_epoch, in_epoch = divmod(loop.done, loop.steps_per_epoch)
     batches.first_epoch, batches.first_step = first_epoch, loop.done
-    # Metrics go on in their middle, and Keras makes them with the first batch, but on JAX, where it makes them before.
+    # Metrics resume in their middle. Keras makes them with the first batch, except on JAX, where it makes them before.
     if (in_epoch and keras.backend.backend() != "jax") or engine.metrics_first:
         model.test_on_batch(*batches[in_epoch])
         model.reset_metrics()
-    averages = [] if batch_statistics is None else [AveragedWeights(batch_statistics)]
+    averages = [] if kept.averages is None else [kept.averages]
     progress = [Progress(loop)] if verbose else []
     try:
         with loop.around(model):
@@ -169,7 +210,7 @@ def _fit(task, feed, loop, batch_statistics, verbose, callbacks):
                 epochs=task.recipe.length(loop.steps_per_epoch),
                 initial_epoch=first_epoch,
                 validation_data=feed.validation,
-                callbacks=[*averages, loop, *progress, *callbacks],
+                callbacks=[*averages, loop, *progress, *kept.callbacks],
                 shuffle=False,
                 verbose=verbose,
             )
@@ -177,16 +218,19 @@ def _fit(task, feed, loop, batch_statistics, verbose, callbacks):
         if batches.error is not None:  # a picture that cannot be read, say
             raise batches.error from None
         raise
+    finally:
+        if kept.averages is not None:  # an error of a callback may have left them in the model
+            kept.averages.hide()
 
 
-def _report(task, loop):
+def _report(task, loop, kept_epoch, metrics):
     source, recipe = task.source, task.recipe
     pictures = loop.steps_per_epoch * recipe.batch_size if isinstance(source, Stream) else len(source)
     mean, std = task.statistics
     return Report(
         network=task.model.name,
-        recipe=dataclasses.asdict(recipe),
-        metrics=loop.rows[-1],
+        recipe=json.loads(recipe.to_json()),
+        metrics=metrics,
         mean=mean,
         std=std,
         training_pictures=pictures,
@@ -200,23 +244,35 @@ def _report(task, loop):
         data_format=keras.config.image_data_format(),
         resize_mode=source.resize_mode,
         class_names=task.class_names,
+        kept_epoch=kept_epoch,
+        stopped=loop.done < loop.steps,
     )
 
 
-def _finish(model, folder, report):
-    if not folder.writes:
+def _write_results(model, folder, report):
+    """Writes what comes out of a finished run; the report last, so that one that is there is never changed."""
+    if not folder.writes or (folder.path / REPORT).exists():
         return
     folder.write_log(report.history)  # a kill may have come between the last checkpoint and its row
     # Without the optimizer, whose variables a model saves with its own.
     network = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     with atomic_write(folder.path / WEIGHTS) as path:
+        # HDF5 takes more than the numbers: some kilobytes for each variable.
+        reserve(path, sum(math.prod(v.shape) * 4 + 2**12 for v in network.weights))
         network.save_weights(path, overwrite=True)
     with contextlib.suppress(NotImplementedError, TypeError):  # a layer of the user's may be one that cannot be written
         folder.write_json(ARCHITECTURE, json.loads(network.to_json()))
-    folder.write_json(REPORT, dataclasses.asdict(report))
     if importlib.util.find_spec("matplotlib"):
         with atomic_write(folder.path / "history.png") as path:
             plot_history(report.history).savefig(path, dpi=100)
+    folder.write_json(REPORT, dataclasses.asdict(report))
+
+
+def _metrics(classes, mixes_labels):
+    if classes <= TOP5_FROM:
+        return ["accuracy"]
+    top5 = keras.metrics.TopKCategoricalAccuracy if mixes_labels else keras.metrics.SparseTopKCategoricalAccuracy
+    return ["accuracy", top5(5, name="top5_accuracy")]
 
 
 def returns_logits(model):
@@ -235,7 +291,12 @@ def returns_logits(model):
             "Expected a classifier that ends in a layer with an activation, or in Softmax, to know whether it returns "
             f"probabilities; received: {type(layer).__name__} in the end of {model.name}."
         )
-    return layer.activation is keras.activations.linear
+    if layer.activation not in (*LOGITS, keras.activations.softmax):
+        raise ValueError(
+            "Expected a classifier that ends in softmax, or in no activation (logits); received: "
+            f"activation={keras.activations.serialize(layer.activation)!r} in the end of {model.name}."
+        )
+    return layer.activation in LOGITS
 
 
 def _loss(model, mixes_labels):

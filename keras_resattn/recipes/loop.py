@@ -58,17 +58,19 @@ class Loop(keras.callbacks.Callback):
         self.engine = engine or Engine()
         self.image_size = image_size
         self.rows = []
+        self.weights = {}  # a hash of those that each epoch ended with, see `Kept`
         self.done = 0
         self.signal = None
         self._arrays = None
-        self._seconds_before = 0.0
+        self._seconds_before, self._started = 0.0, time.monotonic()
+        self._size = 1
 
     def restore(self):
         """Reads the folder's checkpoint, if there is one; `done` is then its step. Variables wait for `fit`."""
         loaded = self.folder.load()
         if loaded is not None:
             self._arrays, progress = loaded
-            self.done, self.rows = progress["step"], progress["rows"]
+            self.done, self.rows, self.weights = progress["step"], progress["rows"], progress["weights"]
             self._seconds_before = progress["seconds"]
 
     def assign(self, model, metrics=True):
@@ -81,9 +83,27 @@ class Loop(keras.callbacks.Callback):
         for group, variables in groups.items():
             assign(variables, self._arrays, group)
 
+    def kept_variables(self, model, variables=None):
+        """Returns those of a model's weights (or of other variables) that a run keeps: all but images on the device."""
+        return [v for v in (model.weights if variables is None else variables) if id(v) not in self.left_out]
+
+    def finish(self, model, report):
+        """Writes the last checkpoint, of the weights that are kept, with the report: the run is finished."""
+        if self.folder.path is None or self.folder.finished:
+            return
+        groups = {group: found for group, found in self._variables(model).items() if group != "metrics"}
+        try:
+            self.folder.save(groups, {**self._progress(self.done), "report": report})
+        except FloatingPointError as error:
+            raise FloatingPointError(self._diverged(f"{error} after", "", max(self.done - 1, 0))) from None
+
+    def _progress(self, step):
+        # The rows are in the checkpoint, too: one file holds all that a run needs to be resumed.
+        return {"step": step, "rows": self.rows, "weights": self.weights, "seconds": self._seconds()}
+
     def _variables(self, model):
         return {
-            "model": [variable for variable in model.variables if id(variable) not in self.left_out],
+            "model": self.kept_variables(model, model.variables),
             "optimizer": list(model.optimizer.variables),
             "metrics": list(model.metrics_variables),
         }
@@ -100,6 +120,7 @@ class Loop(keras.callbacks.Callback):
             # On JAX Keras puts averaged weights into the model even where an error ends the training.
             if self.done >= self.steps or model.stop_training:
                 finalize(variables)
+                part(variables)
 
         model.optimizer.finalize_variable_values = finalize_finished
         try:
@@ -217,10 +238,8 @@ class Loop(keras.callbacks.Callback):
     def _save(self, step):
         self._watch(0)
         if self.folder.path is not None:
-            # The rows are in the checkpoint, too: one file holds all that a run needs to go on.
-            progress = {"step": step, "rows": self.rows, "seconds": self._seconds()}
             try:
-                self.folder.save(self._variables(self.model), progress)
+                self.folder.save(self._variables(self.model), self._progress(step))
             except FloatingPointError as error:
                 raise FloatingPointError(self._diverged(f"{error} after", "", step - self._size)) from None
         self.done = step
@@ -257,6 +276,15 @@ class Loop(keras.callbacks.Callback):
         if self.engine.rank == 0:
             print(message, file=sys.stderr)  # an exit status has no room for it
         raise SystemExit(128 + asked)
+
+
+def part(variables):
+    """Gives variables arrays of their own: on JAX averaged weights share those of the optimizer, and a later step of
+    either deletes both.
+    """
+    if keras.backend.backend() == "jax":
+        for variable in variables:
+            variable.assign(keras.ops.copy(variable.value))
 
 
 class Progress(keras.callbacks.ProgbarLogger):

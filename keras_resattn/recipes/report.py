@@ -14,12 +14,14 @@ from keras_resattn.recipes.provenance import PACKAGE, package_revision, package_
 
 @dataclass(frozen=True)
 class Report:
-    """What came out of a run: figures of the last epoch, never of the best one.
+    """What came out of a run. Its figures describe the weights that were kept: the last epoch's, never the best ones,
+    unless a callback put others into the model.
 
     Attributes:
         network: Name of the model.
         recipe: The recipe's fields.
-        metrics: The log's last row: loss and accuracy on training data and, if given, validation data.
+        metrics: The log's row of `kept_epoch`: loss and accuracy on training data and, if given, validation data. Where
+            that is `None`, the kept weights' own figures on validation data, and nothing without any.
         mean: What was subtracted from pictures (0 to 255): of each channel, or the mean picture.
         std: What they were then divided by, for each channel.
         training_pictures: Number of training pictures.
@@ -28,13 +30,17 @@ class Report:
         environment: What `environment()` returned in the last session: backend, versions, device, git revision ...
         history: All rows of the log.
         best_on_validation: The row of the highest accuracy on validation data, or `None` without any. It is for looking
-            at: the network's weights are the last epoch's.
+            at: the network's weights are those of `kept_epoch`.
         precision: Keras policy of the network.
         steps: Number of steps.
         processes: Number of processes that trained together.
         data_format: Keras' image data format, which the network was built for.
         class_names: Names of the classes in the order of the network's outputs, or `None` if none are known.
         resize_mode: How training images were resized, see `open_source`; `None` where they were not.
+        kept_epoch: The epoch that ended with the weights that were kept: the last one, unless a callback such as
+            `EarlyStopping(restore_best_weights=True)` put back those of another. `None` if a callback put in weights
+            that no epoch ended with.
+        stopped: Whether a callback ended the training before the recipe's last step.
     """
 
     network: str
@@ -53,6 +59,8 @@ class Report:
     data_format: str = "channels_last"
     class_names: list | None = None
     resize_mode: str | None = None
+    kept_epoch: int | None = None
+    stopped: bool = False
 
 
 def best_on_validation(rows):

@@ -1,51 +1,132 @@
 """The folder of a run: what it is, its log, and a checkpoint that is always whole."""
 
+import contextlib
 import csv
+import hashlib
 import json
-import zipfile
 
 import keras
 import numpy as np
 
-from keras_resattn.files import atomic_write, user_path
+from keras_resattn.files import atomic_write, locked, read_json, user_path, write_json
+from keras_resattn.npz import read_npz
 
 CHECKPOINT = "checkpoint.npz"
+RECIPE = "recipe.json"
 STATISTICS = "statistics.json"
 ARCHITECTURE = "model.json"
 WEIGHTS = "model.weights.h5"
 REPORT = "report.json"
+FORMAT = 2  # of checkpoints
+SEALED = ("progress", "seal")
+DAMAGED = (
+    "A checkpoint that is damaged, or of another version of keras_resattn, cannot be resumed: delete the folder to "
+    "begin again, or pass another run_dir."
+)
 
 
 class RunFolder:
-    """Where a run leaves `recipe.json`, `log.csv` and `checkpoint.npz`; every file is written whole or not at all.
+    """Where a run keeps its checkpoint, its log and what comes out of it; every file is written whole or not at all.
+
+    The checkpoint is the only file that a run is resumed from: it holds what the run is (network, recipe, data), the
+    statistics that images are normalised with, and, once the run is finished, its report. `recipe.json` and
+    `statistics.json` are copies for readers.
 
     Args:
-        path: The folder, made if it does not exist; `None` keeps nothing.
-        identity: What makes the run itself, a dictionary that JSON can hold; the folder of another is refused.
-        resume: Whether the folder may hold this run already.
+        path: The folder; `None` keeps nothing.
         writes: Whether this process writes; one of several does.
 
+    Attributes:
+        progress: What the checkpoint says of the run, a dictionary, or `None` without a checkpoint. A finished run's
+            has a `"report"`.
+
     Raises:
-        ValueError: if the folder holds another run, or `resume` is false and it holds this one.
+        ValueError: if the path is no folder, or the checkpoint is damaged.
     """
 
-    def __init__(self, path, identity, resume=True, writes=True):
+    def __init__(self, path, writes=True):
         self.path = None if path is None else user_path(path)
         self.writes = writes and self.path is not None
-        if self.path is None:
-            return
-        if self.path.exists() and not self.path.is_dir():
+        if self.path is not None and self.path.exists() and not self.path.is_dir():
             raise ValueError(f"Expected run_dir to be a folder; {self.path} is a file.")
-        described = self.path / "recipe.json"
-        held = held_run(described, resume)
-        # A run that got no further than this has nothing to lose.
-        if held is not None and (self.path / CHECKPOINT).exists():
-            _check_same(described, _flat(held), _flat(identity))
-        if self.writes:
-            self.path.mkdir(parents=True, exist_ok=True)
-            for left in self.path.glob(".partial-*"):  # by a kill in the middle of a write
-                left.unlink()
-            self.write_json("recipe.json", identity)
+        self.progress = self._read_progress()
+        self._identity, self._statistics = None, None
+
+    @property
+    def finished(self):
+        """Whether the folder holds a run that has ended, of which nothing is changed any more."""
+        return self.progress is not None and self.progress["report"] is not None
+
+    @contextlib.contextmanager
+    def opened(self, identity, statistics, resume=True):
+        """Keeps the folder for one run while the block runs: no other process can train in it.
+
+        A finished run is only read: its folder is neither locked nor changed.
+
+        Args:
+            identity: What makes the run itself, a dictionary that JSON can hold.
+            statistics: `[mean, std]` that its images are normalised with.
+            resume: Whether the folder may hold this run already.
+
+        Raises:
+            ValueError: if the folder holds another run, or `resume` is false and it holds any, or files in it are
+                damaged or were edited.
+            BlockingIOError: if another process trains in the folder.
+        """
+        self._identity, self._statistics = identity, statistics
+        if self.path is not None:
+            self._check(resume)
+        if not self.writes or self.finished:
+            yield
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        with locked(self.path):
+            self.progress = self._read_progress()  # another process may have been here
+            self._check(resume)
+            if self.progress is not None and self.progress["statistics"] != statistics:
+                raise ValueError(
+                    f"Expected {self.path} to be as it was; another process trained in it. Repeat the call."
+                )
+            if not self.finished:
+                for left in self.path.glob(".partial-*"):  # by a kill in the middle of a write
+                    left.unlink()
+                self._describe()
+            yield
+
+    def _check(self, resume):
+        described, held = self.path / RECIPE, self.progress
+        if not resume and (held is not None or described.exists()):
+            raise ValueError(
+                f"Expected an empty run_dir with resume=False; {self.path} holds a run. Pass another folder."
+            )
+        if held is not None:
+            _check_same(self.path, _flat(held["identity"]), _flat(self._identity))
+            for name, content in (("identity", RECIPE), ("statistics", STATISTICS)):
+                self._check_copy(self.path / content, held[name])
+        elif (self.path / REPORT).exists():
+            raise ValueError(
+                f"Expected {self.path} to hold a run that can be resumed; it holds the report of a finished one "
+                f"without its {CHECKPOINT}. Pass another run_dir; "
+                "keras_resattn.evaluation.load_run reads the network of this one."
+            )
+        elif described.exists():  # a run that got no further than this has nothing to lose
+            remedy = f"Pass another run_dir, or delete {described}."
+            if "network" not in read_json(described, remedy):
+                raise ValueError(f"Expected {described} to describe a run; it is something else. {remedy}")
+
+    def _check_copy(self, path, content):
+        """Raises a `ValueError` if a file that copies a part of the checkpoint does not say the same."""
+        if not path.exists():
+            return
+        remedy = f"{CHECKPOINT} holds the same: delete {path}, and the call that trains writes it again."
+        copied = read_json(path, remedy, kind=type(content))
+        if copied != content:
+            raise ValueError(f"Expected {path} to say what {CHECKPOINT} does; one of them was edited. {remedy}")
+
+    def _describe(self):
+        for name, content in ((RECIPE, self._identity), (STATISTICS, self._statistics)):
+            if self.progress is None or not (self.path / name).exists():
+                write_json(self.path / name, content)
 
     def write_json(self, name, content):
         """Writes `content` as the file `name`."""
@@ -56,7 +137,7 @@ class RunFolder:
         """Writes `rows`, dictionaries of the same keys, as `log.csv`."""
         if self.writes and rows:
             with atomic_write(self.path / "log.csv") as partial, open(partial, "w", newline="") as file:
-                # A call that goes on may bring validation data, or leave them out.
+                # A call that resumes may bring validation data, or leave them out.
                 fields = list(dict.fromkeys(field for row in rows for field in row))
                 writer = csv.DictWriter(file, fieldnames=fields)
                 writer.writeheader()
@@ -67,13 +148,14 @@ class RunFolder:
 
         Args:
             variables: Lists of `keras.Variable`s by name of the group.
-            progress: What else a run needs to go on, a dictionary that JSON can hold.
+            progress: What else a run needs to be resumed, a dictionary that JSON can hold; with a `"report"` the run
+                is finished.
 
         Raises:
             FloatingPointError: if a variable is not finite; the old checkpoint stays.
             OSError: if it cannot be written; the old checkpoint stays.
         """
-        arrays = {"progress": np.frombuffer(json.dumps(progress).encode(), "uint8")}
+        arrays = _sealed({"report": None, **progress, "identity": self._identity, "statistics": self._statistics})
         for group, members in variables.items():
             for i, variable in enumerate(members):
                 value = keras.ops.convert_to_numpy(variable)
@@ -82,18 +164,9 @@ class RunFolder:
                 if value.dtype.kind == "f" and group != "metrics" and not np.isfinite(value).all():
                     raise FloatingPointError(f"The variable {variable.path} is no longer finite")
                 arrays[f"{group}/{i}"] = value
-        if not self.writes:
-            return
-        path = self.path / CHECKPOINT
-        try:
-            with atomic_write(path) as partial:
+        if self.writes:
+            with atomic_write(self.path / CHECKPOINT) as partial:
                 np.savez(partial, **arrays)
-        except OSError as error:
-            kept = "the one before it is whole" if path.exists() else "there is none yet"
-            raise OSError(
-                f"The checkpoint {path} could not be written ({error}); {kept}. "
-                "Mend the cause, and the same call goes on from there."
-            ) from error
 
     def load(self):
         """Returns `(arrays, progress)` of the checkpoint, or `None` if there is none.
@@ -103,16 +176,33 @@ class RunFolder:
         """
         if self.path is None or not (self.path / CHECKPOINT).exists():
             return None
-        path = self.path / CHECKPOINT
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            return arrays, json.loads(arrays.pop("progress").tobytes())
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(
-                f"Expected {path} to be a checkpoint; it cannot be read as one ({error}). "
-                "Delete the folder to begin anew."
-            ) from error
+        arrays, _ = read_npz(self.path / CHECKPOINT, remedy=DAMAGED)
+        return arrays, _unsealed(arrays, self.path / CHECKPOINT)
+
+    def _read_progress(self):
+        if self.path is None or not (self.path / CHECKPOINT).exists():
+            return None
+        arrays, _ = read_npz(self.path / CHECKPOINT, SEALED, DAMAGED)
+        return _unsealed(arrays, self.path / CHECKPOINT)
+
+
+def _sealed(progress):
+    """What a checkpoint says of its run, as arrays: text, and a hash by which edited text is noticed."""
+    text = json.dumps({"format": FORMAT, **progress}).encode()
+    return {"progress": np.frombuffer(text, "uint8"), "seal": np.frombuffer(hashlib.sha256(text).digest(), "uint8")}
+
+
+def _unsealed(arrays, path):
+    """Takes out of a checkpoint's arrays what it says of its run."""
+    if not set(SEALED) <= arrays.keys():
+        raise ValueError(f"Expected {path} to be a checkpoint of this version of keras_resattn. {DAMAGED}")
+    text, seal = (arrays.pop(name).tobytes() for name in SEALED)
+    if hashlib.sha256(text).digest() != seal:
+        raise ValueError(f"Expected {path} as a run wrote it; it was edited. {DAMAGED}")
+    progress = json.loads(text)
+    if progress.get("format") != FORMAT:
+        raise ValueError(f"Expected {path} to be of this version of keras_resattn; it is of another. {DAMAGED}")
+    return progress
 
 
 def read_report(run_dir):
@@ -129,7 +219,11 @@ def read_report(run_dir):
         inside = sorted(found.parent.name for found in run_dir.glob(f"*/{REPORT}"))  # fine_tune's two phases
         remedy = f"It holds finished runs: {', '.join(inside)}." if inside else "Let the run end first."
         raise ValueError(f"Expected the folder of a finished run; {run_dir} has no {REPORT}. {remedy}")
-    return json.loads(path.read_text())
+    report = read_json(path, f"Restore it from a copy; {run_dir} cannot be used without it.")
+    missing = {"network", "recipe", "metrics", "mean", "std"} - report.keys()
+    if missing:
+        raise ValueError(f"Expected {path} to be the report of a run; it lacks {', '.join(sorted(missing))}.")
+    return report
 
 
 def run_class_names(run_dir):
@@ -161,7 +255,7 @@ def held_run(described, resume=True):
         raise ValueError(
             f"Expected an empty run_dir with resume=False; {described.parent} holds a run. Pass another folder."
         )
-    return json.loads(described.read_text())
+    return read_json(described, f"Pass another run_dir, or delete {described.parent} to begin again.")
 
 
 def differing(held, identity):
@@ -177,27 +271,21 @@ def differing(held, identity):
     return {key: (there, here) for key, (there, here) in pairs.items() if there != here}
 
 
-def write_json(path, content):
-    """Writes a file of JSON, whole or not at all."""
-    with atomic_write(path) as partial:
-        partial.write_text(json.dumps(content, indent=2) + "\n")
-
-
 def _flat(identity):
     """A run's identity with its recipe's fields among the others, but for what is only said about the recipe."""
     recipe = {field: value for field, value in identity["recipe"].items() if field not in ("source", "differences")}
     return {**recipe, **identity, "recipe": None}
 
 
-def _check_same(described, held, identity):
+def _check_same(folder, held, identity):
     words = [
-        "other pictures or labels" if key == "data" else f"{key} is {there!r} there, {here!r} here"
+        "other images, labels or sample weights" if key == "data" else f"{key} is {there!r} there, {here!r} here"
         for key, (there, here) in differing(held, identity).items()
     ]
     if words:
         raise ValueError(
-            f"Expected {described} to hold this network, recipe and data; it holds another run: {', '.join(words)}. "
-            "Pass another run_dir."
+            f"Expected {folder} to hold a run of this network, recipe and data; it holds another run: "
+            f"{', '.join(words)}. Pass another run_dir."
         )
 
 
@@ -205,7 +293,11 @@ def check(variables, arrays, group):
     """Raises a `ValueError` if a group of variables has another number or shapes than what `RunFolder.save` wrote."""
     found = [arrays.get(f"{group}/{i}") for i in range(len(variables))]
     count = sum(name.startswith(f"{group}/") for name in arrays)
-    if count != len(variables) or any(tuple(v.shape) != a.shape for v, a in zip(variables, found, strict=True)):
+    fits = all(
+        a is not None and tuple(v.shape) == a.shape and a.dtype.kind in "fiub"
+        for v, a in zip(variables, found, strict=True)
+    )
+    if count != len(variables) or not fits:
         raise ValueError(
             f"Expected a checkpoint of this network; its {group} has {count} variables, this one's {len(variables)}, "
             "or their shapes differ. Pass another run_dir."

@@ -2,9 +2,7 @@
 
 import dataclasses
 import functools
-import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -17,10 +15,15 @@ from keras_resattn.data.ordered import OrderedBatches
 from keras_resattn.data.sources import Source, Stream
 from keras_resattn.layers.class_names import keeps_class_names, set_class_names
 from keras_resattn.layers.composite import channel_axis
-from keras_resattn.recipes.checks import check_classes, check_fits, check_statistics, warn_of_empty_classes
+from keras_resattn.recipes.checks import (
+    check_class_weight,
+    check_classes,
+    check_fits,
+    check_statistics,
+    warn_of_empty_classes,
+)
 from keras_resattn.recipes.engines import Engine
 from keras_resattn.recipes.recipe import Recipe
-from keras_resattn.recipes.run import CHECKPOINT, STATISTICS
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Task:
         statistics: `[mean, std]` that pictures are normalised with.
         measured: Whether these are the training data's own.
         class_names: Names of the classes in the order of the network's outputs, or `None`.
+        class_weight: Weight of each class' images in the loss, or `None`.
     """
 
     model: keras.Model
@@ -48,10 +52,15 @@ class Task:
     statistics: list
     measured: bool
     class_names: list | None = None
+    class_weight: list | None = None
 
     @classmethod
-    def of(cls, model, recipe, engine, source, validation, statistics, run_dir):
-        """Checks that data fit the network, and normalises by `statistics`, or else those kept or measured."""
+    def of(cls, model, recipe, engine, source, validation, statistics, kept=None, class_weight=None):
+        """Checks that data fit the network, and normalises by `statistics`, or else those kept or measured.
+
+        A run that is resumed keeps those of its checkpoint: measured again, those of a stream might be others.
+        """
+        class_weight = check_class_weight(class_weight, model.output_shape[-1])
         source, validation, class_names = check_classes(model, source, validation)
         size = check_fits(model, source, recipe)
         if validation is not None:
@@ -63,12 +72,12 @@ class Task:
         if not measured:
             check_statistics(statistics, size, model.input_shape[channel_axis(keras.config.image_data_format())])
         if measured:
-            mean, std = _kept_statistics(run_dir) or source.statistics(recipe.normalization, size)
+            mean, std = kept or source.statistics(recipe.normalization, size)
         else:
             mean, std = (np.asarray(values, "float64").tolist() for values in statistics)
         if isinstance(source, Stream):  # each process may have measured its own part
             mean, std = engine.first(mean, std)
-        return cls(model, recipe, engine, source, validation, size, [mean, std], measured, class_names)
+        return cls(model, recipe, engine, source, validation, size, [mean, std], measured, class_names, class_weight)
 
     @property
     def classes(self):
@@ -89,6 +98,7 @@ class Task:
             "steps_per_epoch": steps_per_epoch,
             "statistics": None if self.measured else self.statistics,
             "class_names": self.class_names,
+            "class_weight": self.class_weight,
         }
 
 
@@ -114,6 +124,7 @@ class Feed:
         model, batches, validation = on_device(
             task.model, task.source, task.recipe, *task.statistics, validation=task.validation
         )
+        batches.class_weight = task.class_weight
         return cls(model, batches, validation, model.get_layer("pictures").variables)
 
     @classmethod
@@ -123,16 +134,10 @@ class Feed:
         mean, std = task.statistics
         prepare = functools.partial(normalize, mean=mean, std=std)
         batches = TrainingBatches(task.source, recipe, prepare, size=task.size, classes=classes, shard=engine.shard)
+        batches.class_weight = task.class_weight
         if task.validation is None:
             return cls(task.model, batches)
         ordered = OrderedBatches if engine.devices == 1 else engine.evaluation
         shares = classes if recipe.mixes_labels else None
         validation = ordered(task.validation, recipe.batch_size, prepare, size=task.size, shares=shares)
         return cls(task.model, batches, validation)
-
-
-def _kept_statistics(run_dir):
-    """The statistics that a run was begun with: measured again, those of a stream might be others."""
-    if run_dir is None or not all((Path(run_dir) / name).exists() for name in (CHECKPOINT, STATISTICS)):
-        return None
-    return json.loads((Path(run_dir) / STATISTICS).read_text())

@@ -2,7 +2,6 @@
 
 import csv
 import inspect
-import json
 import re
 
 import numpy as np
@@ -16,7 +15,7 @@ from keras_resattn.models.zoo import identify
 from keras_resattn.recipes.provenance import revision_of
 from keras_resattn.recipes.run import read_report
 from keras_resattn.reproduce.published import get_table
-from keras_resattn.reproduce.runs import RESULT, build
+from keras_resattn.reproduce.runs import RESULT, build, read_result
 from keras_resattn.reproduce.sets import thinned
 from keras_resattn.responses import plot_responses, stage_responses
 
@@ -45,7 +44,7 @@ def open_run(row, folder):
     if VARIANTS.get(network) is None:
         raise ValueError(f"Expected a run of a Residual Attention Network; {folder} holds one of {network}.")
     result = folder / RESULT
-    run = json.loads(result.read_text())["run"] if result.exists() else None
+    run = read_result(result)["run"] if result.exists() else None
     if run is not None:
         _check_row(row, folder, run["row"])
     return report, network, run
@@ -92,7 +91,7 @@ def measure(row, folder, where):
         "network": network,
         "seed": report["recipe"]["seed"],
         "scale": "" if run is None else run["scale"],
-        "epochs": report["metrics"]["epoch"],
+        "epochs": report["history"][-1]["epoch"],
         "pictures": len(pictures),
         "backend": report["environment"]["backend"],
         "revision": revision_of(report["environment"]),

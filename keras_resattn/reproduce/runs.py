@@ -3,7 +3,6 @@
 import dataclasses
 import datetime
 import gc
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_resattn.data import network_input
-from keras_resattn.files import sha256, user_path
+from keras_resattn.files import read_json, sha256, user_path, write_json
 from keras_resattn.layers.composite import picture_shape
 from keras_resattn.models import zoo
 from keras_resattn.models.cluttered_mnist import ClutteredMnistCNN
@@ -20,7 +19,7 @@ from keras_resattn.models.residual_attention import ResidualAttentionNet
 from keras_resattn.models.variants import VARIANTS
 from keras_resattn.recipes import compile_and_fit
 from keras_resattn.recipes.provenance import revision_of
-from keras_resattn.recipes.run import differing, write_json
+from keras_resattn.recipes.run import differing
 from keras_resattn.reproduce.published import home
 from keras_resattn.reproduce.rows import DATA_SETS
 from keras_resattn.reproduce.sets import open_sets, where_is
@@ -175,12 +174,25 @@ def _identity(table, row, seed, options):
     }
 
 
+def read_result(path):
+    """Returns what a row's run left: `{"run": what it was, "result": its result}`.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
+    remedy = f"Delete {path}, and the row's run is measured again."
+    held = read_json(path, remedy)
+    if not all(isinstance(held.get(key), dict) for key in ("run", "result")):
+        raise ValueError(f"Expected {path} to hold a run and its result; it does not. {remedy}")
+    return held
+
+
 def _finished(folder, identity):
     """The result that a folder holds, or `None`."""
     path = folder / RESULT
     if not path.exists():
         return None
-    held = json.loads(path.read_text())
+    held = read_result(path)
     others = differing(held["run"], identity)
     if others:
         raise ValueError(
