@@ -5,6 +5,7 @@ import os
 import re
 import socket
 import zipfile
+import zlib
 
 import h5py
 import numpy as np
@@ -58,6 +59,17 @@ def test_every_plain_float_is_read(good, dtype):
     np.testing.assert_array_equal(read_tensors(good)["conv"]["0"], np.full((3, 3, 3, 4), 0.5))
 
 
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("compression", [None, "gzip"])
+@pytest.mark.parametrize("chunks", [(3, 3, 3, 4), (2, 3, 1, 3), True])
+@pytest.mark.parametrize("dtype", ["float16", ">f4"])
+def test_shuffled_and_compressed_floats_are_read(good, dtype, chunks, compression, shuffle):
+    values = np.random.default_rng(0).normal(size=(3, 3, 3, 4)).astype(dtype)
+    shuffle = shuffle and compression is not None
+    replace(dtype, data=values, chunks=chunks, compression=compression, shuffle=shuffle)(good)
+    np.testing.assert_array_equal(read_tensors(good)["conv"]["0"], values)
+
+
 def test_bfloat16_is_read_as_keras_writes_it(good):
     def change(file):
         bits = (np.float32([1.5, -2, 0, 3e38]).view("uint32") >> 16).astype("uint16")
@@ -103,6 +115,17 @@ def low_level(kind, shape, **settings):
         for name, value in settings.items():
             getattr(created, name)(*value)
         h5d.create(file[CONV].id, b"0", kind, h5s.create_simple(shape), dcpl=created)
+
+    return edit(f"{CONV}/0", change)
+
+
+def bomb(content):
+    """Replaces the kernel by one gzip chunk of other content, which is no gzip at all for `None`."""
+
+    def change(file):
+        kernel = file[CONV].create_dataset("0", (3, 3, 3, 4), "float32", chunks=(3, 3, 3, 4), compression="gzip")
+        data = b"no gzip" if content is None else zlib.compress(content)
+        kernel.id.write_direct_chunk((0, 0, 0, 0), data[:1400])
 
     return edit(f"{CONV}/0", change)
 
@@ -198,13 +221,19 @@ STRUCTURES = {
     "a virtual dataset of a pipe": (pipe_source, "virtual dataset"),
     "external storage": (replace(external=[(SECRET, 0, 432)]), "external storage"),
     "external storage of a device": (replace(external=[("/dev/zero", 0, 432)]), "external storage"),
-    "compressed chunks": (replace(chunks=True, compression="gzip"), "chunks"),
-    "checksums": (replace(chunks=True, fletcher32=True), "chunks"),
-    "chunks": (replace(chunks=True), "chunks"),
-    "chunks that were never written": (low_level(h5t.IEEE_F32LE, (2**40,), set_chunk=[(2**20,)]), "chunks"),
+    "checksums": (replace(chunks=True, fletcher32=True), "other filters"),
+    "another compression": (replace(chunks=True, compression="lzf"), "other filters"),
+    "chunks that were never written": (low_level(h5t.IEEE_F32LE, (2**40,), set_chunk=[(2**20,)]), "has 0 chunks"),
+    "a chunk that is larger than the array": (
+        replace(chunks=(2**10, 2**10, 2**6, 4), maxshape=(None,) * 4, data=None, shape=(3, 3, 3, 4)),
+        "larger than itself",
+    ),
+    "a chunk that inflates to more than its values": (bomb(np.zeros(2**24, "uint8").tobytes()), "does not inflate"),
+    "a chunk that inflates to less than its values": (bomb(b"1234"), "does not inflate"),
+    "a chunk that is no gzip": (bomb(None), "damaged"),
     "a filter that is not there": (
         low_level(h5t.IEEE_F32LE, (4,), set_chunk=[(4,)], set_filter=(31999, h5z.FLAG_OPTIONAL)),
-        "chunks",
+        "other filters",
     ),
     "an array that was never written": (low_level(h5t.IEEE_F32LE, (2**29,)), "claims 2,147,483,648 bytes, of which 0"),
     "a huge array that was never written": (low_level(h5t.IEEE_F64LE, (2**40, 2**20)), "of which 0"),

@@ -2,7 +2,8 @@
 
 HDF5 can refer to other files (external links and storage, virtual datasets), load plug-ins (filters), claim terabytes
 in a few bytes (chunks, fill values) and refer to one object twice. `keras.Model.save_weights` uses none of that, so
-everything except groups and contiguous arrays of numbers is refused, before any array is read.
+everything except groups and arrays of numbers is refused, before any array is read. Arrays may be compressed by
+shuffling and gzip.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ import h5py
 import numpy as np
 from h5py import h5d, h5g, h5l, h5o, h5s, h5t
 
+from keras_resattn.checkpoints.hdf5_chunks import check_chunks, read_chunks
 from keras_resattn.checkpoints.hdf5_headers import text_attribute
 from keras_resattn.files import open_regular
 
@@ -42,6 +44,7 @@ class Tensor:
         shape: Its shape.
         dtype: `"float16"`, `"float32"`, `"float64"`, `"bfloat16"`, or the name of a NumPy integer.
         nbytes: Bytes that it takes in the file.
+        chunked: Whether it is stored in chunks, which may be compressed.
     """
 
     location: tuple
@@ -49,10 +52,14 @@ class Tensor:
     dtype: str
     nbytes: int
     _id: h5d.DatasetID
+    chunked: bool = False
 
     def read(self) -> np.ndarray:
         """Return the array in the file's dtype; bfloat16, which NumPy lacks, as float32."""
-        array = np.asarray(h5py.Dataset(self._id)[()])
+        if self.chunked:
+            array = read_chunks(self._id, self.shape, self._id.dtype)
+        else:
+            array = np.asarray(h5py.Dataset(self._id)[()])
         if self.dtype == "bfloat16":
             return (array.view("uint16").astype("uint32") << 16).view("float32").reshape(self.shape)
         return array
@@ -190,14 +197,21 @@ def _tensor(dataset, location, file, size):
         raise Refused(f"{at(location)} is a virtual dataset, which would read other files")
     if layout == h5d.CONTIGUOUS and created.get_external_count():
         raise Refused(f"{at(location)} has external storage, which would read other files")
-    if layout not in (h5d.CONTIGUOUS, h5d.COMPACT) or created.get_nfilters():
-        raise Refused(f"{at(location)} is stored in chunks or by filters; save_weights writes plain arrays")
+    if layout not in (h5d.CONTIGUOUS, h5d.COMPACT, h5d.CHUNKED):
+        raise Refused(f"{at(location)} has an unknown layout")
     dtype = _dtype(dataset, location, file)
     space = dataset.get_space()
     if space.get_simple_extent_type() not in (h5s.SIMPLE, h5s.SCALAR):
         raise Refused(f"{at(location)} has no shape")
     shape = tuple(int(length) for length in space.get_simple_extent_dims())
-    nbytes, stored = math.prod(shape) * dataset.get_type().get_size(), dataset.get_storage_size()
+    itemsize = dataset.get_type().get_size()
+    nbytes, stored = math.prod(shape) * itemsize, dataset.get_storage_size()
+    if layout == h5d.CHUNKED:
+        try:
+            stored = check_chunks(dataset, shape, itemsize, size)
+        except ValueError as error:
+            raise Refused(f"{at(location)} {error}") from None
+        return Tensor(location, shape, dtype, stored, dataset, chunked=True)
     if stored != nbytes:
         raise Refused(f"{at(location)} claims {nbytes:,} bytes, of which {stored:,} are in the file")
     if layout == h5d.CONTIGUOUS and nbytes:

@@ -61,6 +61,8 @@ def fill(model, path):
             negative variances.
     """
     with open_weights(path, most=most_objects(len(model.weights))) as (_, _, tensors):
+        if any(tensor.chunked for tensor in tensors):  # which Keras would have HDF5 inflate, to any size
+            raise ValueError(f"Expected {path} to be written by keras.Model.save_weights; its arrays are compressed.")
         shapes = Counter(tensor.shape for tensor in tensors if tensor.location[0] != "optimizer")
     if foreign := shapes - Counter(tuple(weight.shape) for weight in model.weights):
         raise ValueError(
