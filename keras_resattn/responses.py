@@ -7,6 +7,7 @@ from textwrap import fill
 import keras
 import numpy as np
 
+from keras_resattn.data.pictures import to_numpy
 from keras_resattn.layers.composite import check_count
 from keras_resattn.models.graph import remembered, tensors_of_layers, unnormalized
 from keras_resattn.preprocessing import warn_of_raw
@@ -39,7 +40,7 @@ def stage_responses(model, images, batch_size=32, blocks=False):
     Source: Wang et al., "Residual Attention Network for Image Classification" (CVPR 2017), Sec. 4.1, Fig. 4.
     """
     check_count("batch_size", batch_size)
-    images = np.asarray(images)
+    images = to_numpy(images)
     outputs = _block_outputs(model)
     if images.ndim != len(model.input_shape) or not len(images):
         raise ValueError(f"Expected images of shape {model.input_shape}; received: shape {images.shape}.")

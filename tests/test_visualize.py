@@ -255,3 +255,18 @@ def test_a_picture_that_is_no_batch(gated):
 def test_gates_of_a_model_without_them(network):
     with pytest.raises(ValueError, match="Expected a model with gated attention"):
         attention_gates(network, IMAGES)
+
+
+PICTURES = {"16 bits": np.full((1, 32, 32, 3), 40_000, "uint16"), "0 to 1": np.full((1, 32, 32, 3), 0.5)}
+
+
+@pytest.mark.parametrize("pictures", PICTURES.values(), ids=PICTURES)
+def test_pictures_beyond_their_range_are_refused(narrow_network, images, pictures):
+    with pytest.raises(ValueError, match="Expected pictures from 0 to 255"):
+        plot_attention(narrow_network(), images[:1], pictures=pictures)
+
+
+def test_masked_images_are_refused(narrow_network, images):
+    for look in (attention_maps, plot_attention):
+        with pytest.raises(ValueError, match="masked"):
+            look(narrow_network(), np.ma.masked_greater(images, 2))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import keras
 import numpy as np
 
+from keras_resattn.data.pictures import to_numpy
 from keras_resattn.layers import AttentionHead, AttentionResidual, GatedSum, GlobalGate, HeadGate, Rectify, SoftMask
 from keras_resattn.layers.composite import check_count
 from keras_resattn.models.graph import remembered, replay, unnormalized
@@ -84,7 +85,7 @@ class Attention:
     def predict(self, key, tensors, images, batch_size=32):
         """The values of a structure of tensors, which always belongs to `key`, for some images, in float32."""
         check_count("batch_size", batch_size)
-        images = np.asarray(images)
+        images = to_numpy(images)
         if images.ndim != len(self.inputs.shape) or not len(images):
             raise ValueError(
                 f"Expected images of shape {self.inputs.shape}; received: shape {images.shape}. "

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 
+from keras_resattn.data.pictures import as_pixels, to_numpy
 from keras_resattn.layers.composite import check_count
 from keras_resattn.visualize.maps import BASE, GATES, MASK, find_attention
 
@@ -53,7 +54,7 @@ def plot_attention(model, images, pictures=None, titles=None, masks=None, channe
         import matplotlib.pyplot as plt
     except ImportError as error:
         raise ImportError("plot_attention needs matplotlib: pip install 'keras-resattn[viz]'.") from error
-    images = np.asarray(images)
+    images = to_numpy(images)
     pictures = _checked_pictures(images, pictures, titles)
     check_count("channels", channels, least=0)
     found = find_attention(model)
@@ -111,10 +112,10 @@ def _checked_pictures(images, pictures, titles):
         )
     if pictures is None:
         return None
-    pictures = np.asarray(pictures)
+    pictures = to_numpy(pictures)
     if pictures.ndim != 4 or pictures.shape[-1] not in (1, 3, 4):
         raise ValueError(f"Expected pictures (n, h, w, channels), 0 to 255; received: shape {pictures.shape}.")
-    return np.clip(pictures, 0, 255).astype("uint8")  # floats above 1 are white to matplotlib
+    return as_pixels(pictures, "pictures").astype("uint8")  # floats above 1 are white to matplotlib
 
 
 def _checked_masks(masks, found):
