@@ -1,18 +1,21 @@
 """Pretrained networks that others stand on: the pictures that they take, and their last stage."""
 
 import re
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from typing import Self
 
 import keras
 import numpy as np
 
 from keras_resattn.checkpoints import find, tags
-from keras_resattn.data.sources import Source
+from keras_resattn.data.sources import Source, Stream
 from keras_resattn.layers.composite import channel_axis, picture_shape, spatial_axes
 from keras_resattn.layers.walk import freeze_batch_norm
 from keras_resattn.models import zoo
 from keras_resattn.models.graph import tensors_of_layers
 from keras_resattn.models.parts import PREPROCESSING, statistics_for
+from keras_resattn.typing import Size, Statistics
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,17 @@ class Backbone:
 
     model: keras.Model
     name: str
-    statistics: tuple
-    size: tuple
+    statistics: Statistics
+    size: Size
 
     @classmethod
-    def find(cls, network, source, statistics=None, size=None):
+    def find(
+        cls,
+        network: str | keras.Model,
+        source: Source | Stream,
+        statistics: Statistics | None = None,
+        size: Size | None = None,
+    ) -> Self:
         """Returns the published network of a tag, or the caller's model, for the pictures of `source`.
 
         Args:
@@ -71,7 +80,7 @@ class Backbone:
         model = zoo.build(tag.network, include_top=False, weights=tag.tag, input_shape=picture_shape(*size, channels))
         return cls(model, tag.id, (mean, std), size)
 
-    def layers(self, unfreeze):
+    def layers(self, unfreeze: str | Iterable[str] | None) -> list[str]:
         """Returns the names of the layers that `unfreeze` means, in the model's order.
 
         Args:
@@ -93,7 +102,7 @@ class Backbone:
             )
         return [name for name in names if any(re.match(pattern, name) for pattern in unfreeze)]
 
-    def unfreeze(self, names):
+    def unfreeze(self, names: Collection[str]) -> None:
         """Makes the layers of these names trainable and no others, and no batch normalisation.
 
         Keras runs batch normalisation in inference mode where it is not trainable. Calling the network with
@@ -105,12 +114,13 @@ class Backbone:
         freeze_batch_norm(self.model)
 
 
-def check_statistics(statistics, channels):
+def check_statistics(statistics: Statistics, channels: int) -> tuple[list[float], list[float]]:
     """Returns `(mean, std)` as two lists of floats, one for each channel, or raises a `ValueError`."""
-    lists = tuple(np.asarray(values, "float64").reshape(-1).tolist() for values in statistics)
+    lists = [np.asarray(values, "float64").reshape(-1).tolist() for values in statistics]
     if [len(values) for values in lists] != [channels, channels]:
         raise ValueError(f"Expected (mean, std) with a number for each of {channels} channels; received: {statistics}.")
-    return lists
+    mean, std = lists
+    return mean, std
 
 
 def _check_model(model, channels):

@@ -2,12 +2,15 @@
 
 import functools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_resattn.checkpoints.loader import fill
+from keras_resattn.checkpoints.registry import Tag
 from keras_resattn.data import check_pictures, network_input, open_source
 from keras_resattn.data.arrays import normalize
 from keras_resattn.data.class_names import match_classes
@@ -21,6 +24,7 @@ from keras_resattn.recipes import Recipe, get_recipe
 from keras_resattn.recipes.checks import check_fits
 from keras_resattn.recipes.fit import TOP5_FROM, returns_logits
 from keras_resattn.recipes.run import ARCHITECTURE, WEIGHTS, read_report
+from keras_resattn.typing import ArrayLike, DataLike, PathLike, ResizeMode
 
 PREDICTIONS = "predictions.npy"
 
@@ -48,22 +52,22 @@ class Evaluation:
     correct_top5: int | None = None
 
     @property
-    def accuracy(self):
+    def accuracy(self) -> float:
         """Share of pictures classified correctly, 0 to 1."""
         return self.correct / self.total
 
     @property
-    def top5_accuracy(self):
+    def top5_accuracy(self) -> float | None:
         """Share of pictures whose class is among the five of highest probability, or `None`."""
         return None if self.correct_top5 is None else self.correct_top5 / self.total
 
 
-def build(tag, **kwargs):
+def build(tag: Tag, **kwargs: Any) -> keras.Model:
     """Returns the network of a released `Tag`, with its weights."""
     return zoo.build(tag.network, weights=str(tag.folder), classes=len(tag.classes), **kwargs)
 
 
-def evaluate(tag, x, y, batch_size=256, verbose=0):
+def evaluate(tag: Tag, x: ArrayLike, y: ArrayLike, batch_size: int = 256, verbose: int = 0) -> Evaluation:
     """Classifies labelled pictures with released weights.
 
     Args:
@@ -88,7 +92,13 @@ def evaluate(tag, x, y, batch_size=256, verbose=0):
     return _evaluation(logits, y, functools.partial(_changed, tag, y))
 
 
-def evaluate_run(run_dir, data, batch_size=256, data_dir=None, resize_mode=None):
+def evaluate_run(
+    run_dir: PathLike,
+    data: DataLike,
+    batch_size: int = 256,
+    data_dir: PathLike | None = None,
+    resize_mode: ResizeMode | None = None,
+) -> Evaluation:
     """Classifies labelled pictures with the network that `compile_and_fit` left in a folder, of any kind.
 
     Pictures are normalised by the statistics that the run was trained with.
@@ -128,7 +138,15 @@ def evaluate_run(run_dir, data, batch_size=256, data_dir=None, resize_mode=None)
     return _measure(model, source, batch_size, prepare, size)
 
 
-def evaluate_model(model, data, mean, std, batch_size=256, data_dir=None, resize_mode=None):
+def evaluate_model(
+    model: keras.Model,
+    data: DataLike,
+    mean: float | Sequence[float],
+    std: float | Sequence[float],
+    batch_size: int = 256,
+    data_dir: PathLike | None = None,
+    resize_mode: ResizeMode | None = None,
+) -> Evaluation:
     """Classify labelled images with any classifier.
 
     Args:
@@ -167,7 +185,7 @@ def _measure(model, source, batch_size, prepare, size):
     return _evaluation(scores, np.concatenate(labels))
 
 
-def load_run(run_dir):
+def load_run(run_dir: PathLike) -> keras.Model:
     """Returns the network of a finished run, with the weights that it ended with and its class names, not compiled.
 
     Args:

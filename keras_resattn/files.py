@@ -7,18 +7,23 @@ import os
 import socket
 import stat
 import tempfile
+from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
+from typing import Any
+
+from keras_resattn.typing import PathLike
 
 LOCK = ".lock"
 
 
-def user_path(path):
+def user_path(path: PathLike) -> Path:
     """Return the `Path` that a user means: `~` and `~user` at its beginning are home folders, as in a shell."""
     return Path(os.path.expanduser(path))
 
 
 @contextlib.contextmanager
-def atomic_write(path):
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`, which becomes `path` if the block succeeds.
 
     Whatever happens in the block (an error, a full disk, a kill), `path` is the old file or the
@@ -50,7 +55,7 @@ def atomic_write(path):
 
 
 @contextlib.contextmanager
-def open_regular(path):
+def open_regular(path: PathLike) -> Iterator[BufferedReader]:
     """Open a regular file for reading in binary mode, without ever waiting for a writer.
 
     Args:
@@ -78,7 +83,7 @@ def open_regular(path):
         yield file
 
 
-def reserve(path, size):
+def reserve(path: PathLike, size: int) -> None:
     """Writes `size` bytes to a file, to see that there is room for them.
 
     HDF5 is not prepared for a full disk: it raises errors of several kinds, and may end the process.
@@ -91,7 +96,7 @@ def reserve(path, size):
             file.write(bytes(min(2**20, size - first)))
 
 
-def read_json(path, remedy, kind=dict):
+def read_json(path: PathLike, remedy: str, kind: type = dict) -> Any:
     """Returns what a file of JSON holds.
 
     Args:
@@ -114,14 +119,14 @@ def read_json(path, remedy, kind=dict):
     return content
 
 
-def write_json(path, content):
+def write_json(path: Path, content: Any) -> None:
     """Writes a file of JSON, whole or not at all."""
     with atomic_write(path) as partial:
         partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager
-def locked(folder):
+def locked(folder: Path) -> Iterator[None]:
     """Keeps all other processes out of a folder while the block runs. The system ends the lock with the process.
 
     Args:
@@ -156,7 +161,7 @@ def _holder(path):
     return "another process"
 
 
-def sha256(path):
+def sha256(path: PathLike) -> str:
     """Return the SHA-256 of a regular file, in hexadecimal.
 
     Raises:
@@ -166,7 +171,7 @@ def sha256(path):
         return hash_of(file, path)
 
 
-def hash_of(file, path):
+def hash_of(file: BufferedReader, path: PathLike) -> str:
     """Return the SHA-256 of an open file from where it stands, in hexadecimal; `path` is for messages.
 
     Raises:

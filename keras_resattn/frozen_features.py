@@ -1,15 +1,19 @@
 """Features of a frozen network: computed once, and a classifier trained on them alone."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import keras
 import numpy as np
 
 from keras_resattn.data import network_input
 from keras_resattn.data.sources import Arrays, Source
+from keras_resattn.typing import Size, Statistics
 
 BATCH = 64
 
 
-def extract(frozen, source, size, statistics, verbose=0):
+def extract(frozen: keras.Model, source: Source, size: Size, statistics: Statistics, verbose: int = 0) -> np.ndarray:
     """Returns what a network makes of each picture of a source, `(n, d)` float32.
 
     Args:
@@ -32,13 +36,13 @@ def extract(frozen, source, size, statistics, verbose=0):
     return np.concatenate(found)
 
 
-def moments(features):
+def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns mean and standard deviation of each feature. Those that hardly vary are not blown up."""
     mean, variance = features.mean(0, dtype="float64"), features.var(0, dtype="float64")
     return mean, np.sqrt(variance + 1e-5 * (variance.mean() or 1.0))
 
 
-def as_pictures(features):
+def as_pictures(features: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[list[float], list[float]]]:
     """Returns features as recipes know data: pictures of one pixel, 0 to 255.
 
     Args:
@@ -58,7 +62,7 @@ def as_pictures(features):
     return pictures, (((mean - low) * scale).tolist(), (std * scale).tolist())
 
 
-def fold(classifier, into, mean, std):
+def fold(classifier: keras.layers.Layer, into: keras.layers.Layer, mean: np.ndarray, std: np.ndarray) -> None:
     """Gives a dense layer the weights of another, which takes `(features - mean) / std`, so that it takes features."""
     kernel, bias = (np.asarray(array, "float64") for array in classifier.get_weights())
     kernel = kernel / std[:, None]
@@ -73,7 +77,7 @@ class Resized(Source):
         size: Height and width.
     """
 
-    def __init__(self, source, size):
+    def __init__(self, source: Source, size: Size) -> None:
         super().__init__(
             source.labels, classes=source.classes, class_names=source.class_names, channels=source.channels
         )
@@ -88,7 +92,7 @@ class Resized(Source):
         return f"{self.source._pictures_hash()} {self.size}"
 
 
-def resized(source, size):
+def resized(source: Any, size: Size) -> Any:
     """Returns `source` with pictures of `size`. Batches that are ready, and `None`, stay what they are."""
     fits = isinstance(source, Arrays) and source.picture_shape[:2] == size
     return source if fits or not isinstance(source, Source) else Resized(source, size)

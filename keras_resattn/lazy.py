@@ -4,9 +4,11 @@ import importlib
 import importlib.abc
 import importlib.util
 import sys
+from collections.abc import Callable, Mapping
+from typing import Any
 
 
-def names(package, modules):
+def names(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Return the `__getattr__` and `__dir__` of a package that imports its modules at first use (PEP 562).
 
     Args:
@@ -28,7 +30,7 @@ def names(package, modules):
     return __getattr__, __dir__
 
 
-def import_with_keras(*modules):
+def import_with_keras(*modules: str) -> None:
     """Import modules as soon as Keras is there: now if it has been imported, else right after it.
 
     Keras loads a saved model only if the classes of its layers are registered, which importing their modules does.

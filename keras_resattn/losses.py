@@ -1,7 +1,11 @@
 """The loss of gated attention networks."""
 
+from typing import Any
+
 import keras
 from keras import ops
+
+from keras_resattn.typing import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_resattn")
@@ -20,10 +24,12 @@ class NegativeLogLikelihood(keras.losses.Loss):
     log-probabilities.
     """
 
-    def __init__(self, reduction="sum_over_batch_size", name="negative_log_likelihood", **kwargs):
+    def __init__(
+        self, reduction: str | None = "sum_over_batch_size", name: str = "negative_log_likelihood", **kwargs: Any
+    ) -> None:
         super().__init__(reduction=reduction, name=name, **kwargs)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         if len(y_true.shape) == 2 and y_true.shape[-1] == y_pred.shape[-1] != 1:
             return -ops.sum(ops.cast(y_true, y_pred.dtype) * y_pred, axis=-1)
         labels = ops.cast(ops.reshape(y_true, (-1, 1)), "int32")

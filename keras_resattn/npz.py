@@ -2,10 +2,12 @@
 
 import math
 import zipfile
+from collections.abc import Collection
 
 import numpy as np
 
 from keras_resattn.files import open_regular
+from keras_resattn.typing import PathLike
 
 # Deflate, the one compression that NumPy writes, cannot expand a byte to more.
 LARGEST_EXPANSION = 1032
@@ -13,7 +15,9 @@ CHUNK = 1 << 20  # bytes read at once
 READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
-def read_npz(path, names=None, remedy="Write it again with numpy.savez."):
+def read_npz(
+    path: PathLike, names: Collection[str] | None = None, remedy: str = "Write it again with numpy.savez."
+) -> tuple[dict[str, np.ndarray], list[str]]:
     """Return arrays of an `.npz` file by name.
 
     The sizes that headers claim are compared with the file's own before any memory is allocated, and checksums

@@ -3,6 +3,8 @@
 import os
 import sys
 import warnings
+from collections.abc import Sequence
+from typing import Any, TypeVar, overload
 
 import keras
 import numpy as np
@@ -17,11 +19,13 @@ from keras_resattn.layers.composite import channel_axis, is_integer, standardize
 from keras_resattn.models.parts import normalization, statistics_for
 from keras_resattn.recipes.run import run_class_names
 from keras_resattn.suggestions import did_you_mean
+from keras_resattn.typing import ArrayLike, DataFormat
 
-_RAISE = object()
+_RAISE: Any = object()
+T = TypeVar("T")
 
 
-def preprocess_input(x, weights="default", data_format=None):
+def preprocess_input(x: Any, weights: str = "default", data_format: DataFormat | None = None) -> Any:
     """Normalise images as the weights expect them: `(x - mean) / std` for each channel.
 
     Args:
@@ -130,7 +134,7 @@ def _check_values(x):
         warnings.warn("Pictures are expected from 0 to 255; these go up to 1 at most. Multiply by 255.", stacklevel=3)
 
 
-def warn_of_raw(images, reader, stacklevel=2):
+def warn_of_raw(images: np.ndarray, reader: str | None, stacklevel: int = 2) -> None:
     """Warn if images look raw, 0 to 255, and a convolution reads them as they are.
 
     Integers look raw, and floats that are nowhere negative and somewhere above 16, which no standard deviation of
@@ -151,7 +155,11 @@ def warn_of_raw(images, reader, stacklevel=2):
     )
 
 
-def class_names_of(known, default=_RAISE):
+@overload
+def class_names_of(known: Any) -> list[str]: ...
+@overload
+def class_names_of(known: Any, default: T) -> list[str] | T: ...
+def class_names_of(known: Any, default: Any = _RAISE) -> Any:
     """Return the names of the classes that a model, a run or released weights tell apart.
 
     Args:
@@ -166,6 +174,8 @@ def class_names_of(known, default=_RAISE):
         ValueError: for unknown weights or a folder without a finished run, and, without `default`, where no names are
             known: those of data that have none, or of a run of a version that did not keep them.
     """
+    described = ""
+    described = ""
     if isinstance(known, keras.Model):
         names, described = model_class_names(known), f"the model {known.name}"
     elif isinstance(known, (str, os.PathLike)) and user_path(known).is_dir() and not _is_tag(known):
@@ -188,7 +198,9 @@ def class_names_of(known, default=_RAISE):
     )
 
 
-def decode_predictions(probabilities, top=5, weights="default", class_names=None):
+def decode_predictions(
+    probabilities: ArrayLike, top: int = 5, weights: Any = "default", class_names: Sequence[str] | None = None
+) -> list[list[tuple[int, str, float]]]:
     """Name the most probable classes.
 
     Args:

@@ -1,8 +1,10 @@
 """How strongly each stage of a network responds: the measure of Fig. 4 of the Residual Attention Network paper."""
 
 import re
+from collections.abc import Mapping
 from numbers import Real
 from textwrap import fill
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -11,12 +13,19 @@ from keras_resattn.data.pictures import to_numpy
 from keras_resattn.layers.composite import check_count
 from keras_resattn.models.graph import remembered, tensors_of_layers, unnormalized
 from keras_resattn.preprocessing import warn_of_raw
+from keras_resattn.typing import ArrayLike
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 #: A stage, or a block of one.
 BLOCK = re.compile(r"(stage|group)(\d+)(?:_(unit|attention)(\d+))?")
 
 
-def stage_responses(model, images, batch_size=32, blocks=False):
+def stage_responses(
+    model: keras.Model, images: ArrayLike, batch_size: int = 32, blocks: bool = False
+) -> dict[str, float]:
     """Return the mean absolute response of each stage's output, over images, positions and channels.
 
     Multiplying by masks between 0 and 1 again and again (naive attention learning) makes responses vanish with depth;
@@ -53,7 +62,7 @@ def stage_responses(model, images, batch_size=32, blocks=False):
     return {name.partition("_")[0]: value for name, value in responses.items()}  # of a stage, the last remains
 
 
-def plot_responses(responses):
+def plot_responses(responses: Mapping[str, Any]) -> "Figure":
     """Draws the responses of one or several networks, in the order of the graph, with the stages marked.
 
     The scale is logarithmic where the largest response is more than a hundred times the smallest.
@@ -171,7 +180,7 @@ def _mark_stages(axes, blocks):
 
 
 def _readable(block):
-    stage, of_stage, kind, number = BLOCK.fullmatch(block).groups()
-    if kind is None:
+    [(stage, of_stage, kind, number)] = BLOCK.findall(block)
+    if not kind:
         return f"{stage} {of_stage}"
     return f"{'module' if kind == 'attention' else kind} {number}"

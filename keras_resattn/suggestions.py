@@ -1,9 +1,10 @@
 """What a name that there is not may have been meant for."""
 
 import difflib
+from collections.abc import Iterable
 
 
-def did_you_mean(name, known):
+def did_you_mean(name: object, known: Iterable[str]) -> str:
     """Returns `" Did you mean 'this' or 'that'?"` of the up to three closest names, or nothing where none is close.
 
     Args:

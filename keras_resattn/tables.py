@@ -1,12 +1,15 @@
 """Tables of results: CSV files that rows are added to."""
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from keras_resattn.files import atomic_write
+from keras_resattn.typing import PathLike
 
 
-def read_rows(path):
+def read_rows(path: PathLike) -> list[dict[str, str]]:
     """Returns the rows of a CSV file as dictionaries of strings; none if there is no such file."""
     path = Path(path)
     if not path.exists():
@@ -15,7 +18,7 @@ def read_rows(path):
         return list(csv.DictReader(file))
 
 
-def append_row(path, row):
+def append_row(path: PathLike, row: Mapping[str, Any]) -> None:
     """Adds a row, `{column: value}`, to a CSV file, whole or not at all. Missing columns stay empty.
 
     The file's folder is made if there is none.

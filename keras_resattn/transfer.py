@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +21,10 @@ from keras_resattn.layers.class_names import set_class_names, some_names
 from keras_resattn.layers.composite import channel_axis, check_choice, check_count, check_number, picture_shape
 from keras_resattn.models.parts import classifier, full_precision, normalization
 from keras_resattn.npz import read_npz
-from keras_resattn.recipes import Report, compile_and_fit, engines, get_recipe
+from keras_resattn.recipes import Recipe, Report, compile_and_fit, engines, get_recipe
 from keras_resattn.recipes.checks import EMPTY_CLASSES, check_callbacks, check_class_weight, warn_of_empty_classes
 from keras_resattn.recipes.run import RunFolder, differing, held_run
+from keras_resattn.typing import DataLike, PathLike, Pooling, Size, Statistics
 
 IDENTITY = "transfer.json"
 FEATURES = "features.npz"
@@ -59,25 +61,25 @@ class TransferReport:
 
 
 def fine_tune(
-    network,
-    data,
+    network: str | keras.Model,
+    data: DataLike,
     *,
-    validation_data=None,
-    classes=None,
-    statistics=None,
-    size=None,
-    head_recipe="transfer_head",
-    fine_tune_recipe="transfer_fine_tune",
-    unfreeze="last_stage",
-    pooling="avg",
-    dropout=0.0,
-    run_dir=None,
-    resume=True,
-    data_dir=None,
-    verbose=1,
-    callbacks=(),
-    class_weight=None,
-):
+    validation_data: DataLike | None = None,
+    classes: int | None = None,
+    statistics: Statistics | None = None,
+    size: Size | None = None,
+    head_recipe: str | Recipe = "transfer_head",
+    fine_tune_recipe: str | Recipe = "transfer_fine_tune",
+    unfreeze: str | Sequence[str] | None = "last_stage",
+    pooling: Pooling = "avg",
+    dropout: float = 0.0,
+    run_dir: PathLike | None = None,
+    resume: bool = True,
+    data_dir: PathLike | None = None,
+    verbose: int = 1,
+    callbacks: Iterable[keras.callbacks.Callback] = (),
+    class_weight: Mapping[int, float] | None = None,
+) -> tuple[keras.Model, TransferReport]:
     """Trains a pretrained network to tell other classes apart, in two phases.
 
     1. The network is frozen, and a new dense classifier is trained on its pooled features. Where `head_recipe` does
@@ -177,7 +179,7 @@ def fine_tune(
     return _uncompiled(model), report
 
 
-def with_normalization(model, mean, std):
+def with_normalization(model: keras.Model, mean: Sequence[float], std: Sequence[float]) -> keras.Model:
     """Returns a model that takes pictures of 0 to 255, of its size, and normalises them itself.
 
     What `fine_tune` returns becomes one file that needs no other line of Python to be used:
@@ -345,13 +347,13 @@ class _Run:
         }
         if path is not None and self.engine.rank == 0:
             with atomic_write(path) as partial:
-                np.savez(partial, **features, seal=self._seal())
+                np.savez(partial, **features, seal=self._seal())  # pyright: ignore[reportArgumentType] (no split has its name)
         return features
 
     def _read_features(self, path):
         remedy = f"Delete {path}, and the same call computes it again."
         arrays, _ = read_npz(path, remedy=remedy)
-        if not np.array_equal(arrays.pop("seal", None), self._seal()):
+        if not np.array_equal(arrays.pop("seal", ()), self._seal()):
             raise ValueError(f"Expected {path} to hold the features of this run; it holds others. {remedy}")
         lengths = {split: len(source) for split, source in self._splits().items()}
         fits = all(array.ndim == 2 and array.dtype == "float32" for array in arrays.values())

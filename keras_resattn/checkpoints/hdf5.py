@@ -8,7 +8,10 @@ shuffling and gzip.
 
 import contextlib
 import math
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from io import BufferedReader
+from typing import Any
 
 import h5py
 import numpy as np
@@ -17,6 +20,7 @@ from h5py import h5d, h5g, h5l, h5o, h5s, h5t
 from keras_resattn.checkpoints.hdf5_chunks import check_chunks, read_chunks
 from keras_resattn.checkpoints.hdf5_headers import text_attribute
 from keras_resattn.files import open_regular
+from keras_resattn.typing import PathLike
 
 MOST_OBJECTS = 50_000  # groups and arrays, where the network is not known
 MOST_LEVELS = 32  # the networks of this package have 6
@@ -47,8 +51,8 @@ class Tensor:
         chunked: Whether it is stored in chunks, which may be compressed.
     """
 
-    location: tuple
-    shape: tuple
+    location: tuple[str, ...]
+    shape: tuple[int, ...]
     dtype: str
     nbytes: int
     _id: h5d.DatasetID
@@ -66,7 +70,9 @@ class Tensor:
 
 
 @contextlib.contextmanager
-def open_weights(path, file=None, most=MOST_OBJECTS):
+def open_weights(
+    path: PathLike, file: BufferedReader | None = None, most: int = MOST_OBJECTS
+) -> Iterator[tuple[Collection[tuple[str, ...]], dict[tuple[str, ...], str | None], list[Tensor]]]:
     """Open a `.weights.h5` file and check its structure, without reading any array.
 
     Args:
@@ -96,7 +102,7 @@ def open_weights(path, file=None, most=MOST_OBJECTS):
         yield groups, names, tensors
 
 
-def shown(name, longest=80) -> str:
+def shown(name: str, longest: int = 80) -> str:
     """Return a name from a file as a message may show it: control characters escaped, and not too long."""
     text = name if name.isprintable() else ascii(name)[1:-1]
     return text if len(text) <= longest else f"{text[:longest]}..."
@@ -108,7 +114,7 @@ def most_objects(variables: int) -> int:
 
 
 @contextlib.contextmanager
-def naming_file(path):
+def naming_file(path: PathLike) -> Iterator[None]:
     """Turn whatever goes wrong in reading a file into a `ValueError` that names it."""
     expected = f"Expected {path} to be a .weights.h5 file, as keras.Model.save_weights writes it"
     try:
@@ -139,8 +145,9 @@ def _size(file):
 
 def _walk(root, file, size, most):
     """`({location: group}, [Tensor])` of a whole file; nothing but hard links to new groups and plain arrays."""
-    groups, tensors, seen = {(): root}, [], {h5o.get_info(root).addr}
-    waiting = [()]
+    groups: dict[tuple[str, ...], Any] = {(): root}
+    tensors, seen = [], {h5o.get_info(root).addr}
+    waiting: list[tuple[str, ...]] = [()]
     while waiting:
         location = waiting.pop()
         links = _links(groups[location], location, most - len(groups) - len(tensors))
@@ -246,5 +253,5 @@ def _text(item, attribute, file):
     return text_attribute(file, h5o.get_info(item).addr, attribute, longest=4 * LONGEST_NAME)
 
 
-def at(location):
+def at(location: tuple[str, ...]) -> str:
     return shown("/".join(location)) if location else "its root"

@@ -5,12 +5,14 @@ and never returns from some damaged heaps. So the names of layers are read here.
 Format Specification 3.0, III.E and IV.A, with addresses and lengths of 8 bytes.
 """
 
+from io import BufferedReader
+
 ATTRIBUTE, CONTINUATION = 0x0C, 0x10
 TEXT_OF_VARIABLE_LENGTH = 9, 1  # class, and type within it
 MOST_BLOCKS, MOST_BYTES, MOST_HEAP_BYTES = 64, 2**20, 2**14
 
 
-def text_attribute(file, address, name, longest):
+def text_attribute(file: BufferedReader, address: int, name: bytes, longest: int) -> str | None:
     """Return an attribute that is a single text of variable length, as h5py writes a Python string.
 
     Args:

@@ -8,15 +8,17 @@ import keras
 import numpy as np
 
 from keras_resattn.checkpoints.hdf5 import most_objects, naming_file, open_weights, shown
+from keras_resattn.checkpoints.source import Source
 from keras_resattn.checkpoints.tensors import open_layers
 from keras_resattn.layers.composite import CompositeLayer
+from keras_resattn.typing import PathLike
 
 #: Layers on top of a network, which a file may hold and a network without its top lacks.
 TOP = r"predictions|classifier|global_gate(/.*)?|attention\d+_(mask|outputs)/.*"
 STEM = "stem_conv"
 
 
-def load(model, source, below=None):
+def load(model: keras.Model, source: Source, below: keras.KerasTensor | None = None) -> None:
     """Fill a network with the tensors of a `Source`.
 
     Keras keys a `.weights.h5` file by class and order; the layers' names stand in it too, and those
@@ -49,7 +51,7 @@ def load(model, source, below=None):
         layer.load_own_variables(arrays)
 
 
-def fill(model, path):
+def fill(model: keras.Model, path: PathLike) -> None:
     """Fill any Keras model with a file that its own `save_weights` wrote, after the same checks.
 
     Args:

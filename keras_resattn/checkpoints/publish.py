@@ -14,6 +14,7 @@ import math
 import re
 import shutil
 import tempfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import h5py
@@ -31,6 +32,7 @@ from keras_resattn.models.graph import count_macs
 from keras_resattn.recipes import Recipe
 from keras_resattn.recipes.provenance import revision_of
 from keras_resattn.recipes.run import WEIGHTS, read_report
+from keras_resattn.typing import PathLike
 from keras_resattn.visualize import plot_attention
 
 ATTENTION = "attention.png"
@@ -105,7 +107,19 @@ The first {SHOWN} test pictures, with their classes, and the network's masks (`k
 """
 
 
-def release(run_dir, destination, *, tag, aliases, classes, data, data_name, command, notes=NOTES, tested=TESTED):
+def release(
+    run_dir: PathLike,
+    destination: PathLike,
+    *,
+    tag: str,
+    aliases: Iterable[str],
+    classes: Sequence[str],
+    data: PathLike,
+    data_name: str,
+    command: str,
+    notes: str = NOTES,
+    tested: str = TESTED,
+) -> Tag:
     """Writes `destination/<network>-<tag>`, complete or not at all, and moves its aliases.
 
     A kill in the very end may leave the tag without them; `registry.move_aliases` moves them then.
@@ -233,7 +247,7 @@ def _check_finished(run_dir, report):
         )
 
 
-def half_precision(source, target):
+def half_precision(source: PathLike, target: PathLike) -> None:
     """Copies a `.weights.h5` file with its tensors in float16 and everything else as it is.
 
     Raises:
@@ -340,8 +354,8 @@ def _card(record, model, notes, tested, attention):
     )
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("run_dir")
     parser.add_argument("destination")
     parser.add_argument("--tag", required=True)

@@ -9,8 +9,10 @@ import functools
 import json
 import math
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from keras_resattn.files import atomic_write, open_regular, sha256, user_path
 
@@ -56,21 +58,21 @@ class Tag:
     aliases: tuple = ()
 
     @property
-    def id(self):
+    def id(self) -> str:
         """`network/tag`, unique in the registry."""
         return f"{self.network}/{self.tag}"
 
     @property
-    def tensors(self):
+    def tensors(self) -> Path:
         """Path of the tensors' file beside the record; heavy ones live on the Hub alone."""
         return self.folder / TENSORS
 
-    def answers_to(self, name):
+    def answers_to(self, name: str) -> bool:
         """Whether `name` is this tag or one of its aliases, alone or after `network/`."""
         return name.removeprefix(f"{self.network}/") in (self.tag, *self.aliases)
 
     @classmethod
-    def read(cls, folder):
+    def read(cls, folder: Path) -> Self:
         """Reads the record of a folder.
 
         Raises:
@@ -132,7 +134,7 @@ def _shape(values):
     return tuple(values)
 
 
-def call(network, arguments):
+def call(network: str, arguments: str) -> str:
     """The Python expression that builds a network by its id, with `arguments`, a string."""
     family = re.fullmatch(r"(\w+)-(\d+)-(\d+)", network)
     if family:
@@ -140,7 +142,7 @@ def call(network, arguments):
     return f"{network}({arguments})"
 
 
-def weights_folder():
+def weights_folder() -> Path:
     """The folder of released tags: inside the package when installed, beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "weights"
@@ -148,7 +150,7 @@ def weights_folder():
 
 
 @functools.cache
-def tags():
+def tags() -> tuple[Tag, ...]:
     """Returns every released `Tag`, ordered by network and tag.
 
     Raises:
@@ -167,13 +169,13 @@ def tags():
     return tuple(dataclasses.replace(tag, aliases=names(tag)) for tag in found)
 
 
-def read_aliases(folder):
+def read_aliases(folder: Path) -> dict[str, dict[str, str]]:
     """Returns `{network: {alias: tag}}` of a folder of released tags."""
     path = Path(folder) / ALIASES
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def move_aliases(folder, network, tag, names):
+def move_aliases(folder: Path, network: str, tag: str, names: Iterable[str]) -> None:
     """Lets `names` mean `tag`, whatever they meant, in `aliases.json` of a folder of released tags."""
     aliases = read_aliases(folder)
     aliases[network] = aliases.get(network, {}) | dict.fromkeys(names, tag)
@@ -183,7 +185,7 @@ def move_aliases(folder, network, tag, names):
     tags.cache_clear()
 
 
-def read_sums(folder):
+def read_sums(folder: Path) -> dict[str, str]:
     """Return `{path: SHA-256}` of the files that `SHA256SUMS` lists in a folder of released tags.
 
     Raises:
@@ -201,7 +203,7 @@ def read_sums(folder):
     return sums
 
 
-def write_sums(folder, changes):
+def write_sums(folder: Path, changes: Mapping[str, str | None]) -> None:
     """Update `SHA256SUMS` of a folder of released tags.
 
     Args:
@@ -215,6 +217,6 @@ def write_sums(folder, changes):
         partial.write_text("".join(lines), encoding="utf-8")
 
 
-def find(name, network=None):
+def find(name: str, network: str | None = None) -> list[Tag]:
     """Returns the tags that answer to `name` (tag, alias or `network/tag`), of one network or of all."""
     return [tag for tag in tags() if tag.answers_to(name) and network in (None, tag.network)]

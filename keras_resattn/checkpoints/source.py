@@ -3,12 +3,16 @@
 import contextlib
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
+from typing import Any
 
 from keras_resattn.checkpoints.registry import RECORD, TENSORS, Tag, call, find, tags
 from keras_resattn.files import hash_of, open_regular, user_path
 from keras_resattn.suggestions import did_you_mean
+from keras_resattn.typing import PathLike
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Source:
     revision: str | None = None
 
     @contextlib.contextmanager
-    def open(self):
+    def open(self) -> Iterator[tuple[Path, BufferedReader]]:
         """Open the tensors' file, downloaded if need be and its SHA-256 checked.
 
         Yields:
@@ -33,7 +37,8 @@ class Source:
                 repository is another network's. A damaged download is removed, a user's file never.
             OSError: if the download fails.
         """
-        tag, path = self.record(), self.path
+        tag = self.record()
+        path: Any = self.path
         what, remedy = "", "Reinstall keras_resattn, or copy it again."
         if self.repository is not None:
             path = self._download()
@@ -51,12 +56,12 @@ class Source:
         raise ValueError(f"Expected the file{what} to have SHA-256 {tag.sha256}; {path} has {found}. {remedy}")
 
     @property
-    def class_names(self):
+    def class_names(self) -> list[str] | None:
         """Names of the classes, as the record has them; `None` for a file without a record."""
         record = self.record()
         return None if record is None else list(record.classes)
 
-    def record(self):
+    def record(self) -> Tag | None:
         """Returns the `Tag` of the weights, read from the Hub if need be; `None` for a file, which has none.
 
         Raises:
@@ -74,10 +79,18 @@ class Source:
     def _download(self):
         from huggingface_hub import hf_hub_download
 
-        return Path(hf_hub_download(self.repository, TENSORS, revision=self.revision))
+        return Path(hf_hub_download(str(self.repository), TENSORS, revision=self.revision))
 
 
-def resolve(weights, *, network, include_top, classes, classifier_activation, channels):
+def resolve(
+    weights: PathLike | None,
+    *,
+    network: str | None,
+    include_top: bool,
+    classes: int,
+    classifier_activation: Any,
+    channels: int,
+) -> Source | None:
     """Checks a builder's `weights` against its other arguments, without touching network or tensors.
 
     Args:

@@ -2,21 +2,27 @@
 
 import contextlib
 from collections import Counter
+from collections.abc import Iterator
+from io import BufferedReader
 
 from keras_resattn.checkpoints.hdf5 import (
     FLOATS,
     LONGEST_NAME,
     MOST_OBJECTS,
     Refused,
+    Tensor,
     at,
     naming_file,
     open_weights,
     shown,
 )
+from keras_resattn.typing import PathLike
 
 
 @contextlib.contextmanager
-def open_layers(path, file=None, most=MOST_OBJECTS):
+def open_layers(
+    path: PathLike, file: BufferedReader | None = None, most: int = MOST_OBJECTS
+) -> Iterator[dict[str, dict[str, Tensor]]]:
     """Open a `.weights.h5` file by layer names, without reading any array.
 
     Args:
@@ -38,7 +44,7 @@ def open_layers(path, file=None, most=MOST_OBJECTS):
         yield layers
 
 
-def read_tensors(path) -> dict:
+def read_tensors(path: PathLike) -> dict:
     """Read a `.weights.h5` file by layer name.
 
     Args:
@@ -77,7 +83,8 @@ def _layer_names(groups, given):
     """`{location: joined names}` of every layer, a layer inside another after the names of those around it."""
     if ("layers",) not in groups:
         raise Refused("it has no layers")
-    around, names = {("layers",): ()}, {}
+    around: dict[tuple[str, ...], tuple[str, ...]] = {("layers",): ()}
+    names = {}
     for location in sorted(groups):  # outer groups first
         if location[:1] != ("layers",) or len(location) == 1 or location[-1] == "vars":
             continue

@@ -122,7 +122,8 @@ def open_tag(choice):
     try:
         record = hf_hub_download(repository, RECORD, revision=revision or None)
         tag = Tag.read(Path(record).parent)
-        Source(tag.network, repository=repository, revision=revision or None).fetch()
+        with Source(tag.network, repository=repository, revision=revision or None).open():
+            pass  # the file is there now, with the hash of the record
     except ValueError:
         raise
     except Exception as error:  # the Hub's client raises errors of many types

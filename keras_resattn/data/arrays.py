@@ -1,5 +1,7 @@
 """Arrays of pictures: reading, checking, statistics, and what a network takes."""
 
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -7,6 +9,7 @@ from keras_resattn.data.pictures import to_numpy
 from keras_resattn.files import user_path
 from keras_resattn.layers.class_names import check_class_names
 from keras_resattn.npz import read_npz
+from keras_resattn.typing import PathLike, Statistics
 
 # ImageNet's, from 0 to 255, as all that is published with it uses them.
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
@@ -16,7 +19,7 @@ NAMES = ("x_train", "y_train", "x_validation", "y_validation", "x_test", "y_test
 CLASS_NAMES = "class_names"
 
 
-def load_npz(path, split=None):
+def load_npz(path: PathLike, split: str | None = None) -> dict[str, Any]:
     """Read `x_` and `y_` of `train`, `validation` and `test` from an `.npz` file, those that it holds.
 
     Args:
@@ -36,6 +39,8 @@ def load_npz(path, split=None):
         raise FileNotFoundError(f"Expected the path of an .npz file; there is nothing at {path}.")
     names = NAMES if split is None else (f"x_{split}", f"y_{split}")
     remedy = "Write it again with numpy.savez(path, x_train=..., y_train=...)."
+    arrays: dict[str, Any]
+    arrays: dict[str, Any]
     arrays, found = read_npz(path, (*names, CLASS_NAMES), remedy)
     class_names = arrays.pop(CLASS_NAMES, None)
     if not arrays or (split is not None and len(arrays) < 2):
@@ -49,7 +54,7 @@ def load_npz(path, split=None):
     return arrays
 
 
-def check_pictures(x, y, classes):
+def check_pictures(x: np.ndarray, y: np.ndarray, classes: int) -> np.ndarray:
     """Checks pictures and labels before any work, and returns the labels as a flat int array.
 
     Raises:
@@ -71,7 +76,7 @@ def check_pictures(x, y, classes):
     return y.astype("int64")
 
 
-def channel_statistics(x):
+def channel_statistics(x: np.ndarray) -> tuple[list[float], list[float]]:
     """Returns mean and standard deviation of each channel over all pictures, as lists of floats.
 
     Args:
@@ -82,7 +87,7 @@ def channel_statistics(x):
     return pixels.mean(0, dtype="float64").tolist(), pixels.std(0, dtype="float64").tolist()
 
 
-def statistics(x, normalization):
+def statistics(x: np.ndarray, normalization: str) -> Statistics:
     """Returns what pictures are normalised with, as (nested) lists of floats: `(mean, std)`.
 
     Args:
@@ -102,7 +107,7 @@ def statistics(x, normalization):
     return fixed_statistics(normalization, channels)
 
 
-def fixed_statistics(normalization, channels):
+def fixed_statistics(normalization: str, channels: int) -> tuple[list[float], list[float]]:
     """Returns `(mean, std)` of a normalisation that asks nothing of the pictures; see `statistics`."""
     if normalization == "imagenet":
         if channels != len(IMAGENET_MEAN):
@@ -113,7 +118,7 @@ def fixed_statistics(normalization, channels):
     return [0.0] * channels, [{"unit": 255.0, "none": 1.0}[normalization]] * channels
 
 
-def normalize(x, mean, std):
+def normalize(x: np.ndarray, mean: Any, std: Any) -> np.ndarray:
     """Returns `(x - mean) / std` in float32.
 
     Args:
@@ -130,12 +135,12 @@ def normalize(x, mean, std):
     return pictures
 
 
-def nonzero(std):
+def nonzero(std: Any) -> np.ndarray:
     """Standard deviations to divide by, float32: 0, that of a constant channel, counts as 1."""
     return np.where(np.asarray(std) == 0, 1, std).astype("float32")
 
 
-def network_input(x, mean, std):
+def network_input(x: np.ndarray, mean: Any, std: Any) -> np.ndarray:
     """Returns pictures as a network takes them: normalised, float32, in Keras' image data format.
 
     Args and shapes as in `normalize`.
@@ -143,11 +148,11 @@ def network_input(x, mean, std):
     return in_data_format(normalize(x, mean, std))
 
 
-def in_data_format(x):
+def in_data_format(x: np.ndarray) -> np.ndarray:
     """Returns pictures `(n, h, w, c)` in Keras' image data format."""
     return np.moveaxis(x, -1, 1) if keras.config.image_data_format() == "channels_first" else x
 
 
-def smoothed(y, classes, share=0.0):
+def smoothed(y: np.ndarray, classes: int, share: float = 0.0) -> np.ndarray:
     """Integer labels as shares, `(n, classes)` float32: `1 - share` for the label, and `share` spread over all."""
     return (1 - share) * np.eye(classes, dtype="float32")[y] + np.float32(share / classes)

@@ -9,11 +9,21 @@ not mix integer labels: recipes say `mixup` and `cutmix` instead. Layers that ch
 `keras_resattn.data.layer_augmentation`.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from keras_resattn.recipes.recipe import Recipe
+from keras_resattn.typing import Size
+
+if TYPE_CHECKING:
+    from keras_resattn.recipes.recipe import Recipe
 
 AREAS = (0.08, 1.0)  # shares of the picture's area
 LOG_RATIOS = (math.log(3 / 4), math.log(4 / 3))  # of width / height
@@ -37,21 +47,21 @@ class Plan:
             with mixup.
     """
 
-    offsets: np.ndarray | None = None
-    flips: np.ndarray | None = None
-    crops: np.ndarray | None = None
-    cutout: np.ndarray | None = None
-    partner: np.ndarray | None = None
-    share: np.ndarray | None = None
-    boxes: np.ndarray | None = None
+    offsets: Any = None  # np.ndarray, like all that follow
+    flips: Any = None
+    crops: Any = None
+    cutout: Any = None
+    partner: Any = None
+    share: Any = None
+    boxes: Any = None
 
-    def take(self, pictures):
+    def take(self, pictures: np.ndarray | slice) -> Plan:
         """Returns the plan of some pictures of the batch, by index. `partner` still counts in the whole batch."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return Plan(**{name: None if value is None else value[pictures] for name, value in fields.items()})
 
 
-def draw_plan(recipe, n, size, rng):
+def draw_plan(recipe: Recipe, n: int, size: Size, rng: np.random.Generator) -> Plan:
     """Draws what happens to a batch.
 
     Args:
@@ -92,7 +102,7 @@ def draw_plan(recipe, n, size, rng):
     return Plan(**drawn)
 
 
-def draw_crops(n, rng, area=AREAS):
+def draw_crops(n: int, rng: np.random.Generator, area: tuple[float, float] = AREAS) -> np.ndarray:
     """Returns `n` Inception crops as in `Plan`."""
     ratio = np.exp(rng.uniform(*LOG_RATIOS, n))
     return np.stack([rng.uniform(*area, n), ratio, rng.random(n), rng.random(n)], 1).astype("float32")
@@ -115,7 +125,7 @@ def _boxes(share, centres, height, width):
     return boxes, 1 - area / (height * width)
 
 
-def crop_and_flip(x, plan, pad=0, pad_mode="zeros"):
+def crop_and_flip(x: np.ndarray, plan: Plan, pad: int = 0, pad_mode: str = "zeros") -> np.ndarray:
     """Crops each padded picture back to its size, and mirrors it, as the plan says: gathers of pixels.
 
     Args:
@@ -132,7 +142,7 @@ def crop_and_flip(x, plan, pad=0, pad_mode="zeros"):
     return cropped
 
 
-def pieces(n, shape):
+def pieces(n: int, shape: tuple[int, ...]) -> Iterator[slice]:
     """Yields slices of `n` pictures of a shape, some at a time."""
     step = max(1, AT_ONCE // math.prod(shape))
     yield from (slice(first, min(first + step, n)) for first in range(0, n, step))
@@ -164,7 +174,7 @@ def _reflected(positions, length):
     return np.minimum(positions, 2 * length - 2 - positions)
 
 
-def cutout(x, centres, size):
+def cutout(x: np.ndarray, centres: np.ndarray, size: int) -> None:
     """Sets a square of each picture to zero, the mean of normalised pictures, in place.
 
     Args:
@@ -182,7 +192,9 @@ def _ends(first, size):
     return np.maximum(first, 0).tolist(), np.maximum(first + size, 0).tolist()
 
 
-def mix(pictures, own, other, plan, shape):
+def mix(
+    pictures: Callable[[Any], np.ndarray], own: np.ndarray, other: np.ndarray, plan: Plan, shape: tuple[int, ...]
+) -> np.ndarray:
     """Mixes pictures with their partners: by share (mixup), or by box (CutMix).
 
     Args:
@@ -209,7 +221,7 @@ def mix(pictures, own, other, plan, shape):
     return mixed
 
 
-def mixed_labels(y, plan):
+def mixed_labels(y: np.ndarray, plan: Plan) -> np.ndarray:
     """Mixes labels as shares, `(n, classes)` float32, of a whole batch by its plan."""
     if plan.partner is None:
         return y

@@ -1,12 +1,16 @@
 """Other libraries' batches: what one holds, how to pass over them, and what they know of their number."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import keras
+import numpy as np
 
 from keras_resattn.data.indexed import as_labels, as_pictures
 from keras_resattn.data.pictures import to_numpy
 
 
-def as_batch(batch):
+def as_batch(batch: Any) -> tuple[np.ndarray, np.ndarray]:
     """Returns `(x, y)` of one batch of any library, as arrays; `as_pictures` and `as_labels` say what is refused."""
     if hasattr(batch, "keys") and "image" in batch and "label" in batch:
         batch = batch["image"], batch["label"]
@@ -25,18 +29,19 @@ def as_batch(batch):
     return x, as_labels(batch[1], len(x))
 
 
-def passed(batches, epoch):
+def passed(batches: Any, epoch: int) -> Iterator[Any]:
     """Yields one pass over batches of any library."""
     if isinstance(batches, keras.utils.PyDataset):
         yield from (batches[index] for index in range(_length(batches)))
         return
     for sampler in (getattr(batches, "sampler", None), getattr(batches, "batch_sampler", None)):
-        if hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(epoch)
+        set_epoch = getattr(sampler, "set_epoch", None)
+        if set_epoch is not None:
+            set_epoch(epoch)
     yield from batches.as_numpy_iterator() if hasattr(batches, "as_numpy_iterator") else batches
 
 
-def known_length(batches):
+def known_length(batches: Any) -> int | None:
     """Returns the number of batches, the remainder included, where the object tells it, or `None`.
 
     Raises:
@@ -55,7 +60,7 @@ def known_length(batches):
         return None
 
 
-def counted(batches, batch_size):
+def counted(batches: Any, batch_size: int) -> int | None:
     """Returns the number of full batches where the object tells it, or `None`.
 
     Raises:

@@ -1,17 +1,27 @@
 """The batches that a run trains on: a recipe's order and augmentation of any source of pictures."""
 
+from __future__ import annotations
+
 import functools
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 from keras_resattn.data.arrays import in_data_format, smoothed
-from keras_resattn.data.augmentation import crop_and_flip, cutout, draw_plan, mix, mixed_labels
+from keras_resattn.data.augmentation import Plan, crop_and_flip, cutout, draw_plan, mix, mixed_labels
+from keras_resattn.data.indexed import Source
 from keras_resattn.data.layer_augmentation import LayerAugmentation
 from keras_resattn.data.streams import Stream
+from keras_resattn.recipes.recipe import Recipe
+from keras_resattn.typing import Size
+
+if TYPE_CHECKING:
+    from keras_resattn.recipes.recipe import Recipe
 
 
 class TrainingBatches(keras.utils.PyDataset):
@@ -55,20 +65,21 @@ class TrainingBatches(keras.utils.PyDataset):
 
     def __init__(
         self,
-        source,
-        recipe,
-        normalize,
+        source: Source | Stream,
+        recipe: Recipe,
+        normalize: Callable[[np.ndarray], np.ndarray],
         *,
-        size,
-        classes,
-        first_epoch=0,
-        first_step=0,
-        shard=(0, 1),
-        workers=None,
-    ):
+        size: Size,
+        classes: int,
+        first_epoch: int = 0,
+        first_step: int = 0,
+        shard: tuple[int, int] = (0, 1),
+        workers: int | None = None,
+    ) -> None:
         super().__init__()
         self.error, self.class_weight = None, None
-        self.source, self.recipe, self.normalize = source, recipe, normalize
+        self.source: Any = source
+        self.recipe, self.normalize = recipe, normalize
         self.size, self.classes = tuple(size), classes
         self.first_epoch, self.first_step = first_epoch, first_step
         self._open(shard)
@@ -105,10 +116,10 @@ class TrainingBatches(keras.utils.PyDataset):
         self._stream, self._apart = Passes(stream), Passes(stream)
         self.steps_per_epoch = stream.steps(self._planned)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return (self.recipe.length(self.steps_per_epoch) - self.first_epoch) * self.steps_per_epoch
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple[Any, np.ndarray]:
         step = self.first_epoch * self.steps_per_epoch + index
         last = self.recipe.steps(self.steps_per_epoch) - 1  # may lie inside an epoch
         try:
@@ -117,7 +128,7 @@ class TrainingBatches(keras.utils.PyDataset):
             self.error = error
             raise
 
-    def of_several_sizes(self):
+    def of_several_sizes(self) -> Any:
         """Returns what `Model.fit` takes where images differ in size: on TensorFlow a dataset that says so.
 
         Keras takes the shape of a `PyDataset` from its first two batches.
@@ -136,11 +147,11 @@ class TrainingBatches(keras.utils.PyDataset):
         )
         return batches.prefetch(tf.data.AUTOTUNE)
 
-    def batch(self, global_step):
+    def batch(self, global_step: int) -> tuple[Any, np.ndarray]:
         """Returns the batch of a step, counted from the beginning of the run, whatever is being read meanwhile."""
         return self._batch(global_step, self._apart)
 
-    def rows(self, global_step):
+    def rows(self, global_step: int) -> np.ndarray | None:
         """Returns which pictures of the source make up a step, `(batch,)`, all ranks' of them; `None` for a stream.
 
         Args:
@@ -152,7 +163,7 @@ class TrainingBatches(keras.utils.PyDataset):
         first = step * self.recipe.batch_size
         return _order(self.recipe.seed, epoch, len(self.source))[first : first + self.recipe.batch_size]
 
-    def plan(self, global_step):
+    def plan(self, global_step: int) -> Plan:
         """Returns the `Plan` of a step: all that is drawn for its whole batch."""
         rng = np.random.default_rng(self._seed(global_step))
         return draw_plan(self.recipe, self._planned, self._size(global_step), rng)
@@ -188,11 +199,11 @@ class TrainingBatches(keras.utils.PyDataset):
         of_classes = np.asarray(self.class_weight, "float32")[y]
         return of_classes if weights is None else of_classes * weights
 
-    def _batch(self, global_step, passes=None):
+    def _batch(self, global_step, passes=None) -> Any:
         plan = self.plan(global_step)
         needed, own, partners = self._needed(plan)
         part = plan.take(needed)
-        rows = self.rows(global_step)
+        rows: Any = self.rows(global_step)
         if self._stream:
             x, y = (passes or self._stream).batch(*divmod(global_step, self.steps_per_epoch))
             x = x[needed]
@@ -234,9 +245,9 @@ class _Ahead:
 
     def __init__(self, make, count, threads):
         self._make, self._count, self._threads = make, count, threads
-        self._pool = ThreadPoolExecutor(threads, "batches") if threads else None
+        self._pool: Any = ThreadPoolExecutor(threads, "batches") if threads else None
         self._lock = threading.Lock()
-        self._futures = {}
+        self._futures: dict[int, Future] = {}
 
     def __getitem__(self, i):
         if self._pool is None:
@@ -255,12 +266,14 @@ class _Ahead:
 class Passes:
     """A `Stream`, asked for a batch by epoch and step: the pass goes on, or begins anew for an earlier step."""
 
-    def __init__(self, stream):
+    def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._lock = threading.Lock()
-        self._epoch, self._next, self._batches = None, 0, None
+        self._epoch: int | None = None
+        self._next = 0
+        self._batches: Any = None
 
-    def batch(self, epoch, step):
+    def batch(self, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns pictures and labels as they come. Steps that are left out are read and dropped."""
         with self._lock:
             if epoch != self._epoch or step < self._next:

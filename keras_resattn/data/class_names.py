@@ -1,6 +1,8 @@
 """Names of the classes of datasets: those of well-known ones, and what happens where two datasets meet."""
 
 import logging
+from collections.abc import Sequence
+from typing import Any
 
 from keras_resattn.layers.class_names import some_names
 from keras_resattn.suggestions import did_you_mean
@@ -35,7 +37,7 @@ KERAS_CLASS_NAMES = {
 REMEDY = "Rename them, or leave them out; data without class names, (x, y), are numbered as they are."
 
 
-def match_classes(source, class_names, whose, remedy=REMEDY):
+def match_classes(source: Any, class_names: Sequence[str] | None, whose: str, remedy: str = REMEDY) -> Any:
     """Return a dataset with its labels numbered by the class names of a network or of other data.
 
     Names decide, not numbers: the same classes in another order, or some of them, are renumbered. Where either has no
@@ -51,7 +53,7 @@ def match_classes(source, class_names, whose, remedy=REMEDY):
         ValueError: if the dataset has classes that are not among `class_names`; it lists the difference.
     """
     own = None if source is None else source.class_names
-    if own is None or class_names is None or list(own) == list(class_names):
+    if source is None or own is None or class_names is None or list(own) == list(class_names):
         return source
     unknown = [name for name in own if name not in class_names]
     if unknown:
@@ -66,7 +68,7 @@ def match_classes(source, class_names, whose, remedy=REMEDY):
     return source.renumbered(class_names)
 
 
-def detected_class_names(names):
+def detected_class_names(names: Any) -> list[str] | None:
     """Return names that another library's object gives its classes, if they can tell classes apart, or `None`.
 
     Those of ImageNet, for instance, cannot: two of its classes are called "crane".

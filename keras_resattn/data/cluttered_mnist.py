@@ -1,6 +1,8 @@
 """Cluttered Translated MNIST: a digit somewhere on a larger canvas, over pieces of other digits."""
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,12 +11,21 @@ from numpy.lib.stride_tricks import sliding_window_view
 from keras_resattn.data.arrays import check_pictures, load_npz
 from keras_resattn.data.pictures import to_numpy
 from keras_resattn.layers.composite import check_count
+from keras_resattn.typing import PathLike
 
 CHUNK = 1024  # pictures composed at once; the result does not depend on it
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
-def cluttered_mnist(digits, labels, count, distractors=8, seed=0, size=40, distractor_size=8):
+def cluttered_mnist(
+    digits: np.ndarray,
+    labels: np.ndarray,
+    count: int,
+    distractors: int = 8,
+    seed: int = 0,
+    size: int = 40,
+    distractor_size: int = 8,
+) -> tuple[np.ndarray, np.ndarray]:
     """Composes pictures of one digit each, by the rules of the deepmind/mnist-cluttered generator.
 
     On a black canvas: `distractors` windows, each cut at a uniform place out of a digit drawn with
@@ -69,7 +80,9 @@ def cluttered_mnist(digits, labels, count, distractors=8, seed=0, size=40, distr
     return x, labels[order]
 
 
-def mnist_splits(source="keras", validation=10_000):
+def mnist_splits(
+    source: PathLike | Mapping[str, Any] = "keras", validation: int = 10_000
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Returns MNIST in the three sets that cluttered pictures are composed from.
 
     Args:

@@ -2,11 +2,14 @@
 
 import contextlib
 import io
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from keras_resattn.files import open_regular
+from keras_resattn.typing import Size
 
 BACKGROUND = (255, 255, 255)  # transparent pixels are composited on white
 _Turn = Image.Transpose
@@ -26,7 +29,7 @@ EXIF_ORIENTATION, TIFF_BITS, TIFF_PHOTOMETRIC = 0x0112, 0x0102, 0x0106
 PNG_COLOUR_SCALES = {"L;2": 85, "L;4": 17, "RGB;16B": 1 / 256}
 
 
-def decode(image, channels=3):
+def decode(image: Image.Image, channels: int = 3) -> Image.Image:
     """Return a Pillow image upright, opaque and with 8 bits per channel.
 
     - EXIF (or XMP) orientation is applied, as `PIL.ImageOps.exif_transpose` does; unreadable EXIF counts as none.
@@ -45,7 +48,8 @@ def decode(image, channels=3):
         ValueError: for modes without a fixed range (`"F"`, `"I"` of 32 bits), and for another number of bands.
         Exception: whatever Pillow raises for a damaged file; `naming` turns it into a `ValueError`.
     """
-    png_mode = image.tile[0][3] if image.format == "PNG" and getattr(image, "tile", None) else None
+    tile = getattr(image, "tile", None)
+    png_mode = tile[0][3] if image.format == "PNG" and tile else None
     image.load()  # which makes TIFF files upright, and reads EXIF that follows the pixels of a PNG
     turn = TURNS.get(exif_orientation(image))
     if channels in (1, 3):
@@ -56,7 +60,7 @@ def decode(image, channels=3):
     return image if turn is None else image.transpose(turn)
 
 
-def exif_orientation(image):
+def exif_orientation(image: Image.Image) -> int:
     """Return the EXIF orientation of a Pillow image, 1 to 8; 1 for none, unreadable or undefined ones."""
     try:
         orientation = image.getexif().get(EXIF_ORIENTATION, 1)
@@ -65,7 +69,7 @@ def exif_orientation(image):
         return 1
 
 
-def upright_size(image):
+def upright_size(image: Image.Image) -> Size:
     """Return `(height, width)` that `decode` returns; only PNG files that are not square are decoded for it."""
     width, height = image.size
     # Pillow gives the upright size of TIFF files before it has decoded them.
@@ -74,7 +78,7 @@ def upright_size(image):
 
 
 @contextlib.contextmanager
-def opened(picture, name):
+def opened(picture: Any, name: Any) -> Iterator[Image.Image]:
     """Open a path or bytes as a Pillow image; errors inside name the image, see `naming`."""
     file = contextlib.nullcontext(io.BytesIO(picture)) if isinstance(picture, bytes) else open_regular(picture)
     with file as stream, naming(name), Image.open(stream) as image:
@@ -82,7 +86,7 @@ def opened(picture, name):
 
 
 @contextlib.contextmanager
-def naming(name):
+def naming(name: Any) -> Iterator[None]:
     """Turn whatever is raised while a damaged or unsupported image is decoded into a `ValueError` that names it."""
     try:
         yield

@@ -4,6 +4,8 @@ import contextlib
 import functools
 import hashlib
 import os
+from collections.abc import Sequence
+from pathlib import Path
 
 from keras_resattn.data.decoding import opened, upright_size
 from keras_resattn.data.indexed import Source
@@ -11,6 +13,7 @@ from keras_resattn.data.passes import in_threads, one_shape
 from keras_resattn.data.pictures import SUFFIXES, read_picture
 from keras_resattn.files import user_path
 from keras_resattn.layers.class_names import check_class_names
+from keras_resattn.typing import PathLike, ResizeMode
 
 # Names of the folders that hold a split, the first that is there. "test" takes pictures held out for validation where
 # nothing else is held out, as with ImageNet; "validation" never takes test pictures.
@@ -36,9 +39,9 @@ class Folder(Source):
         ValueError: if it holds no folders, a folder without pictures, or classes that are not in `class_names`.
     """
 
-    resize_mode = "crop"
+    resize_mode: ResizeMode | None = "crop"
 
-    def __init__(self, root, *, class_names=None, channels=3):
+    def __init__(self, root: PathLike, *, class_names: Sequence[str] | None = None, channels: int = 3) -> None:
         self.root = user_path(root)
         if channels not in (1, 3):
             raise ValueError(f"Expected channels to be 1 or 3; received: channels={channels!r}.")
@@ -65,7 +68,7 @@ class Folder(Source):
         super().__init__(labels, class_names=names, channels=channels)
 
     @functools.cached_property
-    def picture_shape(self):
+    def picture_shape(self) -> tuple[int, ...] | None:
         """Found by opening files, mostly without decoding them, up to the first that differs; on first use."""
 
         def shape(path):
@@ -85,7 +88,7 @@ class Folder(Source):
         return hashlib.sha256("".join(described).encode()).hexdigest()
 
 
-def open_folder(root, split):
+def open_folder(root: PathLike, split: str) -> Folder:
     """Open a split of a folder: `root/train`, `root/test`, `root/val`; or the class folders directly in `root`.
 
     Other splits number their classes as `root/train` does. A folder without splits is opened as it is for any of them.
@@ -96,10 +99,11 @@ def open_folder(root, split):
     """
     root = user_path(root)
     folders = {name: _split_folder(root, name) for name in SPLIT_FOLDERS}
-    if split in folders and folders[split] is not None:
+    chosen = folders.get(split)
+    if chosen is not None:
         train = folders["train"]
         names = None if split == "train" or train is None else [folder.name for folder in class_folders(train)]
-        return Folder(folders[split], class_names=names)
+        return Folder(chosen, class_names=names)
     if split in folders and not any(folders.values()):
         return Folder(root)
     known = [name for name, folder in folders.items() if folder is not None] or list(SPLIT_FOLDERS)
@@ -109,7 +113,7 @@ def open_folder(root, split):
     )
 
 
-def class_folders(root):
+def class_folders(root: Path) -> list[Path]:
     """Returns the folders in a folder, in the order of their names, hidden ones left out."""
     if not root.is_dir():
         raise FileNotFoundError(f"Expected a folder; there is no folder {root}.")

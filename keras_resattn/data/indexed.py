@@ -5,6 +5,8 @@ import functools
 import hashlib
 import logging
 import os
+from collections.abc import Sequence
+from typing import Any, Self
 
 import numpy as np
 
@@ -22,6 +24,7 @@ from keras_resattn.data.pictures import (
     to_numpy,
 )
 from keras_resattn.layers.class_names import check_class_names
+from keras_resattn.typing import ArrayLike, ResizeMode, Size, Statistics
 
 logger = logging.getLogger(__name__)
 
@@ -40,25 +43,34 @@ class Source:
             `None` for arrays, whose shape has to be the network's unless a mode is asked for.
     """
 
-    picture_shape = None
-    resize_mode = None
+    picture_shape: Any = None
+    resize_mode: ResizeMode | None = None
     weights = None
 
-    def __init__(self, labels, *, classes=None, class_names=None, channels=3):
+    def __init__(
+        self,
+        labels: ArrayLike,
+        *,
+        classes: int | None = None,
+        class_names: Sequence[str] | None = None,
+        channels: int = 3,
+    ) -> None:
         self.labels = np.asarray(labels, "int64")
         self.class_names = None if class_names is None else check_class_names(class_names, classes)
-        self.classes = classes if class_names is None else len(self.class_names)
-        if class_names is not None and len(self.labels) and self.labels.max() >= self.classes:
+        self.classes = classes if self.class_names is None else len(self.class_names)
+        if self.class_names is not None and len(self.labels) and self.labels.max() >= len(self.class_names):
             raise ValueError(
                 f"Expected a class name for each label; received: {self.classes} class names, "
                 f"and labels up to {self.labels.max()}."
             )
         self.channels = channels
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.labels)
 
-    def read(self, rows, size=None, crops=None, central=1.0):
+    def read(
+        self, rows: ArrayLike, size: Size | None = None, crops: np.ndarray | None = None, central: float = 1.0
+    ) -> np.ndarray:
         """Returns pictures as one array of shape `(len(rows), h, w, c)`, 0 to 255.
 
         Args:
@@ -80,12 +92,12 @@ class Source:
         self._check_read(rows, size, crops, central)
         if size is None and self.picture_shape is None:
             raise ValueError("Expected size=(height, width), as the pictures differ in shape; received: size=None.")
-        crops = [None] * len(rows) if crops is None else crops
-        pictures = [self._picture(int(row), size, crop, central) for row, crop in zip(rows, crops, strict=True)]
+        each = [None] * len(rows) if crops is None else crops
+        pictures = [self._picture(int(row), size, crop, central) for row, crop in zip(rows, each, strict=True)]
         shape = (*size, self.channels) if size is not None else self.picture_shape
         return np.stack(pictures) if pictures else np.empty((0, *shape), "uint8")
 
-    def check_labels(self, classes):
+    def check_labels(self, classes: int) -> None:
         """Raises a `ValueError` if a label is not from 0 to `classes - 1`."""
         labels = self.labels
         if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
@@ -93,7 +105,7 @@ class Source:
                 f"Expected labels from 0 to {classes - 1}; received: labels from {labels.min()} to {labels.max()}."
             )
 
-    def statistics(self, normalization, size=None):
+    def statistics(self, normalization: str, size: Size | None = None) -> Statistics:
         """Returns what pictures are normalised with, `(mean, std)`, as `data.arrays.statistics` does.
 
         It is measured on at most 10,000 pictures, evenly spaced, whole or in the central crop of `size`.
@@ -105,13 +117,13 @@ class Source:
         read = functools.partial(self.read, size=size)
         return accumulated_statistics(lambda: in_threads(read, sample(len(self))), normalization, self.channels)
 
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         """Returns a string that identifies pictures and labels: another one means other data."""
         mode = "" if self.resize_mode in (None, "crop") else f" {self.resize_mode}"
         weights = "" if self.weights is None else f" {hashlib.sha256(self.weights.data).hexdigest()}"
         return self._pictures_hash() + hashlib.sha256(self.labels.data).hexdigest() + mode + weights
 
-    def relabelled(self, labels):
+    def relabelled(self, labels: ArrayLike) -> Self:
         """Returns this source with other labels, `(n,)`; the pictures are shared."""
         labels = to_numpy(labels)
         if labels.shape != self.labels.shape or labels.dtype.kind not in "iu":
@@ -120,7 +132,7 @@ class Source:
         other.labels = labels.astype("int64")
         return other
 
-    def renumbered(self, class_names):
+    def renumbered(self, class_names: Sequence[str]) -> Self:
         """Return this source with its labels numbered by other class names, which hold all of its own.
 
         Args:
@@ -130,11 +142,11 @@ class Source:
         other.class_names, other.classes = list(class_names), len(class_names)
         return other
 
-    def part(self, rows):
+    def part(self, rows: ArrayLike) -> "Source":
         """Returns a `Source` of some of the pictures, by index, in that order."""
         return Part(self, rows)
 
-    def with_resize_mode(self, resize_mode):
+    def with_resize_mode(self, resize_mode: ResizeMode) -> Self:
         """Return this dataset with another way to read images of another aspect ratio than the network's.
 
         Args:
@@ -145,8 +157,9 @@ class Source:
         check_resize_mode(resize_mode)
         other = copy.copy(self)
         other.resize_mode = resize_mode
-        if isinstance(getattr(self, "source", None), Source):
-            other.source = self.source.with_resize_mode(resize_mode)
+        inner = getattr(self, "source", None)
+        if isinstance(inner, Source):
+            vars(other)["source"] = inner.with_resize_mode(resize_mode)
         return other
 
     def _check_read(self, rows, size, crops, central):
@@ -176,7 +189,7 @@ class Part(Source):
         rows: Indices of its pictures; one may occur several times.
     """
 
-    def __init__(self, source, rows):
+    def __init__(self, source: Source, rows: ArrayLike) -> None:
         self.source, self.rows = source, np.asarray(rows)
         super().__init__(
             source.labels[self.rows], classes=source.classes, class_names=source.class_names, channels=source.channels
@@ -185,10 +198,12 @@ class Part(Source):
         self.weights = None if source.weights is None else source.weights[self.rows]
 
     @property
-    def picture_shape(self):
+    def picture_shape(self) -> Any:
         return self.source.picture_shape
 
-    def read(self, rows, size=None, crops=None, central=1.0):
+    def read(
+        self, rows: ArrayLike, size: Size | None = None, crops: np.ndarray | None = None, central: float = 1.0
+    ) -> np.ndarray:
         return self.source.read(self.rows[np.asarray(rows)], size, crops, central)
 
     def _picture(self, row, size, crop, central):
@@ -213,27 +228,37 @@ class Arrays(Source):
             weights that are negative or not finite.
     """
 
-    def __init__(self, x, y, *, classes=None, class_names=None, weights=None):
+    def __init__(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        *,
+        classes: int | None = None,
+        class_names: Sequence[str] | None = None,
+        weights: ArrayLike | None = None,
+    ) -> None:
         x = as_pictures(x)
         super().__init__(as_labels(y, len(x)), classes=classes, class_names=class_names, channels=x.shape[-1])
         self.x = x
         self.picture_shape = tuple(x.shape[1:])
         self.weights = None if weights is None else as_weights(weights, len(x))
 
-    def part(self, rows):
+    def part(self, rows: ArrayLike) -> Self:
         other = copy.copy(self)
         other.x, other.labels = self.x[rows], self.labels[rows]
         other.weights = None if self.weights is None else self.weights[rows]
         return other
 
-    def read(self, rows, size=None, crops=None, central=1.0):
+    def read(
+        self, rows: ArrayLike, size: Size | None = None, crops: np.ndarray | None = None, central: float = 1.0
+    ) -> np.ndarray:
         if crops is not None or (size is not None and tuple(size) != self.picture_shape[:2]):
             return super().read(rows, size, crops, central)
         rows = np.asarray(rows)
         self._check_read(rows, size, crops, central)
         return self.x[rows.astype("int64", copy=False)]
 
-    def statistics(self, normalization, size=None):
+    def statistics(self, normalization: str, size: Size | None = None) -> Statistics:
         if size is None or tuple(size) == self.picture_shape[:2]:
             return arrays.statistics(self.x, normalization)  # of all pictures
         return super().statistics(normalization, size)
@@ -269,19 +294,28 @@ class Records(Source):
 
     resize_mode = "crop"
 
-    def __init__(self, records, *, labels=None, classes=None, class_names=None, channels=None, keys=("image", "label")):
+    def __init__(
+        self,
+        records: Any,
+        *,
+        labels: ArrayLike | None = None,
+        classes: int | None = None,
+        class_names: Sequence[str] | None = None,
+        channels: int | None = None,
+        keys: tuple[str, str] = ("image", "label"),
+    ) -> None:
         if not len(records):
             raise ValueError(f"Expected at least one record; received: an empty {type(records).__name__}.")
         self.records, self.keys = records, keys
         self._grey_by_default = channels is None
-        channels = _channels(self._record(0)[0]) if channels is None else channels
+        channels = int(_channels(self._record(0)[0])) if channels is None else channels
         labels = self._find_labels() if labels is None else as_labels(labels, len(records))
         if class_names is None:
             class_names = _class_names(records, labels, classes)
         super().__init__(labels, classes=classes, class_names=class_names, channels=channels)
 
     @functools.cached_property
-    def picture_shape(self):
+    def picture_shape(self) -> Any:
         """Found by reading pictures, up to the first that differs; on first use."""
         shapes = (self._picture(row, None, None, 1.0).shape[:2] for row in range(len(self)))
         return one_shape(shapes, self.channels)
@@ -327,7 +361,7 @@ class Records(Source):
         return digest.hexdigest()
 
 
-def as_pictures(x):
+def as_pictures(x: Any) -> np.ndarray:
     """Checks a batch or set of pictures, and returns it as an array `(n, h, w, c)` of uint8 or float32.
 
     Raises:
@@ -343,7 +377,7 @@ def as_pictures(x):
     return as_pixels(x, "pictures")
 
 
-def as_weights(weights, count):
+def as_weights(weights: Any, count: int) -> np.ndarray:
     """Checks sample weights, and returns them as a float32 array `(count,)`.
 
     Raises:
@@ -364,7 +398,7 @@ def as_weights(weights, count):
     return weights
 
 
-def as_labels(y, count):
+def as_labels(y: Any, count: int) -> np.ndarray:
     """Checks labels, and returns them as an int64 array `(count,)`. One-hot rows, `(count, classes)`, are converted.
 
     Raises:
@@ -412,7 +446,11 @@ def _class_names(records, labels, classes):
     return names
 
 
-def numbers_in(own, class_names):
+def numbers_in(own: Sequence[str] | None, class_names: Sequence[str]) -> np.ndarray:
     """Returns for each of `own` class names its place among `class_names`, as an array."""
+    if own is None:
+        raise ValueError(
+            "Expected data with class names, by which to number their labels; received: data without names."
+        )
     places = {name: place for place, name in enumerate(class_names)}
     return np.array([places[name] for name in own], "int64")

@@ -1,11 +1,13 @@
 """Wrong labels, drawn as in the label-noise experiment of Wang et al. (CVPR 2017, section 4.1, Eq. 7)."""
 
+from typing import Any
+
 import numpy as np
 
 from keras_resattn.data.indexed import Source, as_labels
 
 
-def confusion_matrix(classes, rate):
+def confusion_matrix(classes: int, rate: float) -> np.ndarray:
     """Returns Q of Eq. 7: a label stays with probability `r = 1 - rate`, or becomes each other one equally likely.
 
     The paper has ten classes: `r` on the diagonal and `(1 - r) / 9` elsewhere. It states the share `r` of clean
@@ -27,7 +29,7 @@ def confusion_matrix(classes, rate):
     return matrix
 
 
-def noisy_labels(y, rate, classes, seed=0):
+def noisy_labels(y: np.ndarray, rate: float, classes: int, seed: int = 0) -> np.ndarray:
     """Returns labels drawn by `confusion_matrix(classes, rate)`, one for each true label, once and for all.
 
     A picture's draw depends on its place and the seed: of two rates, the larger one leaves the labels wrong that the
@@ -55,7 +57,7 @@ def noisy_labels(y, rate, classes, seed=0):
     return np.where(wrong, other, y)
 
 
-def with_label_noise(source, rate, classes, seed=0):
+def with_label_noise(source: Any, rate: float, classes: int, seed: int = 0) -> Any:
     """Returns a `Source` with noisy labels; the same one for a rate of 0. Pictures are shared, and not read.
 
     Args:

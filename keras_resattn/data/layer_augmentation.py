@@ -3,6 +3,8 @@
 import contextlib
 import copy
 import threading
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -23,7 +25,7 @@ class LayerAugmentation:
             be repeated, for layers of keras-cv, which cannot either, or one that cannot be made from its configuration.
     """
 
-    def __init__(self, layers):
+    def __init__(self, layers: Sequence[dict[str, Any]]) -> None:
         self._lock = threading.Lock()
         for layer in layers:
             _check_repeatable(layer)
@@ -32,7 +34,7 @@ class LayerAugmentation:
         for layer in self.layers:
             _check_layer(layer)
 
-    def __call__(self, x, seed):
+    def __call__(self, x: np.ndarray, seed: tuple[int, ...]) -> np.ndarray:
         """Augments a batch.
 
         Args:

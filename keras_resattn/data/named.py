@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,6 +15,7 @@ from keras_resattn.data.passes import in_threads
 from keras_resattn.data.pictures import read_picture
 from keras_resattn.data.tfrecords import RecordStream, require_tensorflow
 from keras_resattn.suggestions import did_you_mean
+from keras_resattn.typing import PathLike
 
 KERAS_SETS = tuple(KERAS_CLASS_NAMES)
 # The papers' own, and small ones to try things with; TensorFlow Datasets knows hundreds more.
@@ -23,7 +25,7 @@ NAME = re.compile(r"[a-z]\w*(/[\w.-]+)?(:[\d.*]+)?", re.IGNORECASE)
 INSTALL = 'pip install "keras-resattn[data]"'
 
 
-def is_name(data):
+def is_name(data: object) -> bool:
     """Whether `data` names a data set, and no file or folder: `"./mnist"` is a folder, `"mnist"` never is."""
     if not isinstance(data, str):
         return False
@@ -31,17 +33,19 @@ def is_name(data):
     return data in KNOWN or (looks_like_one and not os.path.exists(data))
 
 
-def is_prepared(path):
+def is_prepared(path: PathLike) -> bool:
     """Whether a folder is one that TensorFlow Datasets has prepared."""
     return (Path(path) / "dataset_info.json").is_file()
 
 
-def open_prepared(path, split):
+def open_prepared(path: PathLike, split: str) -> Arrays | Records | RecordStream:
     """Opens a folder that TensorFlow Datasets has prepared: `.../name/version`."""
     return open_builder(_tfds(str(path)).builder_from_directory(path), split)
 
 
-def open_named(name, split, data_dir=None, download=True):
+def open_named(
+    name: str, split: str, data_dir: PathLike | None = None, download: bool = True
+) -> Arrays | Records | RecordStream:
     """Opens a data set by name: as TensorFlow Datasets has prepared it, or else from `keras.datasets`, or downloaded.
 
     Downloads are prepared as array_record files, which can be read by index and without TensorFlow.
@@ -73,7 +77,7 @@ def open_named(name, split, data_dir=None, download=True):
     return open_builder(builder, split)
 
 
-def open_builder(builder, split):
+def open_builder(builder: Any, split: str) -> Arrays | Records | RecordStream:
     """Opens a split of what TensorFlow Datasets has prepared.
 
     Pictures of one shape, together of up to 2 GiB, become `Arrays`; others `Records`, or, where the files are

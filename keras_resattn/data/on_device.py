@@ -5,20 +5,41 @@ A step then sends some bytes a picture and not the picture, and all that NumPy d
 Keras'.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_resattn.data.arrays import nonzero, smoothed
+from keras_resattn.data.augmentation import Plan
 from keras_resattn.data.batches import TrainingBatches
+from keras_resattn.data.indexed import Source
 from keras_resattn.data.streams import Stream
 from keras_resattn.layers.composite import spatial_axes
+from keras_resattn.recipes.recipe import Recipe
+from keras_resattn.typing import Shape, Size, Tensor
+
+if TYPE_CHECKING:
+    from keras_resattn.recipes.recipe import Recipe
 
 CHUNK = 1024  # pictures read at once
 FAR = -(2**20)  # centre of a square of cutout that touches no picture
 
 
-def on_device(network, source, recipe, mean, std, *, validation=None, first_epoch=0, first_step=0):
+def on_device(
+    network: keras.Model,
+    source: Source,
+    recipe: Recipe,
+    mean: Any,
+    std: Any,
+    *,
+    validation: Source | None = None,
+    first_epoch: int = 0,
+    first_step: int = 0,
+) -> tuple[keras.Model, PlanBatches, keras.utils.PyDataset | None]:
     """Puts pictures on the device, and a network behind them.
 
     Args:
@@ -70,7 +91,7 @@ class DevicePictures(keras.layers.Layer):
         std: Of each channel.
     """
 
-    def __init__(self, pictures, recipe, mean, std, **kwargs):
+    def __init__(self, pictures: np.ndarray, recipe: Recipe, mean: Any, std: Any, **kwargs: Any) -> None:
         # Plans must not be cast to half precision, and normalisation is done in float32.
         super().__init__(dtype="float32", trainable=False, **kwargs)
         self.recipe = recipe
@@ -86,7 +107,7 @@ class DevicePictures(keras.layers.Layer):
         )
         self.built = True
 
-    def call(self, plan):
+    def call(self, plan: dict[str, Tensor]) -> Tensor:
         x = ops.take(self.pictures, plan["rows"], axis=0)
         if "offsets" in plan or "flips" in plan:
             x = self._crop_and_flip(x, plan)
@@ -99,16 +120,16 @@ class DevicePictures(keras.layers.Layer):
             x = self._mix(x, plan)
         return ops.transpose(x, (0, 3, 1, 2)) if keras.config.image_data_format() == "channels_first" else x
 
-    def compute_output_shape(self, plan_shape):
+    def compute_output_shape(self, plan_shape: dict[str, Shape]) -> Shape:
         shape = (*self.size, self.pictures.shape[-1])
         if keras.config.image_data_format() == "channels_first":
             shape = (shape[-1], *shape[:-1])
         return (plan_shape["rows"][0], *shape)
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         """Writes nothing: pictures are data."""
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         """Reads nothing."""
 
     def _crop_and_flip(self, x, plan):
@@ -147,14 +168,20 @@ class DevicePictures(keras.layers.Layer):
         return (rows[:, :, None] & columns[:, None, :])[..., None]
 
 
+def _as_they_are(pictures):
+    return pictures
+
+
 class PlanBatches(TrainingBatches):
     """`TrainingBatches` that hold plans in place of pictures, for a model of `on_device`."""
 
-    def __init__(self, source, recipe, *, size, classes, first_epoch=0, first_step=0):
+    def __init__(
+        self, source: Source, recipe: Recipe, *, size: Size, classes: int, first_epoch: int = 0, first_step: int = 0
+    ) -> None:
         super().__init__(
             source,
             recipe,
-            None,
+            _as_they_are,
             size=size,
             classes=classes,
             first_epoch=first_epoch,
@@ -162,8 +189,9 @@ class PlanBatches(TrainingBatches):
             workers=0,  # a plan is drawn faster than a thread is asked for it
         )
 
-    def _batch(self, global_step, passes=None):
-        rows, plan = self.rows(global_step), self.plan(global_step)
+    def _batch(self, global_step, passes=None) -> Any:
+        rows: Any = self.rows(global_step)
+        plan = self.plan(global_step)
         return plan_inputs(recipe=self.recipe, rows=rows, plan=plan), *self._targets(
             self.source.labels[rows], rows, plan
         )
@@ -185,7 +213,7 @@ class _PlainBatches(keras.utils.PyDataset):
         return plan_inputs(self.recipe, self.first_row + first + np.arange(len(y))), y
 
 
-def plan_inputs(recipe, rows, plan=None):
+def plan_inputs(recipe: Recipe, rows: np.ndarray, plan: Plan | None = None) -> dict[str, np.ndarray]:
     """Returns a plan as a model of `on_device` takes it: a dictionary of arrays, the same ones for each batch.
 
     Args:
@@ -253,7 +281,8 @@ def _read(sources, size):
     """All pictures of all sources, in one array."""
     sources = [source for source in sources if source is not None]
     dtype = np.result_type(*(source.read(np.arange(1), size=size) for source in sources))
-    pictures, place = None, 0
+    pictures: Any = None
+    place = 0
     for source in sources:
         for first in range(0, len(source), CHUNK):
             x = source.read(np.arange(first, min(first + CHUNK, len(source))), size=size)

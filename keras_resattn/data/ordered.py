@@ -1,10 +1,16 @@
 """Pictures in their order, each once: what a network is measured on."""
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import numpy as np
 
 from keras_resattn.data.arrays import in_data_format, smoothed
 from keras_resattn.data.batches import Passes
+from keras_resattn.data.indexed import Source
+from keras_resattn.data.streams import Stream
+from keras_resattn.typing import Size
 
 
 class OrderedBatches(keras.utils.PyDataset):
@@ -20,20 +26,30 @@ class OrderedBatches(keras.utils.PyDataset):
         central: The share of the short side that the central crop leaves, where pictures are larger.
     """
 
-    def __init__(self, source, batch_size, normalize, *, size, shares=None, central=1.0):
+    def __init__(
+        self,
+        source: Source | Stream,
+        batch_size: int,
+        normalize: Callable[[np.ndarray], np.ndarray],
+        *,
+        size: Size,
+        shares: int | None = None,
+        central: float = 1.0,
+    ) -> None:
         super().__init__()
-        self.source, self.batch_size, self.normalize = source, batch_size, normalize
+        self.source: Any = source
+        self.batch_size, self.normalize = batch_size, normalize
         self.size, self.shares, self.central = tuple(size), shares, central
         self._stream = None
-        if hasattr(source, "epoch"):
+        if isinstance(source, Stream):
             stream = source.prepared(batch_size, size=self.size, train=False, central=central)
             self._stream, self._count = Passes(stream), stream.length()
 
     @property
-    def num_batches(self):
+    def num_batches(self) -> int:
         return self._count if self._stream else -(-len(self.source) // self.batch_size)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         if self._stream:
             x, y = self._stream.batch(0, index)
         else:

@@ -3,25 +3,28 @@
 import itertools
 import os
 from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
 from keras_resattn.data import arrays
+from keras_resattn.typing import Size, Statistics
 
 SAMPLE = 10_000  # pictures that statistics are taken from, where they have to be read one by one
 CHUNK = 16  # pictures read at once in a pass
 MEASURED = ("channel", "pixel_mean")  # normalisations that depend on the data
 
 
-def sample(length, count=SAMPLE):
+def sample(length: int, count: int = SAMPLE) -> Iterator[np.ndarray]:
     """Yields the indices of at most `count` evenly spaced pictures of `length`, in chunks."""
     rows = np.unique(np.linspace(0, length - 1, min(count, length)).astype(int))
     for start in range(0, len(rows), CHUNK):
         yield rows[start : start + CHUNK]
 
 
-def in_threads(function, items, ahead=32):
+def in_threads(function: Callable[[Any], Any], items: Iterable[Any], ahead: int = 32) -> Generator[Any]:
     """Yields `function(item)` in the order of `items`, up to `ahead` of them computed before they are asked for.
 
     They are computed in threads, as Pillow lets go of Python's lock; `items` are taken in the caller's.
@@ -39,9 +42,9 @@ def in_threads(function, items, ahead=32):
                 future.cancel()
 
 
-def one_shape(shapes, channels):
+def one_shape(shapes: Iterable[Size], channels: int) -> tuple[int, ...] | None:
     """Returns `(h, w, channels)` if all of `(h, w)` are the same, else `None`; stops at the first that differs."""
-    first = None
+    first: tuple[int, ...] = ()
     for shape in shapes:
         first = first or tuple(shape)
         if tuple(shape) != first:
@@ -49,7 +52,9 @@ def one_shape(shapes, channels):
     return (*first, channels)
 
 
-def accumulated_statistics(batches, normalization, channels):
+def accumulated_statistics(
+    batches: Callable[[], Iterable[np.ndarray]], normalization: str, channels: int
+) -> Statistics:
     """Returns `(mean, std)` as `data.arrays.statistics` does, from batches of pictures of one shape.
 
     Args:
@@ -59,7 +64,9 @@ def accumulated_statistics(batches, normalization, channels):
     """
     if normalization not in MEASURED:
         return arrays.statistics(np.zeros((1, 1, 1, channels), "uint8"), normalization)
-    count, total, squares = 0, 0.0, 0.0
+    count = 0
+    total: Any = 0.0
+    squares: Any = 0.0
     for x in batches():
         count += len(x)
         total = total + x.sum(0, dtype="float64")

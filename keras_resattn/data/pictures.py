@@ -1,11 +1,14 @@
 """One image: decoded, cropped or padded, and resized. Every source that reads images one by one comes through here."""
 
 import os
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from keras_resattn.data.decoding import decode, naming, opened, upright_size
+from keras_resattn.typing import ResizeMode, Size
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 # Resizing in two steps, an integer reduction first. From 3 up Pillow calls the result indistinguishable from one step.
@@ -13,7 +16,7 @@ REDUCING_GAP = 3.0
 RESIZE_MODES = ("crop", "squash", "pad")
 
 
-def crop_box(height, width, crop):
+def crop_box(height: int, width: int, crop: Sequence[float]) -> tuple[float, float, float, float]:
     """Returns the box `(left, upper, right, lower)` of an Inception-style crop, in pixels, not rounded.
 
     The crop has `area` of the picture's area and the aspect ratio `ratio`, where such a crop fits into the picture.
@@ -35,7 +38,9 @@ def crop_box(height, width, crop):
     return float(left), float(upper), float(min(width, left + wide)), float(min(height, upper + high))
 
 
-def central_box(height, width, size, central=1.0, resize_mode="crop"):
+def central_box(
+    height: int, width: int, size: Size, central: float = 1.0, resize_mode: ResizeMode = "crop"
+) -> tuple[float, float, float, float]:
     """Return the box `(left, upper, right, lower)` of an image that is resized to `size`, in pixels, not rounded.
 
     Args:
@@ -60,7 +65,7 @@ def central_box(height, width, size, central=1.0, resize_mode="crop"):
     return left, upper, left + wide, upper + high
 
 
-def check_resize_mode(resize_mode):
+def check_resize_mode(resize_mode: object) -> None:
     """Raise a `ValueError` for anything but one of `RESIZE_MODES`."""
     if resize_mode not in RESIZE_MODES:
         raise ValueError(
@@ -69,7 +74,9 @@ def check_resize_mode(resize_mode):
         )
 
 
-def read_image(image, size=None, *, resize_mode="crop", channels=3):
+def read_image(
+    image: Any, size: Size | None = None, *, resize_mode: ResizeMode = "crop", channels: int = 3
+) -> np.ndarray:
     """Read one image with the pixels that training and evaluation would see.
 
     Args:
@@ -98,7 +105,15 @@ def read_image(image, size=None, *, resize_mode="crop", channels=3):
     return read_picture(image, name, size, channels=channels, resize_mode=resize_mode)
 
 
-def read_picture(picture, name, size=None, crop=None, central=1.0, channels=3, resize_mode="crop"):
+def read_picture(
+    picture: Any,
+    name: Any,
+    size: Size | None = None,
+    crop: Sequence[float] | None = None,
+    central: float = 1.0,
+    channels: int = 3,
+    resize_mode: ResizeMode | None = "crop",
+) -> np.ndarray:
     """Return an image as an array `(h, w, channels)`, resized by antialiased bilinear interpolation.
 
     Files and Pillow images are decoded by `keras_resattn.data.decoding.decode`: upright, transparency on white, 8 bits
@@ -132,7 +147,7 @@ def read_picture(picture, name, size=None, crop=None, central=1.0, channels=3, r
     return _resized_array(array, size, _box(array.shape[:2], size, crop, central, resize_mode))
 
 
-def as_array(picture, name, channels=None):
+def as_array(picture: Any, name: Any, channels: int | None = None) -> np.ndarray:
     """Returns a picture as uint8 or float32, `(h, w, c)`, and checks its shape.
 
     Raises:
@@ -151,7 +166,7 @@ def as_array(picture, name, channels=None):
     return as_pixels(array, name)
 
 
-def to_numpy(values):
+def to_numpy(values: Any) -> np.ndarray:
     """Return an array, or a tensor of any backend, as a plain NumPy array.
 
     Raises:
@@ -174,7 +189,7 @@ def to_numpy(values):
         ) from error
 
 
-def check_channels_last(shape, name):
+def check_channels_last(shape: Sequence[int], name: Any) -> None:
     if shape[-3] in (1, 3) and shape[-1] > 4 and shape[-2] > 4:
         raise ValueError(
             f"Expected {name} with channels last, (height, width, channels); received: shape {tuple(shape)}. "
@@ -182,7 +197,7 @@ def check_channels_last(shape, name):
         )
 
 
-def as_pixels(array, name):
+def as_pixels(array: np.ndarray, name: Any) -> np.ndarray:
     """Return uint8 as it is, other integers as uint8, and floats as float32, after checking that all is 0 to 255.
 
     Raises:
@@ -204,16 +219,16 @@ def as_pixels(array, name):
     return array.astype("float32" if array.dtype.kind == "f" else "uint8", copy=False)
 
 
-def is_grey(image):
+def is_grey(image: Image.Image) -> bool:
     """Whether a Pillow image has one channel, transparency aside."""
     return image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
 
 
-def hint_on_bool(array):
+def hint_on_bool(array: np.ndarray) -> str:
     return " Multiply by 255: (255 * x).astype('uint8')." if array.dtype.kind == "b" else ""
 
 
-def hint_on_range(dtype, low, high):
+def hint_on_range(dtype: Any, low: Any, high: Any) -> str:
     """Return what to do with values that are not from 0 to 255, with a space before it; nothing where it is unclear."""
     if not (np.isfinite(low) and np.isfinite(high)):
         return " Remove NaN and infinite values, or the images that hold them."
@@ -248,7 +263,8 @@ def _draft(image, shape, size, box):
 
 
 def _box(shape, size, crop, central, resize_mode):
-    return central_box(*shape, size, central, resize_mode) if crop is None else crop_box(*shape, crop)
+    height, width = shape
+    return central_box(height, width, size, central, resize_mode) if crop is None else crop_box(height, width, crop)
 
 
 def _resized_array(array, size, box):

@@ -1,10 +1,14 @@
 """Pictures to be measured on by several devices, each of which takes its share of each batch."""
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 
+from keras_resattn.data.indexed import Source
 from keras_resattn.data.ordered import OrderedBatches
 from keras_resattn.data.streams import Stream
+from keras_resattn.typing import Size
 
 
 class EvaluationShares(keras.utils.PyDataset):
@@ -22,11 +26,21 @@ class EvaluationShares(keras.utils.PyDataset):
         shard: `(rank, processes)`: this process' part of each batch.
     """
 
-    def __init__(self, source, batch_size, normalize, *, size, shares=None, devices, shard=(0, 1)):
+    def __init__(
+        self,
+        source: Source | Stream,
+        batch_size: int,
+        normalize: Callable[[np.ndarray], np.ndarray],
+        *,
+        size: Size,
+        shares: int | None = None,
+        devices: int,
+        shard: tuple[int, int] = (0, 1),
+    ) -> None:
         super().__init__()
         self.batch_size, self.devices, (self.rank, self.processes) = batch_size, devices, shard
         self.is_stream = isinstance(source, Stream)
-        if self.is_stream:
+        if isinstance(source, Stream):
             passed = source.prepared(batch_size, size=size, train=False).epoch(0)
             self.count = sum(len(x) for x, _ in passed)
         else:
@@ -36,10 +50,10 @@ class EvaluationShares(keras.utils.PyDataset):
         self.batches = OrderedBatches(source, batch_size, normalize, size=size, shares=shares)
 
     @property
-    def num_batches(self):
+    def num_batches(self) -> int:
         return -(-self.count // self.batch_size)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         x, y = self.batches[index]
         own = self._own(index * self.batch_size)
         if self.is_stream:

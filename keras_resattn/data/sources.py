@@ -9,11 +9,19 @@ from keras_resattn.data.indexed import Arrays, Records, Source
 from keras_resattn.data.pictures import check_resize_mode
 from keras_resattn.data.streams import Stream
 from keras_resattn.files import user_path
+from keras_resattn.typing import DataLike, PathLike, ResizeMode
 
 __all__ = ["Arrays", "Folder", "Records", "Source", "Stream", "open_source"]
 
 
-def open_source(data, *, split="train", data_dir=None, download=True, resize_mode=None):
+def open_source(
+    data: DataLike,
+    *,
+    split: str = "train",
+    data_dir: PathLike | None = None,
+    download: bool = True,
+    resize_mode: ResizeMode | None = None,
+) -> Source | Stream:
     """Opens labelled pictures, whatever they are given as.
 
     Args:
@@ -82,7 +90,9 @@ def _of_split(source, split):
     return source
 
 
-def open_validation(data, data_dir=None, training=None):
+def open_validation(
+    data: DataLike, data_dir: PathLike | None = None, training: Source | Stream | None = None
+) -> Source | Stream | None:
     """Open the data measured after each epoch: `open_source` of the split `"validation"`; `None` stays `None`.
 
     Args:

@@ -6,8 +6,11 @@ import functools
 import hashlib
 import itertools
 import logging
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
 
 import keras
+import numpy as np
 
 from keras_resattn.data.batched import as_batch, counted, known_length, passed
 from keras_resattn.data.class_names import detected_class_names
@@ -15,6 +18,7 @@ from keras_resattn.data.indexed import numbers_in
 from keras_resattn.data.passes import SAMPLE, accumulated_statistics
 from keras_resattn.layers.class_names import check_class_names
 from keras_resattn.layers.composite import is_integer
+from keras_resattn.typing import ResizeMode, Size, Statistics
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +47,14 @@ class Stream:
         ValueError: for an object that can be iterated over only once, or not at all.
     """
 
-    def __init__(self, batches, *, steps=None, classes=None, class_names=None):
+    def __init__(
+        self,
+        batches: Any,
+        *,
+        steps: int | None = None,
+        classes: int | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
         is_py_dataset = isinstance(batches, keras.utils.PyDataset)
         if not hasattr(batches, "__iter__") and not is_py_dataset:
             raise ValueError(f"Expected an iterable of (pictures, labels); received: {type(batches).__name__}.")
@@ -69,14 +80,24 @@ class Stream:
 
     resize_mode = None
 
-    def with_resize_mode(self, resize_mode):
+    def with_resize_mode(self, resize_mode: ResizeMode) -> Self:
         """Raise a `ValueError`: batches that are ready cannot be resized. A `RecordStream` returns a stream."""
         raise ValueError(
             f"Expected no resize_mode for batches that are ready; received: resize_mode={resize_mode!r}. "
             "Resize the images where the batches are made."
         )
 
-    def prepared(self, batch_size, *, size=None, train=True, crop=None, central=1.0, seed=0, shard=(0, 1)):
+    def prepared(
+        self,
+        batch_size: int,
+        *,
+        size: Size | None = None,
+        train: bool = True,
+        crop: str | None = None,
+        central: float = 1.0,
+        seed: int = 0,
+        shard: tuple[int, int] = (0, 1),
+    ) -> Self:
         """Returns the stream as a run needs it, after checking its first batch.
 
         Args:
@@ -105,7 +126,7 @@ class Stream:
         other.keeps_remainder = not train
         return other
 
-    def epoch(self, epoch):
+    def epoch(self, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Returns an iterator of `(x, y)`, one pass: `x` `(n, h, w, c)`, uint8 or float32, and `y` `(n,)` int64.
 
         Args:
@@ -130,7 +151,7 @@ class Stream:
                 f"Expected {self._steps} batches of {size} pictures in a pass; pass {epoch} ended after {full}."
             )
 
-    def steps(self, batch_size):
+    def steps(self, batch_size: int) -> int:
         """Returns the number of full batches in a pass.
 
         Args:
@@ -148,7 +169,7 @@ class Stream:
             self._steps = steps
         return self._steps
 
-    def length(self):
+    def length(self) -> int:
         """Returns the number of batches that `epoch` yields: with `train=False` the remainder is one of them.
 
         It is the length that the object knows, or counted in a pass. Raises a `ValueError` for endless batches.
@@ -158,12 +179,12 @@ class Stream:
         known = self._limit or known_length(self.batches)
         return sum(1 for _ in self.epoch(0)) if known is None else known
 
-    def check_labels(self, classes):
+    def check_labels(self, classes: int) -> None:
         """Raises a `ValueError` if a label is not from 0 to `classes - 1`: now in the first batch, then in each."""
         check_range(self._first[1], classes)
         self.classes = classes
 
-    def renumbered(self, class_names):
+    def renumbered(self, class_names: Sequence[str]) -> Self:
         """Return this stream with its labels numbered by other class names, which hold all of its own.
 
         Args:
@@ -176,7 +197,7 @@ class Stream:
         other.class_names, other.classes = list(class_names), len(class_names)
         return other
 
-    def statistics(self, normalization, size=None):
+    def statistics(self, normalization: str, size: Size | None = None) -> Statistics:
         """Returns what pictures are normalised with, `(mean, std)`, as `data.arrays.statistics` does.
 
         It is measured on the first 10,000 pictures of pass 0, as they come, in whole batches.
@@ -192,17 +213,17 @@ class Stream:
 
         return accumulated_statistics(first_batches, normalization, self.picture_shape[-1])
 
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         """Returns a string that identifies the data as far as the first batch's form and the number of batches do."""
         described = f"{type(self.batches).__name__} {self.batch_size} {self.picture_shape} {self.classes} {self._steps}"
         return hashlib.sha256(described.encode()).hexdigest()
 
     @property
-    def batch_size(self):
+    def batch_size(self) -> int:
         return len(self._first[0])
 
     @property
-    def picture_shape(self):
+    def picture_shape(self) -> tuple[int, ...]:
         return tuple(self._first[0].shape[1:])
 
     @functools.cached_property
@@ -255,7 +276,7 @@ class Stream:
             )
 
 
-def share_of(batch_size, shard):
+def share_of(batch_size: int, shard: tuple[int, int]) -> int:
     """Returns the pictures of a batch that are one process' share, and checks `shard`, `(process, processes)`."""
     process, processes = shard
     if not 0 <= process < processes or batch_size % processes:
@@ -266,6 +287,7 @@ def share_of(batch_size, shard):
     return batch_size // processes
 
 
-def check_range(y, classes):
-    if not 0 <= y.min() <= y.max() < classes:
+def check_range(y: np.ndarray, classes: int | None) -> None:
+    """Raise a `ValueError` for labels that are not from 0 to `classes - 1`; `None` for a number that is not known."""
+    if classes is not None and not 0 <= y.min() <= y.max() < classes:
         raise ValueError(f"Expected labels from 0 to {classes - 1}; received: labels from {y.min()} to {y.max()}.")

@@ -4,6 +4,8 @@ import contextlib
 import copy
 import hashlib
 from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -14,6 +16,7 @@ from keras_resattn.data.passes import SAMPLE, accumulated_statistics, in_threads
 from keras_resattn.data.pictures import check_resize_mode, read_picture
 from keras_resattn.data.streams import Stream, check_range, share_of
 from keras_resattn.layers.class_names import check_class_names
+from keras_resattn.typing import ResizeMode, Size, Statistics
 
 BATCH = 64  # pictures in a batch where no recipe says so: for statistics
 
@@ -34,20 +37,41 @@ class RecordStream(Stream):
         buffer: Encoded pictures among which the next one is drawn: about 110 kB each for ImageNet.
     """
 
-    picture_shape = None
-    batch_size = None
-    resize_mode = "crop"
+    # Attributes here, set by `prepared`; properties of a `Stream`.
+    picture_shape: Any = None  # pyright: ignore[reportIncompatibleMethodOverride, reportIncompatibleVariableOverride]
+    batch_size: Any = None  # pyright: ignore[reportIncompatibleMethodOverride, reportIncompatibleVariableOverride]
+    resize_mode: ResizeMode | None = "crop"
 
-    def __init__(self, builder, split, keys, *, class_names=None, classes=None, channels=3, buffer=8192):
+    def __init__(
+        self,
+        builder: Any,
+        split: str,
+        keys: tuple[str, str],
+        *,
+        class_names: Sequence[str] | None = None,
+        classes: int | None = None,
+        channels: int = 3,
+        buffer: int = 8192,
+    ) -> None:
         self.builder, self.split, self.keys = builder, split, keys
         self.class_names = None if class_names is None else check_class_names(class_names, classes)
         self.classes = classes if self.class_names is None else len(self.class_names)
         self._numbers = None
         self.channels, self.buffer = channels, buffer
         self.count = builder.info.splits[split].num_examples
-        self._run = None
+        self._run: Any = None
 
-    def prepared(self, batch_size, *, size=None, train=True, crop=None, central=1.0, seed=0, shard=(0, 1)):
+    def prepared(
+        self,
+        batch_size: int,
+        *,
+        size: Size | None = None,
+        train: bool = True,
+        crop: str | None = None,
+        central: float = 1.0,
+        seed: int = 0,
+        shard: tuple[int, int] = (0, 1),
+    ) -> Self:
         """Returns the stream as a run needs it.
 
         Args:
@@ -72,17 +96,17 @@ class RecordStream(Stream):
         other._run = {"train": train, "crop": crop, "central": central, "seed": seed, "shard": tuple(shard)}
         return other
 
-    def with_resize_mode(self, resize_mode):
+    def with_resize_mode(self, resize_mode: ResizeMode) -> Self:
         """Return this stream with another way to resize images; see `Source.with_resize_mode`."""
         check_resize_mode(resize_mode)
         other = copy.copy(self)
         other.resize_mode = resize_mode
         return other
 
-    def steps(self, batch_size):
+    def steps(self, batch_size: int) -> int:
         return self.count // (self._run["shard"][1] if self._run else 1) // batch_size
 
-    def length(self):
+    def length(self) -> int:
         process, processes = self._run["shard"]
         share = self.count // processes
         if self._run["train"]:
@@ -90,13 +114,13 @@ class RecordStream(Stream):
         share += process < self.count % processes  # what does not divide goes to the first ones
         return -(-share // self.batch_size)
 
-    def check_labels(self, classes):
-        if self.classes > classes:
+    def check_labels(self, classes: int) -> None:
+        if self.classes is not None and self.classes > classes:
             raise ValueError(
                 f"Expected labels from 0 to {classes - 1}; received: {self.builder.name} with {self.classes} classes."
             )
 
-    def statistics(self, normalization, size=None):
+    def statistics(self, normalization: str, size: Size | None = None) -> Statistics:
         def first_batches():
             whole = self.prepared(BATCH, size=size or (self.picture_shape or ())[:2] or None, train=False)
             for i, (x, _) in enumerate(whole.epoch(0)):
@@ -106,12 +130,12 @@ class RecordStream(Stream):
 
         return accumulated_statistics(first_batches, normalization, self.channels)
 
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         described = f"{self.builder.info.full_name} {self.split} {self.count}"
         described += "" if self.resize_mode == "crop" else f" {self.resize_mode}"
         return hashlib.sha256(described.encode()).hexdigest()
 
-    def epoch(self, epoch):
+    def epoch(self, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         if self._run is None:
             raise ValueError("Expected prepared(batch_size, size=...) of this stream before a pass; received: none.")
         size, central = self.picture_shape[:2], self._run["central"]
@@ -163,7 +187,7 @@ class RecordStream(Stream):
         return draw_crops(count, rng)
 
 
-def require_tensorflow(name):
+def require_tensorflow(name: str) -> tuple[Any, Any]:
     """Returns the modules `(tensorflow_datasets, tensorflow)`.
 
     Raises:

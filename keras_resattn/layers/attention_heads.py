@@ -3,10 +3,14 @@
 `gates` holds what weighs them. Each layer is a node of the graph, so that masks and gates can be read by name.
 """
 
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_resattn.layers.composite import CompositeLayer, check_choice, check_count, check_number, spatial_axes
+from keras_resattn.typing import GatedMaskActivation, Shape, Tensor
 
 GATED_MASK_ACTIVATIONS = ("softmax", "sigmoid")
 
@@ -33,7 +37,9 @@ class AttentionHead(CompositeLayer):
     Source: the paper's Sec. 3; the regulariser is the authors' code's, as the paper only cites it.
     """
 
-    def __init__(self, heads, activation="softmax", regularization=0.0, **kwargs):
+    def __init__(
+        self, heads: int, activation: GatedMaskActivation = "softmax", regularization: float = 0.0, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         heads = check_count("heads", heads)
         check_choice("activation", activation, GATED_MASK_ACTIVATIONS)
@@ -43,10 +49,10 @@ class AttentionHead(CompositeLayer):
         self.regularization = regularization
         self._conv("conv", heads, 3)
 
-    def sublayer_calls(self, input_shape):
+    def sublayer_calls(self, input_shape: Shape) -> Iterator[tuple[keras.layers.Layer, Shape]]:
         yield self.conv, input_shape
 
-    def call(self, x, training=None):
+    def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         scores = ops.cast(self.conv(x), "float32")
         masks = self._softmax(scores) if self.activation == "softmax" else ops.sigmoid(scores)
         if training and self.regularization and self.heads > 1:
@@ -66,12 +72,12 @@ class AttentionHead(CompositeLayer):
         gram = ops.einsum(pairs, masks, masks) * (1 - ops.eye(self.heads, dtype="float32"))
         return ops.mean(ops.square(gram))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         shape = list(input_shape)
         shape[self.channel_axis] = self.heads
         return tuple(shape)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "heads": self.heads,
@@ -102,13 +108,13 @@ class OutputHead(CompositeLayer):
         ValueError: if `classes` is not a positive integer, or it is not called on two 4-D maps of equal size.
     """
 
-    def __init__(self, classes, scores=True, **kwargs):
+    def __init__(self, classes: int, scores: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.classes = check_count("classes", classes)
         self.scores = scores
 
-    def build(self, input_shape):
-        shapes = [tuple(shape) if isinstance(shape, (list, tuple)) else (shape,) for shape in input_shape]
+    def build(self, input_shape: Sequence[Shape]) -> None:
+        shapes: list[Any] = [tuple(shape) if isinstance(shape, (list, tuple)) else (shape,) for shape in input_shape]
         axes = spatial_axes(self.data_format)
         if [len(shape) for shape in shapes] != [4, 4] or any(shapes[0][axis] != shapes[1][axis] for axis in axes):
             raise ValueError(
@@ -122,10 +128,10 @@ class OutputHead(CompositeLayer):
                 self._conv("score_conv", self.heads, 3)
         super().build(input_shape)
 
-    def sublayer_calls(self, input_shape):
+    def sublayer_calls(self, input_shape: Sequence[Shape]) -> Iterator[tuple[keras.layers.Layer, Shape]]:
         yield from ((layer, tuple(input_shape[0])) for layer in self.sublayers)
 
-    def call(self, inputs):
+    def call(self, inputs: Sequence[Tensor]) -> Tensor:
         attended = self._attended(*inputs)
         outputs = self._applied(self.output_conv, attended, self.classes)
         return (outputs, self._applied(self.score_conv, attended, 1)[..., 0]) if self.scores else outputs
@@ -159,14 +165,14 @@ class OutputHead(CompositeLayer):
         """Dtype of sums and outputs: sigmoid masks may add up to more than float16 can represent."""
         return "float32" if self.compute_dtype == "float16" else self.compute_dtype
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: Sequence[Tensor]) -> Any:
         shapes = self.compute_output_shape([x.shape for x in inputs])
         return keras.tree.map_shape_structure(lambda shape: keras.KerasTensor(shape, self._sum_dtype), shapes)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Any:
         batch, heads = input_shape[1][0], input_shape[1][self.channel_axis]
         outputs = (batch, heads, self.classes)
         return (outputs, (batch, heads)) if self.scores else outputs
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "classes": self.classes, "scores": self.scores}

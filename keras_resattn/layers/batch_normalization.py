@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_resattn.typing import Tensor
+
 FUSED_DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -26,7 +28,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
     Input and output shape: any; the same.
     """
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Tensor:
         training = bool(training) and self.trainable
         fused = self._fused(inputs, training) if mask is None else None
         if fused is None:

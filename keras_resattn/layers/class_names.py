@@ -7,10 +7,13 @@ kernel's initializer, which has nothing else to do once the weights exist.
 """
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import keras
 
 from keras_resattn.layers.gates import Rectify
+from keras_resattn.typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_resattn")
@@ -25,14 +28,14 @@ class NamedClasses(keras.initializers.Initializer):
         ValueError: for anything but different, non-empty strings.
     """
 
-    def __init__(self, initializer, class_names):
+    def __init__(self, initializer: Any, class_names: Iterable[str]) -> None:
         self.initializer = keras.initializers.get(initializer)
         self.class_names = check_class_names(class_names)
 
-    def __call__(self, shape, dtype=None, **kwargs):
+    def __call__(self, shape: Shape, dtype: str | None = None, **kwargs: Any) -> Tensor:
         return self.initializer(shape, dtype=dtype, **kwargs)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "initializer": keras.initializers.serialize(self.initializer),
             "class_names": list(self.class_names),
@@ -81,7 +84,7 @@ def keeps_class_names(model: keras.Model) -> bool:
     return _classifier(model) is not None
 
 
-def check_class_names(class_names, classes: int | None = None) -> list[str]:
+def check_class_names(class_names: Any, classes: int | None = None) -> list[str]:
     """Return class names as a list of Python strings.
 
     Args:
@@ -109,7 +112,7 @@ def check_class_names(class_names, classes: int | None = None) -> list[str]:
     return [str(name) for name in names]
 
 
-def some_names(names, most=10):
+def some_names(names: Sequence[str], most: int = 10) -> str:
     """Return names for a message: all of them, or the first ones and how many there are."""
     shown = [repr(name) for name in names]
     return ", ".join(shown if len(shown) <= most else [*shown[: most - 1], f"... ({len(shown)} in all)"])

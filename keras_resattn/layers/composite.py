@@ -1,23 +1,26 @@
 """What every layer of this package that is made of other layers shares."""
 
 import numbers
+from collections.abc import Collection, Iterator
+from typing import Any
 
 import keras
 
 from keras_resattn.layers.batch_normalization import BatchNormalization
+from keras_resattn.typing import DataFormat, Shape
 
 BN_MOMENTUM = 0.9
 EPSILON = 1e-5
 
 
-def check_choice(argument, value, choices):
+def check_choice(argument: str, value: object, choices: Collection[object]) -> None:
     """Raises `ValueError` if `value` is not one of `choices`."""
     if not isinstance(value, (str, type(None))) or value not in choices:
         expected = ", ".join(map(repr, choices))
         raise ValueError(f"Expected {argument} to be one of {expected}; received: {argument}={value!r}.")
 
 
-def check_count(argument, value, least=1):
+def check_count(argument: str, value: Any, least: int = 1) -> int:
     """Returns `value`, an integer of Python's or NumPy's, as Python's, which JSON and a `get_config` can hold.
 
     Raises:
@@ -28,12 +31,12 @@ def check_count(argument, value, least=1):
     return int(value)
 
 
-def is_integer(value):
+def is_integer(value: object) -> bool:
     """Whether `value` is an integer of Python's or NumPy's; `True` and `False` are not."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
-def check_number(argument, value, below=None):
+def check_number(argument: str, value: Any, below: float | None = None) -> None:
     """Raises `ValueError` if `value` is not a number of at least 0 and, where given, below `below`."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not 0 <= value < (float("inf") if below is None else below):
@@ -41,7 +44,7 @@ def check_number(argument, value, below=None):
         raise ValueError(f"Expected {argument} to be a number {limits}; received: {argument}={value!r}.")
 
 
-def standardize_data_format(data_format):
+def standardize_data_format(data_format: DataFormat | None) -> DataFormat:
     """Returns `data_format`, or Keras' default for `None`.
 
     Raises:
@@ -56,15 +59,15 @@ def standardize_data_format(data_format):
     return data_format
 
 
-def channel_axis(data_format):
+def channel_axis(data_format: DataFormat) -> int:
     return -1 if data_format == "channels_last" else 1
 
 
-def spatial_axes(data_format):
+def spatial_axes(data_format: DataFormat) -> tuple[int, int]:
     return (1, 2) if data_format == "channels_last" else (2, 3)
 
 
-def picture_shape(height, width, channels):
+def picture_shape(height: int | None, width: int | None, channels: int | None) -> Shape:
     """Returns the shape of one picture in Keras' image data format: what `input_shape` says."""
     last = keras.config.image_data_format() == "channels_last"
     return (height, width, channels) if last else (channels, height, width)
@@ -93,33 +96,35 @@ class CompositeLayer(keras.layers.Layer):
         ValueError: in `build`, if `sublayer_settings` names a sub-layer that does not exist.
     """
 
-    def __init__(self, *, data_format=None, sublayer_settings=None, **kwargs):
+    def __init__(
+        self, *, data_format: DataFormat | None = None, sublayer_settings: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        self.data_format = standardize_data_format(data_format)
+        self.data_format: DataFormat = standardize_data_format(data_format)
         self.channel_axis = channel_axis(self.data_format)
-        self._sublayer_names = []
+        self._sublayer_names: list[str] = []
         self._waiting = sublayer_settings or {}  # for sub-layers that are yet to be made
 
     @property
-    def trainable(self):
+    def trainable(self) -> bool:
         """Whether the layer and its sub-layers are trained. Setting it sets it on all of them."""
         return super().trainable
 
     @trainable.setter
-    def trainable(self, value):
+    def trainable(self, value: bool) -> None:
         keras.layers.Layer.trainable.fset(self, value)
         self._waiting = {name: _without_trainable(settings) for name, settings in self._waiting.items()}
 
     @property
-    def sublayers(self):
+    def sublayers(self) -> list[keras.layers.Layer]:
         """The sub-layers, in the order in which they were made."""
         return [getattr(self, name) for name in self._sublayer_names]
 
-    def sublayer_calls(self, input_shape):
+    def sublayer_calls(self, input_shape: Any) -> Iterator[tuple[keras.layers.Layer, Any]]:
         """Yields `(sub-layer, shape or shapes that it receives)` in the order of the calls."""
         raise NotImplementedError
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         for layer, shape in self.sublayer_calls(input_shape):
             if not layer.built:
                 layer.build(shape)
@@ -130,7 +135,7 @@ class CompositeLayer(keras.layers.Layer):
                 f"received: {', '.join(map(repr, self._waiting))}."
             )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {**super().get_config(), "data_format": self.data_format}
         settings = self._settings()
         return {**config, "sublayer_settings": settings} if settings else config

@@ -4,11 +4,15 @@ A module is an `AttentionHead`, an `OutputHead`, a `HeadGate` and a `GatedSum`. 
 and the network's own classifier, and `Rectify` joins them.
 """
 
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_resattn.layers.composite import CompositeLayer, check_choice, check_count, check_number
+from keras_resattn.typing import Aggregation, BaseOutput, GlobalGating, HeadGating, Shape, Tensor
 
 HEAD_GATES = ("softmax", "mean")
 GATES = ("softmax", "sigmoid", "linear", "mean", "base")
@@ -25,11 +29,11 @@ class HeadGate(keras.layers.Layer):
     Input and output shape: `(n, K)`; a picture's gates sum to one.
     """
 
-    def call(self, scores):
+    def call(self, scores: Tensor) -> Tensor:
         exponentials = ops.exp(ops.tanh(scores))  # not `ops.softmax`: of one head, it warns
         return exponentials / ops.sum(exponentials, axis=-1, keepdims=True)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape)
 
 
@@ -46,22 +50,22 @@ class GatedSum(keras.layers.Layer):
         ValueError: if `gate` is unknown.
     """
 
-    def __init__(self, gate="softmax", **kwargs):
+    def __init__(self, gate: HeadGating = "softmax", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_choice("gate", gate, HEAD_GATES)
         self.gate = gate
 
-    def call(self, inputs):
+    def call(self, inputs: Any) -> Tensor:
         if self.gate == "mean":
             return ops.mean(inputs, axis=1)
         outputs, gates = inputs
         return ops.sum(outputs * gates[..., None], axis=1)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Shape:
         batch, _, classes = input_shape if self.gate == "mean" else input_shape[0]
         return batch, classes
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "gate": self.gate}
 
 
@@ -84,7 +88,7 @@ class GlobalGate(CompositeLayer):
     Source: the authors' code; the paper's Eq. 6 has no batch normalisation.
     """
 
-    def __init__(self, outputs, gate="softmax", **kwargs):
+    def __init__(self, outputs: int, gate: GlobalGating = "softmax", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         outputs = check_count("outputs", outputs)
         check_choice("gate", gate, GATES)
@@ -98,18 +102,18 @@ class GlobalGate(CompositeLayer):
             )
             self._batch_norm("bn", axis=-1)
 
-    def sublayer_calls(self, input_shape):
+    def sublayer_calls(self, input_shape: Shape) -> Iterator[tuple[keras.layers.Layer, Shape]]:
         for layer in self.sublayers:
             yield layer, input_shape
             input_shape = layer.compute_output_shape(input_shape)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         if self.gate == "linear":
             start = keras.initializers.Constant(1 / self.outputs)
             self.combination = self.add_weight(shape=(self.outputs,), initializer=start, name="combination")
 
-    def call(self, features, training=None):
+    def call(self, features: Tensor, training: bool | None = None) -> Tensor:
         if self.gate in ("mean", "base", "linear"):
             constant = np.full(self.outputs, 1 / self.outputs) if self.gate == "mean" else np.eye(self.outputs)[-1]
             weights = self.combination if self.gate == "linear" else ops.convert_to_tensor(constant, self.compute_dtype)
@@ -120,10 +124,10 @@ class GlobalGate(CompositeLayer):
         gates = ops.sigmoid(scores)
         return gates / (1e-6 + ops.sum(gates, axis=-1, keepdims=True))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape[0], self.outputs
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "outputs": self.outputs, "gate": self.gate}
 
 
@@ -149,7 +153,9 @@ class Rectify(keras.layers.Layer):
         ValueError: for an unknown `aggregation` or `base`.
     """
 
-    def __init__(self, aggregation="log_prob", base="logits", normalize=False, **kwargs):
+    def __init__(
+        self, aggregation: Aggregation = "log_prob", base: BaseOutput = "logits", normalize: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         check_choice("aggregation", aggregation, AGGREGATIONS)
         check_choice("base", base, BASES)
@@ -157,7 +163,7 @@ class Rectify(keras.layers.Layer):
         self.base = base
         self.normalize = normalize
 
-    def call(self, inputs):
+    def call(self, inputs: Sequence[Tensor]) -> Tensor:
         dtype = keras.backend.result_type(self.compute_dtype, "float32")
         gates, *modules, base = (ops.cast(x, dtype) for x in inputs)
         logs = [ops.log_softmax(scores, axis=-1) for scores in modules]
@@ -171,10 +177,10 @@ class Rectify(keras.layers.Layer):
         rectified = ops.log_softmax(rectified, axis=-1) if self.normalize else rectified
         return ops.cast(rectified, self.compute_dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         return tuple(input_shape[-1])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "aggregation": self.aggregation,
@@ -196,17 +202,17 @@ class GradientScale(keras.layers.Layer):
         ValueError: if `scale` is not a number of at least 0.
     """
 
-    def __init__(self, scale, **kwargs):
+    def __init__(self, scale: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_number("scale", scale)
         self.scale = scale
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         still = ops.stop_gradient(x)
         return still + self.scale * (x - still) if self.scale else still
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "scale": self.scale}

@@ -1,9 +1,13 @@
 """Attention on a map, from what stands at each position and one vector for the picture (Jetley et al., ICLR 2018)."""
 
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_resattn.layers.composite import CompositeLayer, spatial_axes
+from keras_resattn.typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_resattn")
@@ -23,17 +27,17 @@ class GlobalAttentionMap(CompositeLayer):
     Source: the WRN-att2 of Rodriguez et al., "Attend and Rectify" (ECCV 2018), as their code has it.
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._conv("score", 1, 1)
 
-    def sublayer_calls(self, input_shape):
+    def sublayer_calls(self, input_shape: Sequence[Shape]) -> Iterator[tuple[keras.layers.Layer, Shape]]:
         local, vector = input_shape
-        shape = list(local)
+        shape: list[Any] = list(local)
         shape[self.channel_axis] += vector[-1]
         yield self.score, tuple(shape)
 
-    def call(self, inputs):
+    def call(self, inputs: Sequence[Tensor]) -> Tensor:
         local, vector = inputs
         positions = spatial_axes(self.data_format)
         ones = ops.ones_like(ops.take(local, [0], axis=self.channel_axis))
@@ -43,7 +47,7 @@ class GlobalAttentionMap(CompositeLayer):
         weights = exponentials / ops.sum(exponentials, axis=positions, keepdims=True)
         return ops.cast(weights, self.compute_dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         shape = list(input_shape[0])
         shape[self.channel_axis] = 1
         return tuple(shape)
@@ -59,13 +63,13 @@ class AttendedSum(CompositeLayer):
     Input shape: `[(n, h, w, c), (n, h, w, 1)]`, features and weights. Output shape: `(n, c)`.
     """
 
-    def sublayer_calls(self, input_shape):
-        return ()
+    def sublayer_calls(self, input_shape: Sequence[Shape]) -> Iterator[tuple[keras.layers.Layer, Shape]]:
+        return iter(())
 
-    def call(self, inputs):
+    def call(self, inputs: Sequence[Tensor]) -> Tensor:
         features, weights = (ops.cast(x, "float32") for x in inputs)
         return ops.cast(ops.sum(features * weights, axis=spatial_axes(self.data_format)), self.compute_dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         features, _ = input_shape
         return (features[0], features[self.channel_axis])

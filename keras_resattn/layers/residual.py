@@ -1,14 +1,18 @@
 """Residual units: what trunks and masks are made of."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_resattn.layers.composite import CompositeLayer, check_count, check_number, spatial_axes
+from keras_resattn.typing import Shape, Tensor
 
 CARDINALITY = 32  # groups of a ResNeXt unit
 
 
-def check_groups(width, groups=CARDINALITY):
+def check_groups(width: int, groups: int = CARDINALITY) -> int:
     """Returns `groups`; raises a `ValueError` if `width` channels cannot be convolved in so many equal groups."""
     groups = check_count("groups", groups)
     if width % groups:
@@ -41,20 +45,20 @@ class ResidualUnit(CompositeLayer):
     preactivation = True
     last = "conv3"
 
-    def __init__(self, width, strides=1, filters=None, **kwargs):
+    def __init__(self, width: int, strides: int = 1, filters: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.width = check_count("width", width)
         self.strides = check_count("strides", strides)
         self.filters = check_count("filters", self.expansion * self.width if filters is None else filters)
         self.projection = None
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         channels = self._raw(input_shape)[self.channel_axis]
         if self.projection is None and (self.strides != 1 or channels != self.filters):
             self._add_projection()
         super().build(input_shape)
 
-    def sublayer_calls(self, input_shape):
+    def sublayer_calls(self, input_shape: Any) -> Iterator[tuple[keras.layers.Layer, Any]]:
         shape = self._raw(input_shape)
         shortcut = [layer for layer in self.sublayers if layer.name.startswith("projection")]
         yield from _in_a_row([layer for layer in self.sublayers if layer not in shortcut], shape)
@@ -81,10 +85,10 @@ class ResidualUnit(CompositeLayer):
         shape[self.channel_axis] = channels
         return tuple(shape)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Shape:
         return self._shape_with(self.filters, input_shape)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "width": self.width, "strides": self.strides, "filters": self.filters}
 
 
@@ -118,7 +122,7 @@ class PreActivationUnit(ResidualUnit):
     pre-activation and padding as in the authors' prototxt of Residual Attention Networks.
     """
 
-    def __init__(self, width, strides=1, filters=None, **kwargs):
+    def __init__(self, width: int, strides: int = 1, filters: int | None = None, **kwargs: Any) -> None:
         super().__init__(width, strides, filters, **kwargs)
         self._batch_norm("bn1")
         self._conv("conv1", width, 1)
@@ -127,7 +131,7 @@ class PreActivationUnit(ResidualUnit):
         self._batch_norm("bn3")
         self._conv("conv3", self.filters, 1)
 
-    def call(self, x, training=None):
+    def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         activated = ops.relu(self.bn1(x, training=training))
         y = self.conv1(activated)
         y = ops.relu(self.bn2(y, training=training))
@@ -166,7 +170,9 @@ class PostActivationUnit(ResidualUnit):
     preactivation = False
     last = "bn3"
 
-    def __init__(self, width, strides=1, filters=None, groups=CARDINALITY, **kwargs):
+    def __init__(
+        self, width: int, strides: int = 1, filters: int | None = None, groups: int = CARDINALITY, **kwargs: Any
+    ) -> None:
         super().__init__(width, strides, filters, **kwargs)
         self.groups = check_groups(width, groups)
         self._conv("conv1", width, 1)
@@ -180,7 +186,7 @@ class PostActivationUnit(ResidualUnit):
         super()._add_projection()
         self._batch_norm("projection_bn")
 
-    def call(self, x, training=None):
+    def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         y = self.conv1(x)
         y = ops.relu(self.bn1(y, training=training))
         y = self.conv2(y if self.strides == 1 else self.pad2(y))
@@ -190,7 +196,7 @@ class PostActivationUnit(ResidualUnit):
         shortcut = x if self.projection is None else self.projection_bn(self.projection(x), training=training)
         return ops.relu(y + shortcut)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "groups": self.groups}
 
 
@@ -226,7 +232,7 @@ class InceptionUnit(ResidualUnit):
     last = "conv"
     BRANCHES = (1, 2, 3)  # by their number of convolutions
 
-    def __init__(self, width, strides=1, filters=None, **kwargs):
+    def __init__(self, width: int, strides: int = 1, filters: int | None = None, **kwargs: Any) -> None:
         super().__init__(width, strides, filters, **kwargs)
         self._batch_norm("bn1")
         for branch in self.BRANCHES:
@@ -246,7 +252,7 @@ class InceptionUnit(ResidualUnit):
         for branch in self.BRANCHES:
             yield [layer for layer in self.sublayers if layer.name.startswith(f"branch{branch}_")]
 
-    def sublayer_calls(self, input_shape):
+    def sublayer_calls(self, input_shape: Shape) -> Iterator[tuple[keras.layers.Layer, Any]]:
         yield self.bn1, input_shape
         for branch in self._branches():
             yield from _in_a_row(branch, input_shape)
@@ -254,7 +260,7 @@ class InceptionUnit(ResidualUnit):
         if self.projection is not None:
             yield self.projection, input_shape
 
-    def call(self, x, training=None):
+    def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         activated = ops.relu(self.bn1(x, training=training))
         outputs = []
         for branch in self._branches():
@@ -299,7 +305,9 @@ class WideUnit(ResidualUnit):
     expansion = 1
     last = "conv2"
 
-    def __init__(self, filters, strides=1, dropout=0.0, preactivated=False, **kwargs):
+    def __init__(
+        self, filters: int, strides: int = 1, dropout: float = 0.0, preactivated: bool = False, **kwargs: Any
+    ) -> None:
         check_count("filters", filters)
         super().__init__(filters, strides, **kwargs)
         check_number("dropout", dropout, below=1)
@@ -313,7 +321,7 @@ class WideUnit(ResidualUnit):
             self._add(keras.layers.SpatialDropout2D(dropout, **self._shared("dropout")))
         self._conv("conv2", filters, 3)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         if self.preactivated and (len(input_shape) != 2 or tuple(input_shape[0]) != tuple(input_shape[1])):
             raise ValueError(
                 f"Expected {self.name}, a preactivated unit, to be called on [x, relu(bn(x))], two maps of equal "
@@ -324,7 +332,7 @@ class WideUnit(ResidualUnit):
     def _raw(self, input_shape):
         return input_shape[0] if self.preactivated else input_shape
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Any, training: bool | None = None) -> Tensor:
         if self.preactivated:
             x, y = inputs
         else:
@@ -337,7 +345,7 @@ class WideUnit(ResidualUnit):
         shortcut = x if self.projection is None else self.projection(x)
         return y + shortcut
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {**super().get_config(), "dropout": self.dropout_rate, "preactivated": self.preactivated}
         del config["width"]
         return config

@@ -1,10 +1,14 @@
 """The two geometric layers of the soft mask: ceil-mode max pooling and align-corners resizing."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_resattn.layers.composite import spatial_axes, standardize_data_format
+from keras_resattn.typing import DataFormat, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_resattn")
@@ -21,24 +25,25 @@ class CeilMaxPooling2D(keras.layers.Layer):
     Source: the authors' prototxt (pooling layers: kernel 3, stride 2, pad 0, ceil).
     """
 
-    def __init__(self, *, data_format=None, **kwargs):
+    def __init__(self, *, data_format: DataFormat | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.data_format = standardize_data_format(data_format)
+        self.data_format: DataFormat = standardize_data_format(data_format)
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         pads = [(0, 0)] * 4
         for axis in spatial_axes(self.data_format):
             pads[axis] = (0, 1)
         x = ops.pad(x, pads, constant_values=-np.inf)
         return ops.max_pool(x, 3, strides=2, padding="valid", data_format=self.data_format)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         shape = list(input_shape)
         for axis in spatial_axes(self.data_format):
-            shape[axis] = None if shape[axis] is None else shape[axis] // 2
+            size = shape[axis]
+            shape[axis] = None if size is None else size // 2
         return tuple(shape)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "data_format": self.data_format}
 
 
@@ -61,18 +66,18 @@ class BilinearResize(keras.layers.Layer):
         ValueError: if it is not called on two 4-D tensors.
     """
 
-    def __init__(self, *, data_format=None, **kwargs):
+    def __init__(self, *, data_format: DataFormat | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.data_format = standardize_data_format(data_format)
+        self.data_format: DataFormat = standardize_data_format(data_format)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         if len(input_shape) != 2 or any(np.ndim(shape) != 1 or len(shape) != 4 for shape in input_shape):
             raise ValueError(
                 "Expected BilinearResize to be called on [x, reference], two 4-D tensors; "
                 f"received shapes: {input_shape}."
             )
 
-    def call(self, inputs):
+    def call(self, inputs: Sequence[Tensor]) -> Tensor:
         x, reference = inputs
         height, width = spatial_axes(self.data_format)
         sizes_in, sizes_out = ops.shape(x), ops.shape(reference)
@@ -87,14 +92,14 @@ class BilinearResize(keras.layers.Layer):
         x = ops.matmul(columns, x)
         return ops.reshape(x, (-1, sizes_out[1], sizes_out[2], channels))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         x, reference = input_shape
         shape = list(x)
         for axis in spatial_axes(self.data_format):
             shape[axis] = reference[axis]
         return tuple(shape)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "data_format": self.data_format}
 
 

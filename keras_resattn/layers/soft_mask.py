@@ -1,18 +1,22 @@
 """The soft mask branch and its merge with the trunk (Wang et al., CVPR 2017, Sec. 3)."""
 
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_resattn.layers.composite import EPSILON, CompositeLayer, check_choice, check_count, spatial_axes
 from keras_resattn.layers.residual import UNITS
 from keras_resattn.layers.resize import BilinearResize, CeilMaxPooling2D
+from keras_resattn.typing import Learning, Mask, MaskActivation, Shape, Tensor, Unit
 
 MASKS = ("encoder_decoder", "local")
 MASK_ACTIVATIONS = ("mixed", "channel", "spatial")
 LEARNING = ("residual", "naive")
 
 
-def check_mask_depth(name, depth, sizes):
+def check_mask_depth(name: str, depth: int, sizes: Sequence[int | None]) -> None:
     """Raises `ValueError` if `depth` poolings would leave nothing of a map of `sizes`, those that are known."""
     if any(size is not None and size >> depth < 1 for size in sizes):
         raise ValueError(
@@ -57,17 +61,17 @@ class SoftMask(CompositeLayer):
 
     def __init__(
         self,
-        width,
-        depth=1,
-        units=1,
-        bottom_units=None,
-        mask="encoder_decoder",
-        local_units=3,
-        activation="mixed",
-        unit="preactivation",
-        filters=None,
-        **kwargs,
-    ):
+        width: int,
+        depth: int = 1,
+        units: int = 1,
+        bottom_units: int | None = None,
+        mask: Mask = "encoder_decoder",
+        local_units: int = 3,
+        activation: MaskActivation = "mixed",
+        unit: Unit = "preactivation",
+        filters: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         check_choice("mask", mask, MASKS)
         check_choice("unit", unit, UNITS)
@@ -106,7 +110,7 @@ class SoftMask(CompositeLayer):
     def _units(self, prefix, count=None):
         return [getattr(self, f"{prefix}_unit{i}") for i in range(1, (count or self.units) + 1)]
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self._check_input(input_shape)
         super().build(input_shape)
 
@@ -120,7 +124,7 @@ class SoftMask(CompositeLayer):
         if self.mask == "encoder_decoder":
             check_mask_depth(self.name, self.depth, [input_shape[axis] for axis in spatial_axes(self.data_format)])
 
-    def sublayer_calls(self, input_shape):
+    def sublayer_calls(self, input_shape: Shape) -> Iterator[tuple[keras.layers.Layer, Any]]:
         shape = tuple(input_shape)
         if self.mask == "local":
             yield from ((unit, shape) for unit in self._units("local", self.local_units))
@@ -143,7 +147,7 @@ class SoftMask(CompositeLayer):
                 yield getattr(self, f"skip{level}"), shapes[level]
                 yield from ((unit, shapes[level]) for unit in self._units(f"up{level}"))
 
-    def call(self, x, training=None):
+    def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         if self.mask == "local":
             y = _chain(self._units("local", self.local_units), x, training)
         else:
@@ -179,10 +183,10 @@ class SoftMask(CompositeLayer):
         deviation = ops.sqrt(ops.mean(ops.square(centred), axis=axes, keepdims=True) + EPSILON)
         return ops.cast(ops.sigmoid(centred / deviation), self.compute_dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "width": self.width,
@@ -217,23 +221,23 @@ class AttentionResidual(keras.layers.Layer):
         ValueError: for an unknown `learning`, or shapes that differ.
     """
 
-    def __init__(self, learning="residual", **kwargs):
+    def __init__(self, learning: Learning = "residual", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_choice("learning", learning, LEARNING)
         self.learning = learning
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[Shape]) -> None:
         if len(input_shape) != 2 or tuple(input_shape[0]) != tuple(input_shape[1]):
             raise ValueError(
                 f"Expected {self.name} to be called on [trunk, mask] of equal shapes; received shapes: {input_shape}."
             )
 
-    def call(self, inputs):
+    def call(self, inputs: Sequence[Tensor]) -> Tensor:
         trunk, mask = inputs
         return (1 + mask) * trunk if self.learning == "residual" else mask * trunk
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         return tuple(input_shape[0])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "learning": self.learning}

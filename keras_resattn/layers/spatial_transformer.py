@@ -1,10 +1,14 @@
 """The two fixed layers of a spatial transformer: the sampling grid, and reading an image at it."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_resattn.layers.composite import spatial_axes, standardize_data_format
+from keras_resattn.typing import DataFormat, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_resattn")
@@ -28,29 +32,29 @@ class AffineGrid(keras.layers.Layer):
     Source: Jaderberg et al., "Spatial Transformer Networks" (2015), Eq. 1.
     """
 
-    def __init__(self, *, data_format=None, dtype="float32", **kwargs):
+    def __init__(self, *, data_format: DataFormat | None = None, dtype: Any = "float32", **kwargs: Any) -> None:
         super().__init__(dtype=dtype, **kwargs)
-        self.data_format = standardize_data_format(data_format)
+        self.data_format: DataFormat = standardize_data_format(data_format)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[Shape]) -> None:
         if not _are_shapes(input_shape, (2, 4)) or input_shape[0][1] != 6:
             raise ValueError(
                 "Expected AffineGrid to be called on [theta, reference], of shape (n, 6) and 4-D; "
                 f"received shapes: {input_shape}."
             )
 
-    def call(self, inputs):
+    def call(self, inputs: Sequence[Tensor]) -> Tensor:
         theta, reference = inputs
         height, width = (ops.shape(reference)[axis] for axis in spatial_axes(self.data_format))
         y, x = _centred(height, self.compute_dtype)[:, None], _centred(width, self.compute_dtype)
         a, b, c, d, e, f = (theta[:, i, None, None] for i in range(6))
         return ops.stack([a * x + b * y + c, d * x + e * y + f], axis=-1)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         theta, reference = input_shape
         return (theta[0], *(reference[axis] for axis in spatial_axes(self.data_format)), 2)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "data_format": self.data_format}
 
 
@@ -76,18 +80,18 @@ class BilinearSampler(keras.layers.Layer):
     Source: Jaderberg et al., "Spatial Transformer Networks" (2015), Eq. 5.
     """
 
-    def __init__(self, *, data_format=None, **kwargs):
+    def __init__(self, *, data_format: DataFormat | None = None, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
-        self.data_format = standardize_data_format(data_format)
+        self.data_format: DataFormat = standardize_data_format(data_format)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[Shape]) -> None:
         if not _are_shapes(input_shape, (4, 4)) or input_shape[1][3] != 2:
             raise ValueError(
                 "Expected BilinearSampler to be called on [image, grid], 4-D and of shape (n, H, W, 2); "
                 f"received shapes: {input_shape}."
             )
 
-    def call(self, inputs):
+    def call(self, inputs: Sequence[Tensor]) -> Tensor:
         image, grid = (ops.cast(x, "float32") for x in inputs)
         if self.data_format == "channels_first":
             image = ops.transpose(image, (0, 2, 3, 1))
@@ -105,13 +109,13 @@ class BilinearSampler(keras.layers.Layer):
         sampled = ops.cast(top * (1 - below) + bottom * below, self.compute_dtype)
         return ops.transpose(sampled, (0, 3, 1, 2)) if self.data_format == "channels_first" else sampled
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         image, (batch, height, width, _) = input_shape
         if self.data_format == "channels_first":
             return (batch, image[1], height, width)
         return (batch, height, width, image[3])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "data_format": self.data_format}
 
 

@@ -1,5 +1,8 @@
 """Every check of a builder's arguments, and every message. All run before anything is built."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 
 from keras_resattn.layers.composite import (
@@ -10,12 +13,13 @@ from keras_resattn.layers.composite import (
     picture_shape,
     spatial_axes,
 )
+from keras_resattn.typing import Pooling, Shape
 
 MIN_SIZE = 32
 POOLINGS = (None, "avg", "max")
 
 
-def check_counts(argument, values, length, least=1):
+def check_counts(argument: str, values: Sequence[int], length: int, least: int = 1) -> tuple[int, ...]:
     """Returns `values` as a tuple of Python's integers.
 
     Raises:
@@ -28,7 +32,7 @@ def check_counts(argument, values, length, least=1):
     return tuple(check_count(f"each entry of {argument}", value, least) for value in values)
 
 
-def check_depth(depth, step, rest):
+def check_depth(depth: int, step: int, rest: int) -> int:
     """Returns `depth`, as Python's integer.
 
     Raises:
@@ -40,7 +44,7 @@ def check_depth(depth, step, rest):
     return int(depth)
 
 
-def check_head(include_top, pooling, classes, classifier_activation):
+def check_head(include_top: bool, pooling: Pooling | None, classes: int, classifier_activation: Any) -> int:
     """Checks the arguments that say what stands on top of the trunk, and returns `classes` as Python's integer.
 
     Raises:
@@ -67,7 +71,9 @@ def check_head(include_top, pooling, classes, classifier_activation):
     return classes
 
 
-def resolve_input(input_tensor, input_shape, default_size):
+def resolve_input(
+    input_tensor: keras.KerasTensor | None, input_shape: Shape | None, default_size: int
+) -> keras.KerasTensor:
     """Returns the tensor that a network starts from: `input_tensor`, or a new `keras.Input`.
 
     Args:

@@ -1,12 +1,15 @@
 """Gated attention on any Keras model (Rodriguez et al., ECCV 2018)."""
 
 import logging
+from collections.abc import Sequence
+from typing import Literal
 
 import keras
 
 from keras_resattn.layers.composite import channel_axis, check_count, spatial_axes
 from keras_resattn.models.graph import tensors_of_layers
 from keras_resattn.models.warn import check_attention, rectified
+from keras_resattn.typing import Aggregation, GatedMaskActivation, GlobalGating, HeadGating
 
 logger = logging.getLogger(__name__)
 
@@ -16,21 +19,21 @@ LAYERS = ("global_gate", "global_gate_features", "global_gate_gradient", "rectif
 
 
 def attend_and_rectify(
-    model,
-    taps="auto",
+    model: keras.Model,
+    taps: Sequence[str] | Literal["auto"] = "auto",
     *,
-    classes=None,
-    attention_depth=None,
-    attention_width=4,
-    mask_activation="softmax",
-    head_gate="softmax",
-    gate="softmax",
-    aggregation="log_prob",
-    regularization=1e-3,
-    gradient_scale=1.0,
-    classifier_activation="softmax",
-    name=None,
-):
+    classes: int | None = None,
+    attention_depth: int | None = None,
+    attention_width: int = 4,
+    mask_activation: GatedMaskActivation = "softmax",
+    head_gate: HeadGating = "softmax",
+    gate: GlobalGating = "softmax",
+    aggregation: Aggregation = "log_prob",
+    regularization: float = 1e-3,
+    gradient_scale: float = 1.0,
+    classifier_activation: Literal["softmax"] | None = "softmax",
+    name: str | None = None,
+) -> keras.Model:
     """Puts gated attention on a network that you have: modules look at its feature maps and rectify its output.
 
     The result shares the layers and weights of `model`, which stays as it is. Its own nodes can be read by name:

@@ -1,6 +1,7 @@
 """What the papers compare with: pre-activation ResNets for CIFAR, and a Wide ResNet with Jetley et al.'s attention."""
 
 import functools
+from collections.abc import Callable
 
 import keras
 
@@ -9,9 +10,10 @@ from keras_resattn.layers.global_attention import AttendedSum, GlobalAttentionMa
 from keras_resattn.layers.residual import PreActivationUnit
 from keras_resattn.models.parts import assemble, batch_norm, builder, classifier, convolution, relu
 from keras_resattn.models.wide_resnet import SIZE, STEM_WIDTH, WIDTHS, check_wide, groups
+from keras_resattn.typing import PathLike, Shape
 
 
-def preactivation_body(inputs, depth):
+def preactivation_body(inputs: keras.KerasTensor, depth: int) -> keras.KerasTensor:
     """Stem, three stages of (depth - 2) / 9 bottleneck units each, batch normalisation and ReLU."""
     x = convolution("stem_conv", STEM_WIDTH, 3, padding="same")(inputs)
     for stage, width in enumerate(WIDTHS, start=1):
@@ -48,20 +50,20 @@ ResNet1001 = builder(
 
 
 def WideResNetAtt2(
-    include_top=True,
-    weights="default",
-    input_tensor=None,
-    input_shape=None,
-    pooling=None,
-    classes=10,
-    classifier_activation="softmax",
-    name=None,
+    include_top: bool = True,
+    weights: PathLike | None = "default",
+    input_tensor: keras.KerasTensor | None = None,
+    input_shape: Shape | None = None,
+    pooling: None = None,
+    classes: int = 10,
+    classifier_activation: str | Callable | None = "softmax",
+    name: str | None = None,
     *,
-    include_preprocessing=False,
-    depth=40,
-    width=10,
-    dropout=0.0,
-):
+    include_preprocessing: bool = False,
+    depth: int = 40,
+    width: int = 10,
+    dropout: float = 0.0,
+) -> keras.Model:
     """Instantiates WRN-att2, the Wide ResNet with two attention points that "Attend and Rectify" compares with.
 
     After the third group two more 3x3 convolutions; from there a global vector. The second group's map and the

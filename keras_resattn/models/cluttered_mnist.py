@@ -1,5 +1,7 @@
 """The networks that "Attend and Rectify" compares on Cluttered Translated MNIST."""
 
+from typing import Literal
+
 import keras
 
 from keras_resattn.layers.composite import check_count, picture_shape, spatial_axes
@@ -7,6 +9,7 @@ from keras_resattn.layers.spatial_transformer import AffineGrid, BilinearSampler
 from keras_resattn.models.arguments import check_head, resolve_input
 from keras_resattn.models.parts import batch_norm, classifier, convolution, relu
 from keras_resattn.models.warn import check_attention, rectified
+from keras_resattn.typing import Aggregation, GatedMaskActivation, GlobalGating, HeadGating, Shape
 
 SIZE = 40
 #: Filters, kernel size, padding, and whether a 2x2 max pooling follows.
@@ -21,20 +24,20 @@ LOCALISATION = ((8, 7, "valid", True), (10, 5, "valid", True), (10, 3, "valid", 
 
 
 def ClutteredMnistCNN(
-    attention_depth=4,
-    attention_width=4,
+    attention_depth: int = 4,
+    attention_width: int = 4,
     *,
-    transformer=False,
-    classes=10,
-    classifier_activation="softmax",
-    input_shape=None,
-    name="cluttered_mnist_cnn",
-    mask_activation="softmax",
-    head_gate="softmax",
-    gate="softmax",
-    aggregation="log_prob",
-    regularization=1e-3,
-):
+    transformer: bool = False,
+    classes: int = 10,
+    classifier_activation: Literal["softmax"] | None = "softmax",
+    input_shape: Shape | None = None,
+    name: str = "cluttered_mnist_cnn",
+    mask_activation: GatedMaskActivation = "softmax",
+    head_gate: HeadGating = "softmax",
+    gate: GlobalGating = "softmax",
+    aggregation: Aggregation = "log_prob",
+    regularization: float = 1e-3,
+) -> keras.Model:
     """Instantiates the CNN for Cluttered Translated MNIST: plain, with attention, or behind a spatial transformer.
 
     It is the network of the authors' code, which differs from their paper: the paper has five 3x3 convolutions, with

@@ -1,6 +1,8 @@
 """Reading a built network: its layers again on other inputs, models on its layers, the feature pyramid."""
 
 import re
+from collections.abc import Callable, Hashable
+from typing import Any
 
 import keras
 
@@ -12,7 +14,7 @@ __all__ = ["LayerCost", "count_macs", "feature_pyramid", "remembered", "replay",
 _ATTRIBUTE = "_keras_resattn_remembered"
 
 
-def replay(model, inputs, visit):
+def replay(model: keras.Model, inputs: Any, visit: Callable[[keras.layers.Layer, tuple, Any], Any]) -> Any:
     """Calls the layers of `model` once more, on `inputs`, nested models included.
 
     Nothing is copied: the layers are shared, so what they return here can be the output of a new
@@ -64,7 +66,7 @@ class _Remembered:
         self.made = {}
 
 
-def remembered(model, key, make):
+def remembered(model: keras.Model, key: Hashable, make: Callable[[], Any]) -> Any:
     """Return `make()`, made once for a model and a key, for as long as the model has the same layers and weights.
 
     What is made on a model's layers adds nodes to them, and compiles when it is first called: once is enough. Values
@@ -94,7 +96,7 @@ def _inner_layers(model):
             yield from _inner_layers(layer)
 
 
-def unnormalized(model):
+def unnormalized(model: keras.Model) -> str | None:
     """Return the name of the convolution that reads the model's input as it is, or `None` if there is none.
 
     Padding before the convolution does not count. A network whose first layers are others, such as `Rescaling`,
@@ -119,7 +121,7 @@ def unnormalized(model):
     return None
 
 
-def tensors_of_layers(model):
+def tensors_of_layers(model: keras.Model) -> dict[str, list[keras.KerasTensor]]:
     """Returns `{layer name: [KerasTensor, ...]}` of a model's own graph: what each layer returns there.
 
     `layer.output` is the layer's first use, which may belong to another model; this is its use in this one. Layers of
@@ -140,7 +142,7 @@ def tensors_of_layers(model):
     return found
 
 
-def feature_pyramid(model):
+def feature_pyramid(model: keras.Model) -> dict[str, keras.KerasTensor]:
     """Return the maps that detectors and segmenters build on, finest first.
 
     The output of each stage, named by the logarithm of its stride: `"P2"` to `"P5"` (strides 4, 8, 16,

@@ -2,25 +2,31 @@
 
 import inspect
 import re
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 
 from keras_resattn import checkpoints
+from keras_resattn.checkpoints.registry import Tag
 from keras_resattn.layers.batch_normalization import BatchNormalization
 from keras_resattn.layers.class_names import set_class_names
 from keras_resattn.layers.composite import BN_MOMENTUM, EPSILON, channel_axis
 from keras_resattn.models.arguments import check_head, resolve_input
+from keras_resattn.typing import PathLike, Pooling, Shape
 
 PREPROCESSING = "preprocessing"
 
 
-def batch_norm(name):
+def batch_norm(name: str) -> BatchNormalization:
     """A batch normalisation over the channels of Keras' image data format."""
     axis = channel_axis(keras.config.image_data_format())
     return BatchNormalization(axis=axis, momentum=BN_MOMENTUM, epsilon=EPSILON, name=name)
 
 
-def normalization(mean, std, axis=None, **options):
+def normalization(
+    mean: Sequence[float], std: Sequence[float], axis: int | None = None, **options: Any
+) -> keras.layers.Layer:
     """A layer that subtracts `mean` and divides by `std`, channel by channel; a standard deviation of 0 counts as 1.
 
     Keras' own, with constants: a saved model needs no code of this package for it, and it has no weights.
@@ -30,24 +36,30 @@ def normalization(mean, std, axis=None, **options):
     return keras.layers.Normalization(axis=axis, mean=[float(value) for value in mean], variance=variance, **options)
 
 
-def statistics_for(tag, channels):
+def statistics_for(tag: Tag, channels: int) -> tuple[list[float], list[float]]:
     """Returns `(mean, std)` of released weights for images of 3 channels, or of 1: the mean over the three."""
     if channels == 1:
         return [sum(tag.mean) / len(tag.mean)], [sum(tag.std) / len(tag.std)]
     return list(tag.mean), list(tag.std)
 
 
-def relu(name):
+def relu(name: str) -> keras.layers.Activation:
     return keras.layers.Activation("relu", name=name)
 
 
-def convolution(name, filters, kernel_size, **options):
+def convolution(name: str, filters: int, kernel_size: int | tuple[int, int], **options: Any) -> keras.layers.Conv2D:
     """A bias-free convolution, initialised as He et al. (2015)."""
     options = {"use_bias": False, "kernel_initializer": "he_normal", **options}
     return keras.layers.Conv2D(filters, kernel_size, name=name, **options)
 
 
-def head(x, include_top, pooling, classes, classifier_activation):
+def head(
+    x: keras.KerasTensor,
+    include_top: bool,
+    pooling: Pooling | None,
+    classes: int,
+    classifier_activation: str | Callable | None,
+) -> keras.KerasTensor:
     """Global pooling and classifier, as `include_top` and `pooling` of `keras.applications` say."""
     if not include_top and pooling is None:
         return x
@@ -57,33 +69,35 @@ def head(x, include_top, pooling, classes, classifier_activation):
     return classifier(x, classes, classifier_activation) if include_top else x
 
 
-def classifier(x, classes, activation, name="predictions", **options):
+def classifier(
+    x: keras.KerasTensor, classes: int, activation: str | Callable | None, name: str = "predictions", **options: Any
+) -> keras.KerasTensor:
     """A dense layer, in float32 under a mixed policy."""
     options = {"dtype": full_precision(), **options}
     return keras.layers.Dense(classes, activation=activation, name=name, **options)(x)
 
 
-def full_precision():
+def full_precision() -> str | None:
     """`"float32"` where Keras' policy computes in half precision, and `None`, the policy itself, elsewhere."""
     return "float32" if keras.config.dtype_policy().compute_dtype in ("float16", "bfloat16") else None
 
 
 def assemble(
-    network,
-    body,
-    size,
+    network: str | None,
+    body: Callable[[keras.KerasTensor], Any],
+    size: int,
     *,
-    include_top,
-    weights,
-    input_tensor,
-    input_shape,
-    pooling,
-    classes,
-    classifier_activation,
-    name,
-    include_preprocessing=False,
-    top=head,
-):
+    include_top: bool,
+    weights: PathLike | None,
+    input_tensor: keras.KerasTensor | None,
+    input_shape: Shape | None,
+    pooling: Pooling | None,
+    classes: int,
+    classifier_activation: str | Callable | None,
+    name: str | None,
+    include_preprocessing: bool = False,
+    top: Callable[..., keras.KerasTensor] = head,
+) -> keras.Model:
     """A whole network: checks what `keras.applications` and its builder share, builds, and loads the weights.
 
     Args:
@@ -168,7 +182,9 @@ def _refuse_integers(model):
     model.input_spec = spec
 
 
-def builder(network, body, size, classes, name, docstring):
+def builder(
+    network: str, body: Callable[[keras.KerasTensor], Any], size: int, classes: int, name: str, docstring: str
+) -> Callable[..., keras.Model]:
     """The public function of a network that has no arguments beside those of `keras.applications`.
 
     Args:
@@ -236,12 +252,12 @@ Raises:
 """
 
 
-def source_inputs(tensor):
+def source_inputs(tensor: keras.KerasTensor) -> Any:
     """The inputs that `tensor` is computed from: one, or a list of several."""
     inputs = keras.utils.get_source_inputs(tensor)
     return inputs[0] if len(inputs) == 1 else inputs
 
 
-def snake_case(name):
+def snake_case(name: str) -> str:
     """`"CifarResidualAttention56"` -> `"cifar_residual_attention56"`, `"AttentionNeXt56"` -> `"attention_next56"`."""
     return re.sub("(?<=[a-z0-9])(?=[A-Z])", "_", name.replace("NeXt", "Next")).lower()

@@ -3,7 +3,7 @@
 import functools
 import math
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 
@@ -32,8 +32,8 @@ class LayerCost(NamedTuple):
 
     path: str
     kind: str
-    input_shape: tuple
-    output_shape: tuple
+    input_shape: Any
+    output_shape: Any
     parameters: int
     macs: int
 

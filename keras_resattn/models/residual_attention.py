@@ -1,7 +1,9 @@
 """Residual Attention Networks (Wang et al., CVPR 2017): one builder, and a line per network."""
 
 import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import keras
 
@@ -12,35 +14,36 @@ from keras_resattn.layers.soft_mask import LEARNING, MASK_ACTIVATIONS, MASKS, ch
 from keras_resattn.models.arguments import check_counts
 from keras_resattn.models.parts import ARGUMENTS, assemble, batch_norm, convolution, relu, snake_case
 from keras_resattn.models.variants import TOPOLOGIES, VARIANTS, Variant
+from keras_resattn.typing import Learning, Mask, MaskActivation, PathLike, Pooling, Shape, Topology, Unit
 
 
 def ResidualAttentionNet(
-    include_top=True,
-    weights="default",
-    input_tensor=None,
-    input_shape=None,
-    pooling=None,
-    classes=None,
-    classifier_activation="softmax",
-    name=None,
+    include_top: bool = True,
+    weights: PathLike | None = "default",
+    input_tensor: keras.KerasTensor | None = None,
+    input_shape: Shape | None = None,
+    pooling: Pooling | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable | None = "softmax",
+    name: str | None = None,
     *,
-    include_preprocessing=False,
-    variant=None,
-    topology=None,
-    modules=None,
-    p=None,
-    t=None,
-    r=None,
-    mask_depth=None,
-    bottom_units=None,
-    mask="encoder_decoder",
-    local_units=3,
-    mask_activation="mixed",
-    learning="residual",
-    unit=None,
-    widths=None,
-    filters=None,
-):
+    include_preprocessing: bool = False,
+    variant: str | None = None,
+    topology: Topology | None = None,
+    modules: Sequence[int] | None = None,
+    p: int | None = None,
+    t: int | None = None,
+    r: int | None = None,
+    mask_depth: Sequence[int] | None = None,
+    bottom_units: int | None = None,
+    mask: Mask = "encoder_decoder",
+    local_units: int = 3,
+    mask_activation: MaskActivation = "mixed",
+    learning: Learning = "residual",
+    unit: Unit | None = None,
+    widths: Sequence[int] | None = None,
+    filters: Sequence[int] | None = None,
+) -> keras.Model:
     """Builds any Residual Attention Network; every ablation of the paper is an argument.
 
     Start from a published network with `variant`, or from a `topology` and the number of
@@ -124,7 +127,7 @@ def ResidualAttentionNet(
         return relu("post_relu")(batch_norm("post_bn")(x)) if UNITS[row.unit].preactivation else x
 
     return assemble(
-        row.name if paper_network and row == _published(row.name) else None,
+        row.name if paper_network and row.name in VARIANTS and row == _published(row.name) else None,
         body,
         row.default_size,
         include_top=include_top,
@@ -139,7 +142,7 @@ def ResidualAttentionNet(
     )
 
 
-def _resolve_row(variant, **changes):
+def _resolve_row(variant, **changes) -> Any:  # likewise
     """The row to build: a variant's, or a custom one, with what the caller changed checked and put in."""
     changes = {field: value for field, value in changes.items() if value is not None}
     if variant is not None:
@@ -159,7 +162,7 @@ def _resolve_row(variant, **changes):
         row = Variant("ResidualAttentionNet", "imagenet", ())
     check_choice("topology", changes.get("topology", row.topology), TOPOLOGIES)
     changes = _checked(changes, stages=len(TOPOLOGIES[changes.get("topology", row.topology)].widths))
-    row = replace(row, **changes).resolved()
+    row: Any = replace(row, **changes).resolved()
     if row.unit == "resnext":
         for width in row.widths:
             check_groups(width)
@@ -192,8 +195,8 @@ def _check_mask_depths(row, inputs):
             check_mask_depth(f"the masks of stage {stage}", row.mask_depth[stage - 1], sizes)
 
 
-def _published(name):
-    return VARIANTS[name].resolved() if name in VARIANTS else None
+def _published(name) -> Any:  # a Variant with all fields filled in
+    return VARIANTS[name].resolved()
 
 
 def _stem(x, row):

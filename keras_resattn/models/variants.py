@@ -6,6 +6,7 @@ They equal the authors' Caffe files (ImageNet 56 and 92, both units) and the pap
 """
 
 from dataclasses import dataclass, replace
+from typing import Self
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,10 @@ class Topology:
     """
 
     stem_width: int
-    widths: tuple
-    strides: tuple
-    exit_units: tuple
-    mask_depth: tuple
+    widths: tuple[int, ...]
+    strides: tuple[int, ...]
+    exit_units: tuple[int, ...]
+    mask_depth: tuple[int, ...]
     default_size: int
     classes: int
     stem_level: int
@@ -64,20 +65,20 @@ class Variant:
 
     name: str
     topology: str
-    modules: tuple
+    modules: tuple[int, ...]
     p: int = 1
     t: int = 2
     r: int = 1
     bottom_units: int | None = None
     unit: str = "preactivation"
-    widths: tuple | None = None
-    filters: tuple | None = None
-    mask_depth: tuple | None = None
+    widths: tuple[int, ...] | None = None
+    filters: tuple[int, ...] | None = None
+    mask_depth: tuple[int, ...] | None = None
     default_size: int | None = None
     parameters: int | None = None
     macs: int | None = None
 
-    def resolved(self):
+    def resolved(self) -> Self:
         """This row with all that `None` stands for filled in."""
         from keras_resattn.layers.residual import UNITS  # which imports Keras; the table is read without
 

@@ -1,5 +1,8 @@
 """Attend and Rectify (Rodriguez et al., ECCV 2018): the graph of gated attention, and Wide ResNets that have it."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 import keras
 
 from keras_resattn.layers.attention_heads import GATED_MASK_ACTIVATIONS, AttentionHead, OutputHead
@@ -17,6 +20,16 @@ from keras_resattn.layers.gates import (
 from keras_resattn.models.parts import assemble, classifier, full_precision, head
 from keras_resattn.models.wide_resnet import body as wide_body
 from keras_resattn.models.wide_resnet import bottleneck_body, check_wide
+from keras_resattn.typing import (
+    Aggregation,
+    BaseOutput,
+    GatedMaskActivation,
+    GlobalGating,
+    HeadGating,
+    PathLike,
+    Pooling,
+    Shape,
+)
 
 #: Three modules of four heads, softmax masks and gates: what the published networks have, and weights belong to.
 STANDARD = {
@@ -30,27 +43,27 @@ STANDARD = {
 
 
 def WARN(
-    include_top=True,
-    weights="default",
-    input_tensor=None,
-    input_shape=None,
-    pooling=None,
-    classes=10,
-    classifier_activation="softmax",
-    name=None,
+    include_top: bool = True,
+    weights: PathLike | None = "default",
+    input_tensor: keras.KerasTensor | None = None,
+    input_shape: Shape | None = None,
+    pooling: Pooling | None = None,
+    classes: int = 10,
+    classifier_activation: Literal["softmax"] | None = "softmax",
+    name: str | None = None,
     *,
-    include_preprocessing=False,
-    depth=28,
-    width=10,
-    dropout=0.0,
-    attention_depth=3,
-    attention_width=4,
-    mask_activation="softmax",
-    head_gate="softmax",
-    gate="softmax",
-    aggregation="log_prob",
-    regularization=1e-3,
-):
+    include_preprocessing: bool = False,
+    depth: int = 28,
+    width: int = 10,
+    dropout: float = 0.0,
+    attention_depth: int = 3,
+    attention_width: int = 4,
+    mask_activation: GatedMaskActivation = "softmax",
+    head_gate: HeadGating = "softmax",
+    gate: GlobalGating = "softmax",
+    aggregation: Aggregation = "log_prob",
+    regularization: float = 1e-3,
+) -> keras.Model:
     """Instantiates a Wide Attentional Residual Network for CIFAR, WARN-`depth`-`width`.
 
     A `WideResNet` whose three groups are looked at by gated attention. As in the authors' code, the stem has a batch
@@ -123,24 +136,24 @@ def WARN(
 
 
 def WARN50x2(
-    include_top=True,
-    weights="default",
-    input_tensor=None,
-    input_shape=None,
-    pooling=None,
-    classes=1000,
-    classifier_activation="softmax",
-    name="warn50x2",
+    include_top: bool = True,
+    weights: PathLike | None = "default",
+    input_tensor: keras.KerasTensor | None = None,
+    input_shape: Shape | None = None,
+    pooling: Pooling | None = None,
+    classes: int = 1000,
+    classifier_activation: Literal["softmax"] | None = "softmax",
+    name: str | None = "warn50x2",
     *,
-    include_preprocessing=False,
-    attention_depth=3,
-    attention_width=4,
-    mask_activation="softmax",
-    head_gate="softmax",
-    gate="softmax",
-    aggregation="log_prob",
-    regularization=1e-3,
-):
+    include_preprocessing: bool = False,
+    attention_depth: int = 3,
+    attention_width: int = 4,
+    mask_activation: GatedMaskActivation = "softmax",
+    head_gate: HeadGating = "softmax",
+    gate: GlobalGating = "softmax",
+    aggregation: Aggregation = "log_prob",
+    regularization: float = 1e-3,
+) -> keras.Model:
     """Instantiates the fine-grained network of "Attend and Rectify": `WideResNet50x2` with gated attention.
 
     Modules look at the first three groups, after their ReLU (256, 512 and 1024 channels); the last group, of 2048
@@ -221,23 +234,23 @@ def _assemble(network, body, size, options, *, include_top, classifier_activatio
 
 
 def rectified(
-    logits,
-    taps,
-    features,
+    logits: keras.KerasTensor,
+    taps: Sequence[keras.KerasTensor],
+    features: keras.KerasTensor,
     *,
-    names,
-    classes,
-    attention_width,
-    mask_activation,
-    head_gate,
-    gate,
-    aggregation,
-    regularization,
-    classifier_activation,
-    gradient_scale=1.0,
-    base="logits",
-    predictions="predictions",
-):
+    names: Sequence[str],
+    classes: int,
+    attention_width: int,
+    mask_activation: GatedMaskActivation,
+    head_gate: HeadGating,
+    gate: GlobalGating,
+    aggregation: Aggregation,
+    regularization: float,
+    classifier_activation: Literal["softmax"] | None,
+    gradient_scale: float = 1.0,
+    base: BaseOutput = "logits",
+    predictions: str = "predictions",
+) -> keras.KerasTensor:
     """The graph of gated attention on top of a network's: one module for each tap, the global gate, and their sum.
 
     Args:
@@ -271,15 +284,15 @@ def rectified(
 
 
 def check_attention(
-    attention_width,
-    mask_activation,
-    head_gate,
-    gate,
-    aggregation,
-    regularization,
-    classifier_activation,
-    gradient_scale=1.0,
-):
+    attention_width: int,
+    mask_activation: GatedMaskActivation,
+    head_gate: HeadGating,
+    gate: GlobalGating,
+    aggregation: Aggregation,
+    regularization: float,
+    classifier_activation: Literal["softmax"] | None,
+    gradient_scale: float = 1.0,
+) -> None:
     """Checks the arguments that say how attention is gated.
 
     Raises:

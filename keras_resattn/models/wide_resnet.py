@@ -1,11 +1,14 @@
 """Wide ResNets (Zagoruyko and Komodakis, BMVC 2016): the CIFAR networks, and the ImageNet bottleneck of width 2."""
 
+from collections.abc import Callable
+
 import keras
 
 from keras_resattn.layers.composite import check_count, check_number
 from keras_resattn.layers.residual import PostActivationUnit, WideUnit
 from keras_resattn.models.arguments import check_depth
 from keras_resattn.models.parts import assemble, batch_norm, builder, convolution, relu
+from keras_resattn.typing import PathLike, Pooling, Shape
 
 SIZE = 32
 STEM_WIDTH = 16
@@ -13,20 +16,20 @@ WIDTHS = (16, 32, 64)
 
 
 def WideResNet(
-    include_top=True,
-    weights="default",
-    input_tensor=None,
-    input_shape=None,
-    pooling=None,
-    classes=10,
-    classifier_activation="softmax",
-    name=None,
+    include_top: bool = True,
+    weights: PathLike | None = "default",
+    input_tensor: keras.KerasTensor | None = None,
+    input_shape: Shape | None = None,
+    pooling: Pooling | None = None,
+    classes: int = 10,
+    classifier_activation: str | Callable | None = "softmax",
+    name: str | None = None,
     *,
-    include_preprocessing=False,
-    depth=28,
-    width=10,
-    dropout=0.0,
-):
+    include_preprocessing: bool = False,
+    depth: int = 28,
+    width: int = 10,
+    dropout: float = 0.0,
+) -> keras.Model:
     """Instantiates a Wide ResNet for CIFAR, WRN-`depth`-`width`.
 
     Three groups of n = (depth - 4) / 6 basic pre-activation units, of 16, 32 and 64 times `width` channels. Two
@@ -77,7 +80,7 @@ def WideResNet(
     )
 
 
-def check_wide(depth, width, dropout):
+def check_wide(depth: int, width: int, dropout: float) -> tuple[int, int]:
     """Checks what a CIFAR body is made of, and returns `(depth, width)` as Python's integers.
 
     Raises:
@@ -88,7 +91,9 @@ def check_wide(depth, width, dropout):
     return depth, width
 
 
-def body(inputs, depth, width, dropout=0.0, attended=False):
+def body(
+    inputs: keras.KerasTensor, depth: int, width: int, dropout: float = 0.0, attended: bool = False
+) -> list[keras.KerasTensor]:
     """Stem, three groups, and the batch normalisation and ReLU after them.
 
     Args:
@@ -109,7 +114,9 @@ def body(inputs, depth, width, dropout=0.0, attended=False):
     return [*maps, relu("post_relu")(x)]
 
 
-def groups(inputs, depth, width, dropout=0.0, attended=False):
+def groups(
+    inputs: keras.KerasTensor, depth: int, width: int, dropout: float = 0.0, attended: bool = False
+) -> list[keras.KerasTensor]:
     """Stem and groups alone: what `body` returns, with the third group's output raw."""
     x = convolution("stem_conv", STEM_WIDTH, 3, padding="same")(inputs)
     if attended:
@@ -132,7 +139,7 @@ def groups(inputs, depth, width, dropout=0.0, attended=False):
     return maps
 
 
-def bottleneck_body(inputs):
+def bottleneck_body(inputs: keras.KerasTensor) -> list[keras.KerasTensor]:
     """WideResNet50x2 up to its pooling. Returns a list with the output of each of the four groups."""
     x = keras.layers.ZeroPadding2D(3, name="stem_pad")(inputs)
     x = convolution("stem_conv", 64, 7, strides=2)(x)

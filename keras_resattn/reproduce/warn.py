@@ -1,5 +1,7 @@
 """The tables of "Attend and Rectify": test errors in per cent; where the paper prints accuracy, 100 minus that."""
 
+from typing import Any
+
 from keras_resattn.reproduce.rows import Row, Table, counts
 
 #: Parameters and multiply-adds at 100 classes.
@@ -11,13 +13,13 @@ _AT_100 = {
     "WARN-40-10": (60_014_684, 9_127_379_968),
 }
 
-_PLAIN = {"recipe": "warn_cifar", "changes": {"nesterov": False}}
-_WARN100 = {"regularization": 0.0}
+_PLAIN: dict[str, Any] = {"recipe": "warn_cifar", "changes": {"nesterov": False}}
+_WARN100: dict[str, Any] = {"regularization": 0.0}
 _LOG_ONLY = "the authors' logs have it"
 
 
 def _wide(name, network, data, published, last_epoch=None, **more):
-    options = {
+    options: dict[str, Any] = {
         **({"recipe": "warn_cifar"} if network.startswith("WARN") else _PLAIN),
         **counts(network, data, _AT_100),
         **more,
@@ -45,7 +47,7 @@ _COMPARED = (
 
 def _fine_grained(data, name, plain, attended, last_epoch=None, note="", **arguments):
     """The plain network and the one with attention on one data set, from accuracies in per cent."""
-    shared = {"recipe": "warn_finetune", "data": data, "base": "WideResNet50x2", "note": note}
+    shared: dict[str, Any] = {"recipe": "warn_finetune", "data": data, "base": "WideResNet50x2", "note": note}
     for row, network, accuracy in (("wrn", "WideResNet50x2", plain), ("warn", "WARN50x2", attended)):
         parameters, macs = _FINE_GRAINED[network, name]
         attends = network == "WARN50x2"
@@ -80,7 +82,12 @@ _FOLDS = "the paper averages over the five folds of the data set; this is one"
 
 
 def _clutter(name, parameters, macs, published=None, changes=None, note="", **arguments):
-    shared = {"recipe": "cluttered_mnist", "data": "cluttered_mnist", "parameters": parameters, "macs": macs}
+    shared: dict[str, Any] = {
+        "recipe": "cluttered_mnist",
+        "data": "cluttered_mnist",
+        "parameters": parameters,
+        "macs": macs,
+    }
     return Row(
         name,
         "ClutteredMnistCNN",
@@ -92,7 +99,7 @@ def _clutter(name, parameters, macs, published=None, changes=None, note="", **ar
     )
 
 
-_DEEP = {"attention_depth": 4, "attention_width": 4}
+_DEEP: dict[str, Any] = {"attention_depth": 4, "attention_width": 4}
 
 #: The networks of the ablation on Cluttered MNIST.
 ABLATION = (

@@ -1,6 +1,8 @@
 """Attention as arrays: the masks and gates of a network, for some images."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,12 +12,13 @@ from keras_resattn.layers import AttentionHead, AttentionResidual, GatedSum, Glo
 from keras_resattn.layers.composite import check_count
 from keras_resattn.models.graph import remembered, replay, unnormalized
 from keras_resattn.preprocessing import warn_of_raw
+from keras_resattn.typing import ArrayLike
 
 MERGE, MASK, GATES, LOGITS, GLOBAL_GATE = "_merge", "_mask", "_gates", "_logits", "global_gate"
 BASE = "base"
 
 
-def attention_maps(model, images, batch_size=32):
+def attention_maps(model: keras.Model, images: ArrayLike, batch_size: int = 32) -> dict[str, np.ndarray]:
     """Return every mask of a model for some images: soft masks, and the masks of gated attention.
 
     Works on any backend, and with models that hold a network as one of their layers. The first call compiles; later
@@ -41,7 +44,7 @@ def attention_maps(model, images, batch_size=32):
     return found.predict("masks", {name: tensors[-1] for name, tensors in found.modules.items()}, images, batch_size)
 
 
-def attention_gates(model, images, batch_size=32):
+def attention_gates(model: keras.Model, images: ArrayLike, batch_size: int = 32) -> dict[str, np.ndarray]:
     """Return the weight of each head, each module and the base for some images, in gated attention.
 
     Args:
@@ -82,7 +85,7 @@ class Attention:
     data_format: str | None = None
     models: dict = field(default_factory=dict)
 
-    def predict(self, key, tensors, images, batch_size=32):
+    def predict(self, key: Hashable, tensors: Any, images: ArrayLike, batch_size: int = 32) -> Any:
         """The values of a structure of tensors, which always belongs to `key`, for some images, in float32."""
         check_count("batch_size", batch_size)
         images = to_numpy(images)
@@ -98,7 +101,7 @@ class Attention:
         return keras.tree.map_structure(lambda array: np.asarray(array, "float32"), arrays)
 
 
-def find_attention(model):
+def find_attention(model: keras.Model) -> Attention:
     """Return the `Attention` of a model, read once.
 
     Raises:

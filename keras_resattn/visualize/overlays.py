@@ -1,12 +1,20 @@
 """Attention drawn over images."""
 
 import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
+import keras
 import numpy as np
 
 from keras_resattn.data.pictures import as_pixels, to_numpy
 from keras_resattn.layers.composite import check_count
+from keras_resattn.typing import ArrayLike
 from keras_resattn.visualize.maps import BASE, GATES, MASK, find_attention
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 # Sizes in inches, as of the figure; the font's in points.
 COLUMN, IMAGE = 1.5, 1.42
@@ -17,7 +25,16 @@ FONT_SIZE = 7
 SOFT = "soft masks"
 
 
-def plot_attention(model, images, pictures=None, titles=None, masks=None, channels=2, cmap="inferno", alpha=0.6):
+def plot_attention(
+    model: keras.Model,
+    images: ArrayLike,
+    pictures: ArrayLike | None = None,
+    titles: Sequence[str] | None = None,
+    masks: Sequence[str] | None = None,
+    channels: int = 2,
+    cmap: Any = "inferno",
+    alpha: float = 0.6,
+) -> "Figure":
     """Draw where a network looked: each image, and for each stage or module its masks laid over it.
 
     A soft mask has hundreds of channels. The figure shows their mean, and the channels in which this image's trunk
@@ -87,7 +104,7 @@ def _place(figure, left, bottom, width, height):
     """A rectangle in inches, centred in the width of its columns, as Matplotlib has it: parts of the figure."""
     whole_width, whole_height = figure.get_size_inches()
     left += (COLUMN - IMAGE) / 2
-    return [left / whole_width, bottom / whole_height, width / whole_width, height / whole_height]
+    return left / whole_width, bottom / whole_height, width / whole_width, height / whole_height
 
 
 def _draw_bar(figure, columns, images):
@@ -148,11 +165,13 @@ def _row(found, arrays, i, masks, channels, titles):
         if found.data_format == "channels_first":
             module = [np.moveaxis(array, 0, -1) for array in module]
         if len(module) == 2:
-            overlays = _channels(*module, channels)
+            trunk, mask = module
+            overlays = _channels(trunk, mask, channels)
         else:
             prefix = name.removesuffix(MASK)
             gates, share = (arrays[kind].get(key) for kind, key in (("gates", prefix + GATES), ("shares", prefix)))
-            overlays = _heads(*module, *(value if value is None else value[i] for value in (gates, share)), channels)
+            gates, share = (value if value is None else value[i] for value in (gates, share))
+            overlays = _heads(module[0], gates, share, channels)
         heading = [_readable(name), found.taps.get(name)] if i == 0 else []
         for label, overlay in overlays:
             limits = f"{_number(overlay.min())} to {_number(overlay.max())}"

@@ -1,0 +1,42 @@
+"""Types that signatures share. Needs no Keras."""
+
+import os
+from typing import Any, Literal, TypeAlias
+
+PathLike: TypeAlias = str | os.PathLike[str]
+
+#: A tensor of the running backend, a NumPy array, or a KerasTensor while a model is built. They share no base class.
+Tensor: TypeAlias = Any
+
+#: A NumPy array, a tensor of any backend, or nested sequences of numbers.
+ArrayLike: TypeAlias = Any
+
+#: A shape; `None` for sizes that are not known.
+Shape: TypeAlias = tuple[int | None, ...]
+
+#: Height and width in pixels, a pair.
+Size: TypeAlias = tuple[int, ...]
+
+#: Mean and standard deviation, each a number, a list with one for each channel, or nested lists.
+Statistics: TypeAlias = tuple[Any, Any] | list[Any]
+
+#: What `keras_resattn.data.open_source` takes.
+DataLike: TypeAlias = Any
+
+DataFormat: TypeAlias = Literal["channels_last", "channels_first"]
+Pooling: TypeAlias = Literal["avg", "max"]
+ResizeMode: TypeAlias = Literal["crop", "squash", "pad"]
+
+# Choices of residual attention (Wang et al., CVPR 2017).
+Topology: TypeAlias = Literal["imagenet", "cifar"]
+Mask: TypeAlias = Literal["encoder_decoder", "local"]
+MaskActivation: TypeAlias = Literal["mixed", "channel", "spatial"]
+Learning: TypeAlias = Literal["residual", "naive"]
+Unit: TypeAlias = Literal["preactivation", "resnext", "inception"]
+
+# Choices of gated attention (Rodriguez et al., ECCV 2018).
+GatedMaskActivation: TypeAlias = Literal["softmax", "sigmoid"]
+HeadGating: TypeAlias = Literal["softmax", "mean"]
+GlobalGating: TypeAlias = Literal["softmax", "sigmoid", "linear", "mean", "base"]
+Aggregation: TypeAlias = Literal["log_prob", "prob"]
+BaseOutput: TypeAlias = Literal["logits", "softmax"]
