@@ -175,7 +175,6 @@ def class_names_of(known: Any, default: Any = _RAISE) -> Any:
             known: those of data that have none, or of a run of a version that did not keep them.
     """
     described = ""
-    described = ""
     if isinstance(known, keras.Model):
         names, described = model_class_names(known), f"the model {known.name}"
     elif isinstance(known, (str, os.PathLike)) and user_path(known).is_dir() and not _is_tag(known):

@@ -288,6 +288,7 @@ def share_of(batch_size: int, shard: tuple[int, int]) -> int:
 
 
 def check_range(y: np.ndarray, classes: int | None) -> None:
-    """Raise a `ValueError` for labels that are not from 0 to `classes - 1`; `None` for a number that is not known."""
-    if classes is not None and not 0 <= y.min() <= y.max() < classes:
-        raise ValueError(f"Expected labels from 0 to {classes - 1}; received: labels from {y.min()} to {y.max()}.")
+    """Raise a `ValueError` for labels that are not from 0 to `classes - 1`, or below 0 if `classes` is `None`."""
+    if y.min() < 0 or (classes is not None and y.max() >= classes):
+        expected = "of at least 0" if classes is None else f"from 0 to {classes - 1}"
+        raise ValueError(f"Expected labels {expected}; received: labels from {y.min()} to {y.max()}.")
