@@ -27,7 +27,7 @@ class AveragedWeights(keras.callbacks.SwapEMAWeights):
     def __init__(self, statistics):
         super().__init__()
         self.statistics = statistics
-        self._epoch, self._trained = 0, None
+        self._epoch, self._trained, self._exact = 0, None, []
         self._measured = (None, None)  # an epoch, and the statistics that its validation had
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -35,6 +35,9 @@ class AveragedWeights(keras.callbacks.SwapEMAWeights):
         self._epoch = epoch
 
     def on_test_begin(self, logs=None):
+        if keras.backend.backend() == "tensorflow":  # where Keras swaps by adding and subtracting, which rounds
+            variables = (*self.model.trainable_variables, *self.model.optimizer.variables)
+            self._exact = [(variable, keras.ops.convert_to_numpy(variable).copy()) for variable in variables]
         super().on_test_begin(logs)
         self._trained = self.statistics.read()
         try:
@@ -51,6 +54,9 @@ class AveragedWeights(keras.callbacks.SwapEMAWeights):
         self.statistics.write(self._trained)
         self._trained = None
         super().on_test_end(logs)
+        for variable, value in self._exact:
+            variable.assign(value)
+        self._exact = []
 
     def show(self, epoch):
         """Puts the averages of an epoch into the model, as for its validation."""
