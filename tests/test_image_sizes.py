@@ -100,6 +100,13 @@ def test_the_log_names_the_size_of_each_epoch(unbroken):
     assert all(np.isfinite(row["val_loss"]) for row in history)
 
 
+def test_images_of_several_sizes_have_weights(unbroken):
+    model = network()
+    compile_and_fit(model, RECIPE, (X, Y, np.ones(40, "float32")), validation_data=(X, Y), verbose=0)
+    for a, b in zip(weights_of(model), unbroken[0], strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
 @pytest.mark.parametrize("step", [3, 8, 12])
 def test_a_killed_run_resumes_at_its_size(tmp_path, unbroken, step):
     with pytest.raises(Killed):

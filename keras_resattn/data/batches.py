@@ -137,13 +137,14 @@ class TrainingBatches(keras.utils.PyDataset):
             return self
         import tensorflow as tf
 
-        x, y = self[0]
+        x, *others = self[0]  # labels and, where images have them, weights
         images = [None] * 4
         axis = 1 if keras.config.image_data_format() == "channels_first" else -1
         images[axis] = x.shape[axis]
-        signature = (tf.TensorSpec(images, x.dtype), tf.TensorSpec([None, *y.shape[1:]], y.dtype))
+        signature = [tf.TensorSpec(images, x.dtype)]
+        signature += [tf.TensorSpec([None, *values.shape[1:]], values.dtype) for values in others]
         batches = tf.data.Dataset.from_generator(
-            lambda: (self[i] for i in range(len(self))), output_signature=signature
+            lambda: (self[i] for i in range(len(self))), output_signature=tuple(signature)
         )
         return batches.prefetch(tf.data.AUTOTUNE)
 
