@@ -12,12 +12,12 @@ def random_array(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype("float32")
 
 
-def tiny(activation=None, dropout=0.0):
-    """A classifier of pictures of 32 x 32 into 3 classes, with the kinds of state that training changes.
+def tiny(activation=None, dropout=0.0, size=32):
+    """A classifier of images of 32 x 32 (of any size for `None`) into 3 classes, with all state that training changes.
 
     Its weights are always the same.
     """
-    inputs = keras.Input((32, 32, 3))
+    inputs = keras.Input((size, size, 3))
     x = keras.layers.Conv2D(4, 3, strides=4, kernel_initializer="zeros")(inputs)
     x = keras.layers.BatchNormalization()(x)
     x = keras.layers.GlobalAveragePooling2D()(x)

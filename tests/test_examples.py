@@ -40,6 +40,7 @@ def data(tmp_path):
     return tmp_path / "data.npz"
 
 
+@pytest.mark.filterwarnings("ignore:There are no training images")  # of some of CIFAR-10's classes
 def test_train(run, data, tmp_path):
     sizes = ("--limit", 20, "--holdout", 4, "--batch-size", 8, "--epochs", 4)
     out = run("01_train_cifar10.py", data, tmp_path / "run", *sizes)
@@ -238,6 +239,7 @@ def test_label_noise(run, data, tmp_path):
         assert image.width > 900
 
 
+@pytest.mark.filterwarnings("ignore:There are no training images")  # of some of CIFAR-10's classes
 def test_another_cycle_begins_with_the_published_weights(run, data, tmp_path):
     out = run("09_another_cycle.py", data, tmp_path / "run", "--epochs", 1, "--batch-size", 8, "--limit", 16)
     assert "'epoch': 1" in out

@@ -44,7 +44,7 @@ def test_a_finished_run_is_not_run_again(tmp_path):
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_named_recipe_trains(name):
     recipe = get_recipe(name).replace(epochs=1, iterations=None, batch_size=10, warmup_epochs=0)
-    model = tiny(dropout=recipe.dropout or 0)
+    model = tiny(dropout=recipe.dropout or 0, size=None if recipe.image_sizes else 32)
     before = weights_of(model)
     report = compile_and_fit(model, recipe, (X, Y), verbose=0)
     assert (report.recipe["name"], report.steps) == (name, 2)

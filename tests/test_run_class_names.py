@@ -199,14 +199,7 @@ def test_transfer_warns_once(tmp_path):
 def test_the_command_line_warns(tmp_path, capsys):
     np.savez(tmp_path / "data.npz", x_train=np.repeat(np.repeat(X, 2, 1), 2, 2), y_train=Y % 2 + 1)
     command = ["train", "--model", "WideResNet-10-1", "--recipe", "warn_cifar", "--data", str(tmp_path / "data.npz")]
-    command += [
-        "--set",
-        "batch_size=16",
-        "--run-dir",
-        str(tmp_path / "run"),
-        "--checkpoint-steps",
-        "0",
-    ]  # refused later
+    command += ["--set", "batch_size=16", "--run-dir", str(tmp_path / "run"), "--steps-per-execution", "3"]  # too many
     (message,) = warned(lambda: main(command))
     assert "for 1 of 3 classes: 0" in message
 
