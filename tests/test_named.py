@@ -355,5 +355,5 @@ def test_a_stream_of_tfrecords_is_measured_whole_and_shared(prepared):
     assert len({*parts[0], *parts[1]}) == 36
     with pytest.raises(ValueError, match="from 0 to 3; received: tf_flowers with 5 classes"):
         stream.check_labels(4)
-    with pytest.raises(ValueError, match="at least a batch of 64 pictures; received: 40"):
+    with pytest.raises(ValueError, match="at least a batch of 64 images; received: 40"):
         stream.prepared(64, size=(16, 16))

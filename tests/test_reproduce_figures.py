@@ -43,6 +43,7 @@ def finished_runs(narrow_network, tmp_path, monkeypatch):
             "network": "cifar_residual_attention56",
             "recipe": {"seed": 4},
             "metrics": {"epoch": 7},
+            "history": [{"epoch": 7}],
             "mean": [127.5] * 3,
             "std": [255.0] * 3,
             "environment": {"backend": "numpy", "revision": None},
@@ -82,7 +83,7 @@ def test_a_run_of_another_row_is_not_drawn_under_a_wrong_name(
 ):
     recorded, message = RUN_OF[case]
     monkeypatch.setattr(figures, "build", None)
-    (tmp_path / "naive/result.json").write_text(json.dumps({"run": {"row": recorded, "scale": 0.1}}))
+    (tmp_path / "naive/result.json").write_text(json.dumps({"run": {"row": recorded, "scale": 0.1}, "result": {}}))
     assert reproduce("resattn/fig4", "--runs", "residual=residual", "naive=naive") == 2
     assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / "results").exists()
@@ -91,7 +92,7 @@ def test_a_run_of_another_row_is_not_drawn_under_a_wrong_name(
 def test_a_run_of_the_same_learning_may_be_of_another_depth(finished_runs, tmp_path):
     [naive] = TABLES["resattn/fig4"].select(["naive"])
     run = {"row": "resattn/table3/attention56_naive", "scale": 0.1}
-    (tmp_path / "naive/result.json").write_text(json.dumps({"run": run}))
+    (tmp_path / "naive/result.json").write_text(json.dumps({"run": run, "result": {}}))
     assert figures.open_run(naive, tmp_path / "naive")[1:] == ("CifarResidualAttention56", run)
 
 

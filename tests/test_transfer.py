@@ -223,7 +223,7 @@ def with_top():
         ({"dropout": 1.0}, "Expected dropout"),
         ({"classes": 1}, "Expected classes to be an integer of at least 2"),
         ({"data": pictures(32), "classes": 2, "validation_data": pictures(32, classes=3)}, "labels from 0 to 1"),
-        ({"data": pictures(7)}, "Expected at least a batch of 8 pictures; received: 7"),
+        ({"data": pictures(7)}, "Expected at least a batch of 8 images for head_recipe; received: 7"),
     ],
     ids=lambda value: value if isinstance(value, str) else "-".join(value),
 )
