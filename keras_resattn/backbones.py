@@ -54,7 +54,7 @@ class Backbone:
             ValueError: for unknown weights, a model with its top, and whatever does not go together.
         """
         channels = source.channels if isinstance(source, Source) else source.picture_shape[-1]
-        if isinstance(network, keras.Model):
+        if not isinstance(network, str) and isinstance(network, keras.Model):
             _check_model(network, channels)
             return cls(
                 network,

@@ -121,13 +121,13 @@ def evaluate_run(
     """
     batch_size = check_count("batch_size", batch_size)
     report = read_report(run_dir)
-    trained, now = report.get("data_format", "channels_last"), keras.config.image_data_format()
-    if trained != now:
+    expected, now = report.get("data_format", "channels_last"), keras.config.image_data_format()
+    if expected != now:
         raise ValueError(
-            f"Expected keras.config.set_image_data_format({trained!r}), as when {run_dir} was trained; it is {now!r}."
+            f"Expected keras.config.set_image_data_format({expected!r}), as when {run_dir} was trained; it is {now!r}."
         )
     source = open_source(data, split="test", data_dir=data_dir, resize_mode=resize_mode)
-    trained = report.get("resize_mode")
+    trained: Any = report.get("resize_mode")
     if None not in (trained, source.resize_mode) and resize_mode is None:
         source = source.with_resize_mode(trained)
     model = load_run(run_dir)

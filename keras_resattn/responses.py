@@ -91,7 +91,7 @@ def plot_responses(responses: Mapping[str, Any]) -> "Figure":
     blocks = list(blocks.pop())
     width = max(6.0, 0.45 * len(blocks))
     # At 9 points, some 13 letters to the inch; the marker before a label takes the place of ten.
-    labels = {label: fill(str(label), int(13 * width) - 10) for label in runs if label is not None}
+    labels: dict[Any, str] = {label: fill(str(label), int(13 * width) - 10) for label in runs if label is not None}
     lines = sum(label.count("\n") + 1 for label in labels.values())
     figure = Figure(figsize=(width, 3.8 + 0.2 * lines), layout="constrained")
     axes = figure.subplots()

@@ -5,9 +5,9 @@ import functools
 import hashlib
 import json
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -78,7 +78,7 @@ def fine_tune(
     data_dir: PathLike | None = None,
     verbose: int = 1,
     callbacks: Iterable[keras.callbacks.Callback] = (),
-    class_weight: Mapping[int, float] | None = None,
+    class_weight: dict[int, float] | None = None,
 ) -> tuple[keras.Model, TransferReport]:
     """Trains a pretrained network to tell other classes apart, in two phases.
 
@@ -215,7 +215,7 @@ class _Run:
     classes: int
     pooling: str
     dropout: float
-    folder: Path | None
+    folder: Any  # a `Path`, or `None`
     resume: bool
     verbose: int
     callbacks: list

@@ -11,6 +11,7 @@ import importlib.metadata
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 
 import keras_resattn
 from keras_resattn.cli import attend, evaluate, fine_tune, info, predict, reproduce, train, verify
@@ -32,7 +33,7 @@ COMMANDS = {
 BROKEN_PIPE = 141  # as shells have it for a process that SIGPIPE ended: 128 + 13
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
@@ -46,7 +47,7 @@ def main(argv=None):
         if getattr(sys, name) is None:  # the process was started with it closed
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     with contextlib.suppress(AttributeError, ValueError):  # names may hold bytes that the terminal has no letters for
-        sys.stdout.reconfigure(errors="backslashreplace")
+        sys.stdout.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue] (suppressed)
     try:
         try:
             arguments = _parser().parse_args(argv)
@@ -89,7 +90,7 @@ def _discard_output():
 
 
 def _parser():
-    description = __doc__.splitlines()[0].partition(": ")[2].capitalize()
+    description = (__doc__ or "").splitlines()[0].partition(": ")[2].capitalize()
     parser = argparse.ArgumentParser(prog="keras-resattn", description=description)
     version = f"keras-resattn {keras_resattn.__version__}, Keras {importlib.metadata.version('keras')}"
     parser.add_argument("--version", action="version", version=version)

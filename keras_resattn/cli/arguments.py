@@ -1,23 +1,27 @@
 """Arguments that several commands share, and checks that need no Keras."""
 
+import argparse
 import os
+from collections.abc import Collection, Iterable
 from pathlib import Path
+
+from keras_resattn.typing import PathLike
 
 #: Formats of figures.
 FIGURES = (".png", ".pdf", ".svg", ".jpg")
 
 
-def expanded(value):
+def expanded(value: str) -> str:
     """Return a string with `~` or `~user` at its beginning replaced by the home folder, as shells do."""
     return os.path.expanduser(value)
 
 
-def path(value):
+def path(value: str) -> Path:
     """Return the `Path` of an argument, `~` expanded; the `type` of arguments that are paths."""
     return Path(expanded(value))
 
 
-def add_formats(parser):
+def add_formats(parser: argparse.ArgumentParser) -> None:
     """Add `--json` and `--csv`, which exclude each other; `arguments.format` is `"json"`, `"csv"` or `None`."""
     formats = parser.add_mutually_exclusive_group()
     for name in ("json", "csv"):
@@ -26,13 +30,13 @@ def add_formats(parser):
         )
 
 
-def check_least(option, value, least):
+def check_least(option: str, value: float | None, least: float) -> None:
     """Raise a `ValueError` for a number below `least`; `None` is an option that was not given."""
     if value is not None and value < least:
         raise ValueError(f"Expected {option} to be {least} or more; received: {value}.")
 
 
-def check_output(option, output, suffixes, inputs=()):
+def check_output(option: str, output: Path | None, suffixes: Collection[str], inputs: Iterable[PathLike] = ()) -> None:
     """Raise a `ValueError` if a file cannot be written.
 
     Args:
@@ -56,7 +60,7 @@ def check_output(option, output, suffixes, inputs=()):
             raise ValueError(f"Expected {option} to be a file that can be written; {output} cannot: {reason}.")
 
 
-def check_folder(option, folder):
+def check_folder(option: str, folder: Path) -> None:
     """Raise a `ValueError` if a folder does not exist and cannot be made, or cannot be written to."""
     for existing in (folder, *folder.parents):
         if not existing.exists():

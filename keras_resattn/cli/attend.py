@@ -1,5 +1,6 @@
 """`keras-resattn attend`: images and where the network looks, in one figure."""
 
+import argparse
 import importlib.util
 
 import numpy as np
@@ -10,7 +11,7 @@ from keras_resattn.cli.arguments import FIGURES, check_least, check_output, path
 MOST = 100  # images in a figure, which has a row for each
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `attend` to an `argparse` parser."""
     images.add_arguments(parser)
     weights.add_arguments(parser)
@@ -18,7 +19,7 @@ def add_arguments(parser):
     parser.add_argument("--channels", type=int, default=2, help="channels beside the mean (default: %(default)s)")
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> int:
     """Run the command. Returns 2 if an image could not be read, else 0."""
     check_output("--output", arguments.output, FIGURES, arguments.images)
     check_least("--channels", arguments.channels, 0)

@@ -1,12 +1,13 @@
 """`keras-resattn evaluate`: accuracy on labelled images, of released weights or of a network of yours."""
 
+import argparse
 import sys
 
 from keras_resattn.cli import network, output, startup, weights
 from keras_resattn.cli.arguments import add_formats, check_least, expanded, path
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `evaluate` to an `argparse` parser."""
     parser.add_argument(
         "--data",
@@ -25,7 +26,7 @@ def add_arguments(parser):
     add_formats(parser)
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
     check_least("--batch-size", arguments.batch_size, 1)
     choice = weights.choose(arguments)

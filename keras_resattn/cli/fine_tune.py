@@ -1,5 +1,6 @@
 """`keras-resattn fine-tune`: released weights, or a network of yours, trained to tell other classes apart."""
 
+import argparse
 import sys
 
 from keras_resattn import checkpoints
@@ -7,7 +8,7 @@ from keras_resattn.cli import network, startup, training, weights
 from keras_resattn.cli.arguments import check_folder, check_output, path
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `fine-tune` to an `argparse` parser."""
     weights.add_arguments(parser, run_dir=False)
     parser.add_argument("--model", help="network of a .weights.h5 file, such as CifarResidualAttention56")
@@ -33,7 +34,7 @@ def add_arguments(parser):
     parser.add_argument("--dropout", type=float, default=0.0, help="dropout rate before the classifier (default: 0)")
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> None:
     """Run the command.
 
     Raises:

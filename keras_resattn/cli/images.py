@@ -1,16 +1,24 @@
 """Images that a command gets: files, and folders of files. One that cannot be read is reported, the others are used."""
 
+import argparse
 import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_resattn.cli.arguments import path
 from keras_resattn.cli.output import complain
 
+if TYPE_CHECKING:
+    from keras_resattn.cli.network import Network
+
+
 BATCH = 256  # images that are held in memory at once
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the images, and how those of another aspect ratio are resized."""
     parser.add_argument("images", nargs="+", type=path, metavar="IMAGE", help="image file, or folder of image files")
     parser.add_argument(
@@ -30,7 +38,7 @@ class Images:
         skipped: Number of images that could not be read.
     """
 
-    def __init__(self, arguments):
+    def __init__(self, arguments: argparse.Namespace) -> None:
         self.given = []
         self.resize_mode = arguments.resize_mode
         self.skipped = self.total = 0
@@ -40,7 +48,7 @@ class Images:
             else:
                 self._skip(f"Expected an image; there is no file or folder {given}.")
 
-    def paths(self):
+    def paths(self) -> list[Path]:
         """Return the paths of all files, in the order of the arguments; those in a folder in the order of names."""
         from keras_resattn.data.pictures import SUFFIXES
 
@@ -56,7 +64,7 @@ class Images:
             paths += inside
         return paths
 
-    def batches(self, network):
+    def batches(self, network: "Network") -> Iterator[tuple[list[Path], np.ndarray]]:
         """Yield `(paths, images)`: images `(n, h, w, c)`, uint8, resized to what a `Network` takes."""
         paths = self.paths()
         self.total = len(paths) + self.skipped
@@ -66,7 +74,7 @@ class Images:
             if read:
                 yield [file for file, _ in read], np.stack([image for _, image in read])
 
-    def finish(self):
+    def finish(self) -> int:
         """Return the exit code: 2 if images were skipped, else 0."""
         if self.skipped and self.total > 1:
             complain(f"skipped {self.skipped} of {self.total} images")

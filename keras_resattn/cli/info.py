@@ -1,17 +1,19 @@
 """`keras-resattn info`: all about one network, or about released weights."""
 
+import argparse
+
 from keras_resattn import checkpoints
 from keras_resattn.cli import output, startup, weights
 from keras_resattn.models import zoo
 from keras_resattn.models.variants import VARIANTS
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `info` to an `argparse` parser."""
     parser.add_argument("name", help="a network, such as CifarResidualAttention56, or network/tag")
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
     fields = _of_network(arguments.name) if arguments.name in zoo.NETWORKS else _of_tag(arguments.name)
     rows = [

@@ -1,17 +1,19 @@
 """`keras-resattn list`: networks, what they cost, and released weights."""
 
+import argparse
+
 from keras_resattn import checkpoints
 from keras_resattn.cli import output
 from keras_resattn.cli.arguments import add_formats
 from keras_resattn.models import zoo
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `list` to an `argparse` parser."""
     add_formats(parser)
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
     records = [
         {

@@ -8,7 +8,9 @@ import numpy as np
 
 from keras_resattn import checkpoints
 from keras_resattn.checkpoints.registry import RECORD, Tag
+from keras_resattn.cli.weights import Choice
 from keras_resattn.models import zoo
+from keras_resattn.typing import PathLike
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Network:
     side: int | None = None
 
     @property
-    def size(self):
+    def size(self) -> tuple[Any, ...]:
         """Height and width of the images."""
         import keras
 
@@ -43,19 +45,19 @@ class Network:
         return tuple(self.side if length is None else length for length in own)
 
     @property
-    def channels(self):
+    def channels(self) -> int:
         """Channels of the images."""
         import keras
 
         return self.model.input_shape[-1 if keras.config.image_data_format() == "channels_last" else 1]
 
-    def input(self, images):
+    def input(self, images: np.ndarray) -> np.ndarray:
         """Return images `(n, h, w, c)`, 0 to 255, as the model takes them."""
         from keras_resattn.data import network_input
 
         return network_input(images, self.mean, self.std)
 
-    def probabilities(self, images):
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Return the probabilities of the classes for images `(n, h, w, c)`, 0 to 255, as `(n, classes)` float."""
         from keras_resattn.recipes.fit import returns_logits
 
@@ -65,7 +67,7 @@ class Network:
         exponentials = np.exp(outputs - outputs.max(1, keepdims=True))
         return exponentials / exponentials.sum(1, keepdims=True)
 
-    def best(self, images, top):
+    def best(self, images: np.ndarray, top: int) -> list[list[tuple[int, str | None, float]]]:
         """Return the most probable classes of each image: lists of `(index, name or None, probability)`."""
         values = self.probabilities(images)
         order = np.argsort(-values, axis=1, kind="stable")[:, :top]
@@ -73,12 +75,12 @@ class Network:
         return [[(int(i), names[i], float(row[i])) for i in best] for row, best in zip(values, order, strict=True)]
 
 
-def class_label(index, name):
+def class_label(index: int, name: str | None) -> str:
     """Return what a class is called in tables and figures."""
     return f"class {index}" if name is None else name
 
 
-def open_network(choice):
+def open_network(choice: Choice) -> Network:
     """Return the `Network` of a `Choice`.
 
     Raises:
@@ -105,7 +107,7 @@ def open_network(choice):
     return network
 
 
-def open_tag(choice):
+def open_tag(choice: Choice) -> Tag:
     """Return the `Tag` of a choice of released weights, downloaded from the Hub if need be.
 
     Raises:
@@ -159,7 +161,7 @@ def _open_run(choice):
     )
 
 
-def check_data_format(report, folder):
+def check_data_format(report: Any, folder: PathLike) -> None:
     """Raise a `ValueError` if a run was trained in another image data format than the one that Keras is set to."""
     import keras
 
@@ -179,7 +181,7 @@ def _open_model(choice):
     return Network(str(choice.where), model, mean, std, class_names_of(model, None), side=choice.side)
 
 
-def load_model(file):
+def load_model(file: PathLike) -> Any:
     """Return the model of a `.keras` or `.h5` file, not compiled.
 
     Raises:
@@ -196,7 +198,7 @@ def load_model(file):
         ) from error
 
 
-def statistics_of(model, choice):
+def statistics_of(model: Any, choice: Choice) -> tuple[Any, ...]:
     """Return the mean and standard deviation that images are normalised with for the model of a file.
 
     Raises:

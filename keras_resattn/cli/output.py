@@ -4,19 +4,22 @@ import csv
 import json
 import os
 import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 
-def printable(text):
+def printable(text: str) -> str:
     """Return a text with control characters and undecodable bytes escaped, so that names cannot change the terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
 
 
-def complain(message):
+def complain(message: object) -> None:
     """Print a message as one line on standard error."""
     print(f"keras-resattn: {printable(' '.join(str(message).split()))}", file=sys.stderr)
 
 
-def print_table(title, columns, rows):
+def print_table(title: str | None, columns: Mapping[str, dict[str, Any]], rows: Iterable[Sequence[str] | None]) -> None:
     """Print a table.
 
     Args:
@@ -44,7 +47,7 @@ def print_table(title, columns, rows):
     print(capture.get(), end="")
 
 
-def print_records(style, records):
+def print_records(style: str, records: Any) -> None:
     """Print records for programs.
 
     Args:
@@ -61,7 +64,7 @@ def print_records(style, records):
         writer.writerow(";".join(map(str, cell)) if isinstance(cell, list) else cell for cell in record.values())
 
 
-def labels(paths):
+def labels(paths: Sequence[Path]) -> list[str]:
     """Return a short name for each path that tells it from the others: its part below the folder that all share."""
     shared = os.path.commonpath([os.path.abspath(path.parent) for path in paths])
     return [os.path.relpath(os.path.abspath(path), shared) for path in paths]

@@ -1,10 +1,12 @@
 """`keras-resattn predict`: the most probable classes of images."""
 
+import argparse
+
 from keras_resattn.cli import images, network, output, startup, weights
 from keras_resattn.cli.arguments import add_formats, check_least
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `predict` to an `argparse` parser."""
     images.add_arguments(parser)
     weights.add_arguments(parser)
@@ -12,7 +14,7 @@ def add_arguments(parser):
     add_formats(parser)
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> int:
     """Run the command. Returns 2 if an image could not be read, else 0."""
     check_least("--top", arguments.top, 1)
     choice = weights.choose(arguments)

@@ -1,7 +1,9 @@
 """`keras-resattn reproduce`: the papers' tables, row by row."""
 
+import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from keras_resattn.cli import startup
 from keras_resattn.cli.arguments import FIGURES, check_folder, check_output, expanded, path
@@ -27,9 +29,9 @@ DEFAULTS = {
 }
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `reproduce` to an `argparse` parser."""
-    many = {"nargs": "+", "action": "extend"}
+    many: dict[str, Any] = {"nargs": "+", "action": "extend"}
     parser.add_argument("table", nargs="?", help="such as resattn/table1; without one, all tables are listed")
     parser.add_argument("--list", action="store_true", help="only list rows, published errors, and what they cost")
     parser.add_argument("--row", metavar="ROW", help="rows to run (default: all of the table)", **many)
@@ -52,7 +54,7 @@ def add_arguments(parser):
     parser.set_defaults(**DEFAULTS)
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> None:
     """Run the command.
 
     Raises:

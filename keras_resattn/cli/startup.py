@@ -9,7 +9,7 @@ import tempfile
 DEBUG = "KERAS_RESATTN_TRACEBACK"
 
 
-def start_keras():
+def start_keras() -> None:
     """Import Keras and its backend without their start-up lines.
 
     Raises:

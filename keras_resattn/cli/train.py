@@ -1,8 +1,10 @@
 """`keras-resattn train`: a network, a recipe and data, from a shell."""
 
+import argparse
 import contextlib
 import importlib.util
 import sys
+from typing import Any
 
 from keras_resattn.cli import network, startup, training, weights
 from keras_resattn.cli.arguments import check_folder, check_least, path
@@ -10,7 +12,7 @@ from keras_resattn.models import zoo
 from keras_resattn.recipes import RECIPES
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `train` to an `argparse` parser."""
     parser.add_argument(
         "--model", help="as `list` has them, such as CifarResidualAttention56; not needed with --weights"
@@ -32,7 +34,7 @@ def add_arguments(parser):
     parser.add_argument("--tensorboard", type=path, metavar="FOLDER", help="also write logs for TensorBoard")
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> None:
     """Run the command.
 
     Raises:
@@ -149,13 +151,13 @@ def _number_of_classes(arguments, source):
 def _build(arguments, name, recipe, source, weights=None):
     from keras_resattn.layers.composite import picture_shape
 
-    shape = source.picture_shape
+    shape: Any = source.picture_shape
     if shape is None and arguments.size is None and not recipe.image_sizes:
         raise ValueError("Expected --size, the height and width of the network's input, as the images differ in shape.")
     if recipe.image_sizes:
         height = width = None
     else:
-        height, width = shape[:2] if arguments.size is None else (arguments.size, arguments.size)
+        height, width = (arguments.size, arguments.size) if arguments.size is not None or shape is None else shape[:2]
     channels = source.channels if shape is None else shape[2]
     dropout = {} if recipe.dropout is None else {"dropout": recipe.dropout}
     try:

@@ -1,6 +1,9 @@
 """What `train` and `fine-tune` share: recipes, training data and what is printed at the end."""
 
+import argparse
 import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -8,9 +11,13 @@ from keras_resattn.cli.arguments import check_least, expanded, path
 from keras_resattn.cli.output import printable
 from keras_resattn.recipes import Recipe, get_recipe
 from keras_resattn.suggestions import did_you_mean
+from keras_resattn.typing import PathLike
+
+if TYPE_CHECKING:
+    from keras_resattn.recipes import Report
 
 
-def add_data(parser):
+def add_data(parser: argparse.ArgumentParser) -> None:
     """Add the training data, and what is validated on."""
     parser.add_argument(
         "--data", required=True, type=expanded, help=".npz file with x_train and y_train, class folders, or a name"
@@ -30,7 +37,7 @@ def add_data(parser):
     )
 
 
-def check_data(arguments):
+def check_data(arguments: argparse.Namespace) -> None:
     """Check what can be checked of the data without opening it."""
     check_least("--holdout", arguments.holdout, 0)
     check_least("--size", arguments.size, 1)
@@ -38,7 +45,7 @@ def check_data(arguments):
         raise ValueError("Expected --validation or --holdout; received: both.")
 
 
-def open_data(arguments):
+def open_data(arguments: argparse.Namespace) -> tuple[Any, Any]:
     """Return training data and validation data, `None` without any."""
     from keras_resattn.data import Source, open_source
     from keras_resattn.data.sources import open_validation
@@ -57,7 +64,7 @@ def open_data(arguments):
     return source.part(np.sort(rows[arguments.holdout :])), source.part(np.sort(rows[: arguments.holdout]))
 
 
-def change_recipe(name, changes, option="--set"):
+def change_recipe(name: str, changes: Iterable[str], option: str = "--set") -> Recipe:
     """Return a recipe by name or from a file, with `field=value` changes whose values are JSON, or strings."""
     recipe = _read_recipe(path(name)) if name.endswith(".json") else get_recipe(name)
     fields = {}
@@ -76,12 +83,12 @@ def change_recipe(name, changes, option="--set"):
     return recipe.replace(**fields)
 
 
-def print_metrics(report, what="last epoch"):
+def print_metrics(report: "Report", what: str = "last epoch") -> None:
     """Print the figures of a `Report`."""
     print(f"{what}: {', '.join(f'{name} {value:.4g}' for name, value in report.metrics.items())}")
 
 
-def print_written(file):
+def print_written(file: PathLike) -> None:
     """Say that a file was written."""
     print(f"wrote {printable(str(file))}")
 

@@ -1,14 +1,16 @@
 """`keras-resattn verify`: the bundled files, hashed again."""
 
+import argparse
+
 from keras_resattn import checkpoints
 from keras_resattn.cli.output import complain
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `verify` to an `argparse` parser: it has none."""
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> int:
     """Run the command. Returns 1 if a file is missing, damaged or cannot be read."""
     results = checkpoints.verify()
     for result in results:

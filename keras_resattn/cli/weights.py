@@ -1,7 +1,9 @@
 """`--weights`, `--run-dir` and so on: which network a command uses, found without Keras."""
 
+import argparse
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ DEFAULT = "CifarResidualAttention56/cifar10"
 CLASSIFIER = "classifier.keras"
 
 
-def add_arguments(parser, default=DEFAULT, run_dir=True):
+def add_arguments(parser: argparse.ArgumentParser, default: str | None = DEFAULT, run_dir: bool = True) -> None:
     """Add `--weights`, `--run-dir` and what a file may not record.
 
     Args:
@@ -64,7 +66,7 @@ class Choice:
     side: int | None = None
 
 
-def choose(arguments, any_model=False):
+def choose(arguments: argparse.Namespace, any_model: bool = False) -> Choice:
     """Return the `Choice` of `--weights`, `--run-dir` and so on.
 
     Args:
@@ -101,12 +103,12 @@ def _located(arguments):
     return _of_weights(expanded(arguments.weights)) if run is None else _of_run(run)
 
 
-def where_of(where):
+def where_of(where: Any) -> str:
     """Return what `Choice.where` is called in messages."""
     return where.id if isinstance(where, Tag) else str(where)
 
 
-def find_tag(name, expected="released weights", known=()):
+def find_tag(name: str, expected: str = "released weights", known: Iterable[str] = ()) -> Tag:
     """Return the released `Tag` of a name, or of a network its default one.
 
     Args:

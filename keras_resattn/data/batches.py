@@ -77,7 +77,8 @@ class TrainingBatches(keras.utils.PyDataset):
         workers: int | None = None,
     ) -> None:
         super().__init__()
-        self.error, self.class_weight = None, None
+        self.error: Exception | None = None
+        self.class_weight: list[float] | None = None
         self.source: Any = source
         self.recipe, self.normalize = recipe, normalize
         self.size, self.classes = tuple(size), classes

@@ -8,11 +8,14 @@ Sec. 3.2).
 
 import contextlib
 import math
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import keras
 import numpy as np
 
 from keras_resattn.layers.walk import batch_norm_layers
+from keras_resattn.typing import Tensor
 
 PICTURES = 10_000  # that statistics are measured on
 
@@ -24,17 +27,17 @@ class AveragedWeights(keras.callbacks.SwapEMAWeights):
         statistics: A `BatchStatistics`.
     """
 
-    def __init__(self, statistics):
+    def __init__(self, statistics: "BatchStatistics") -> None:
         super().__init__()
         self.statistics = statistics
         self._epoch, self._trained, self._exact = 0, None, []
         self._measured = (None, None)  # an epoch, and the statistics that its validation had
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_begin(epoch, logs)
         self._epoch = epoch
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         if keras.backend.backend() == "tensorflow":  # where Keras swaps by adding and subtracting, which rounds
             variables = (*self.model.trainable_variables, *self.model.optimizer.variables)
             self._exact = [(variable, keras.ops.convert_to_numpy(variable).copy()) for variable in variables]
@@ -50,7 +53,7 @@ class AveragedWeights(keras.callbacks.SwapEMAWeights):
             self.on_test_end()
             raise
 
-    def on_test_end(self, logs=None):
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
         self.statistics.write(self._trained)
         self._trained = None
         super().on_test_end(logs)
@@ -58,12 +61,12 @@ class AveragedWeights(keras.callbacks.SwapEMAWeights):
             variable.assign(value)
         self._exact = []
 
-    def show(self, epoch):
+    def show(self, epoch: int | None) -> None:
         """Puts the averages of an epoch into the model, as for its validation."""
         self._epoch = epoch
         self.on_test_begin()
 
-    def hide(self):
+    def hide(self) -> None:
         """Takes them out again; a second call does nothing."""
         if self._trained is not None:
             self.on_test_end()
@@ -78,7 +81,7 @@ class BatchStatistics:
         jit_compile: As in `keras.Model.compile`.
     """
 
-    def __init__(self, feed, engine, jit_compile):
+    def __init__(self, feed: Any, engine: Any, jit_compile: bool | Literal["auto"]) -> None:
         model, self._batches, self._engine = feed.model, feed.batches, engine
         self._layers = [layer for layer in batch_norm_layers(model) if layer.trainable]
         self._variables = [variable for layer in self._layers for variable in layer.non_trainable_variables]
@@ -87,16 +90,16 @@ class BatchStatistics:
         self._changing = [*self._variables, *seeds]  # by a forward pass
         self._forward = Training(model, jit_compile)
 
-    def read(self):
+    def read(self) -> list[np.ndarray]:
         """Returns the values of all that a measurement changes."""
         return [keras.ops.convert_to_numpy(variable).copy() for variable in self._changing]
 
-    def write(self, values):
+    def write(self, values: Sequence[np.ndarray]) -> None:
         """Gives back what `read` returned."""
         for variable, value in zip(self._changing, values, strict=True):
             variable.assign(value)
 
-    def measure(self, epoch):
+    def measure(self, epoch: int) -> None:
         """Sets the statistics to their mean over the first batches of an epoch, some ten thousand pictures of it."""
         if not self._layers:
             return
@@ -151,15 +154,17 @@ class BatchStatistics:
 class Training(keras.Model):
     """A model that is tested as it trains: on the statistics of batches, and with dropout."""
 
-    def __init__(self, model, jit_compile):
+    def __init__(self, model: keras.Model, jit_compile: bool | Literal["auto"]) -> None:
         super().__init__()
         self.model = model
         self.compile(jit_compile=jit_compile)
 
-    def call(self, x):
+    def call(self, x: Any) -> Tensor:
         return self.model(x, training=True)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool | None = True
+    ) -> Any:
         return keras.ops.mean(y_pred)  # nobody looks at it
 
 

@@ -1,21 +1,26 @@
 """What `compile_and_fit` refuses, before any work: models, data and options that do not go together."""
 
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_resattn.data.class_names import match_classes
 from keras_resattn.data.sources import Source
+from keras_resattn.data.streams import Stream
 from keras_resattn.layers.class_names import model_class_names, some_names
 from keras_resattn.layers.composite import channel_axis, is_integer, spatial_axes
 from keras_resattn.layers.walk import iter_layers
+from keras_resattn.recipes.recipe import Recipe
+from keras_resattn.typing import Size
 
 #: How the warning of `warn_of_empty_classes` begins.
 EMPTY_CLASSES = "There are no training images"
 
 
-def check_model(model, recipe):
+def check_model(model: keras.Model, recipe: Recipe) -> None:
     """Raises a `ValueError` for what is no classifier, or one of another precision or dropout than the recipe's."""
     shape = getattr(model, "output_shape", None) if getattr(model, "built", False) else None
     if not isinstance(model, keras.Model) or not isinstance(shape, tuple) or len(shape) != 2 or len(model.inputs) != 1:
@@ -43,7 +48,7 @@ def check_model(model, recipe):
         )
 
 
-def check_callbacks(callbacks, recipe):
+def check_callbacks(callbacks: Any, recipe: Recipe) -> list[keras.callbacks.Callback]:
     """Returns a list of callbacks. Raises a `ValueError` for anything else, and for some that contradict a recipe."""
     callbacks = () if callbacks is None else callbacks
     listed = isinstance(callbacks, (list, tuple))
@@ -62,11 +67,11 @@ def check_callbacks(callbacks, recipe):
     return list(callbacks)
 
 
-def check_class_weight(class_weight, classes):
+def check_class_weight(class_weight: Any, classes: int) -> list[float] | None:
     """Returns the weight of each class as a list of floats, or `None`. Raises a `ValueError` for anything else."""
     if class_weight is None:
         return None
-    weights = [class_weight.get(label) for label in range(classes)] if isinstance(class_weight, dict) else []
+    weights: list[Any] = [class_weight.get(label) for label in range(classes)] if isinstance(class_weight, dict) else []
     fits = bool(weights) and len(weights) == len(class_weight)
     fits = fits and all(isinstance(w, (int, float, np.number)) and np.isfinite(w) and w >= 0 for w in weights)
     if not fits or not any(weights):
@@ -77,7 +82,7 @@ def check_class_weight(class_weight, classes):
     return [float(weight) for weight in weights]
 
 
-def check_fits(model, source, recipe):
+def check_fits(model: keras.Model, source: Source | Stream, recipe: Recipe) -> Size:
     """Returns the size of pictures that a network takes, `(h, w)`, after checking that `source` fits it.
 
     Args:
@@ -91,14 +96,14 @@ def check_fits(model, source, recipe):
     data_format = keras.config.image_data_format()
     channels = model.input_shape[channel_axis(data_format)]
     size = [model.input_shape[axis] for axis in spatial_axes(data_format)]
-    shape = source.picture_shape
+    shape: Any = source.picture_shape
     expected = (*size, channels)
-    as_it_is = shape is not None and source.resize_mode is None and recipe.crop == "pad"
-    if as_it_is and not _same(expected, shape):
+    as_it_is = source.resize_mode is None and recipe.crop == "pad"
+    if shape is not None and as_it_is and not _same(expected, shape):
         hint = " To resize them, pass open_source(data, resize_mode='crop'), 'squash' or 'pad'."
         hint = hint if isinstance(source, Source) and shape[-1] == channels else ""
         raise ValueError(f"Expected pictures of shape {expected} for {model.name}; received: {shape}.{hint}")
-    received = source.channels if shape is None else shape[-1]
+    received = getattr(source, "channels", None) if shape is None else shape[-1]
     if received != channels:
         raise ValueError(f"Expected pictures of {channels} channels for {model.name}; received: {received}.")
     if recipe.image_sizes:
@@ -119,7 +124,9 @@ def check_fits(model, source, recipe):
     return tuple(size)
 
 
-def check_classes(model, source, validation):
+def check_classes(
+    model: keras.Model, source: Source | Stream, validation: Source | Stream | None
+) -> tuple[Any, Any, list[str] | None]:
     """Return the data of a run, numbered as the network has its classes, and the names of these.
 
     Args:
@@ -149,7 +156,7 @@ def check_classes(model, source, validation):
     return source, match_classes(validation, names, "the training data"), names
 
 
-def warn_of_empty_classes(source, classes, class_names=None):
+def warn_of_empty_classes(source: Source | Stream, classes: int, class_names: Sequence[str] | None = None) -> None:
     """Warn of classes without a training image, which a network cannot learn: labels that start at 1, say.
 
     Args:
@@ -161,7 +168,7 @@ def warn_of_empty_classes(source, classes, class_names=None):
         return
     empty = np.flatnonzero(np.bincount(source.labels, minlength=classes) == 0)
     if len(empty):
-        shown = [(class_names or range(classes))[number] for number in empty]
+        shown = [str((class_names or range(classes))[int(number)]) for number in empty]
         received = f"labels from {source.labels.min()} to {source.labels.max()}" if len(source) else "no images"
         warnings.warn(
             f"{EMPTY_CLASSES} for {len(empty)} of {classes} classes: {some_names(shown)}; received: {received}. "
@@ -170,7 +177,7 @@ def warn_of_empty_classes(source, classes, class_names=None):
         )
 
 
-def check_statistics(statistics, size, channels):
+def check_statistics(statistics: Any, size: Size, channels: int) -> None:
     """Raises a `ValueError` for what is not `(mean, std)` of pictures of that size and number of channels."""
     try:
         mean, std = (np.asarray(values, "float64") for values in statistics)
@@ -186,7 +193,7 @@ def _same(expected, shape):
     return all(want in (None, got) for want, got in zip(expected, shape, strict=True))
 
 
-def check_lengths(recipe, steps_per_epoch, steps_per_execution, checkpoint_steps):
+def check_lengths(recipe: Recipe, steps_per_epoch: int, steps_per_execution: int, checkpoint_steps: int | None) -> None:
     """Raises a `ValueError` for numbers of steps that do not go together."""
     for name, value in (("steps_per_execution", steps_per_execution), ("checkpoint_steps", checkpoint_steps)):
         if not is_integer(value) and (value is not None or name == "steps_per_execution"):
@@ -212,7 +219,7 @@ def check_lengths(recipe, steps_per_epoch, steps_per_execution, checkpoint_steps
     recipe.learning_rate_schedule(steps_per_epoch)  # which may not fit the length
 
 
-def check_restored(loop, steps_per_execution):
+def check_restored(loop: Any, steps_per_execution: int) -> None:
     """Raises a `ValueError` if a run cannot go on, so many steps at a time, from where its checkpoint is."""
     if loop.done < loop.steps and loop.done % steps_per_execution:
         raise ValueError(

@@ -2,12 +2,20 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
+from typing import Literal
 
 import keras
 
 
 @contextlib.contextmanager
-def scope(kind="data", *, address=None, processes=None, process=None):
+def scope(
+    kind: Literal["data"] = "data",
+    *,
+    address: str | None = None,
+    processes: int | None = None,
+    process: int | None = None,
+) -> Iterator[None]:
     """Makes `compile_and_fit` inside the block share each batch between devices, with the backend's own engine.
 
     ```python
@@ -47,7 +55,7 @@ def scope(kind="data", *, address=None, processes=None, process=None):
             "Expected address, processes and process together, or none of them; received: "
             f"address={address!r}, processes={processes!r}, process={process!r}."
         )
-    if processes is not None and not 0 <= process < processes:
+    if processes is not None and process is not None and not 0 <= process < processes:
         raise ValueError(f"Expected process from 0 to below {processes}; received: process={process}.")
     scopes = {"jax": _jax, "tensorflow": _tensorflow, "torch": _torch}
     with scopes[keras.backend.backend()](*given):

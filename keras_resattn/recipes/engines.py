@@ -2,12 +2,15 @@
 
 import contextlib
 import functools
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import keras
 import numpy as np
 
 from keras_resattn.data.shares import EvaluationShares
 from keras_resattn.layers.walk import batch_norm_layers
+from keras_resattn.recipes.recipe import Recipe
 
 STEPS_BETWEEN_QUESTIONS = 10  # whether another process was told to stop: asking makes a device wait for its host
 
@@ -28,11 +31,18 @@ class Engine:
     metrics_first = False
 
     @property
-    def shard(self):
+    def shard(self) -> tuple[int, int]:
         """`(rank, processes)`: this process' part of the data."""
         return self.rank, self.processes
 
-    def check(self, model, recipe, jit_compile="auto", device_data=False, steps_per_execution=1):
+    def check(
+        self,
+        model: keras.Model,
+        recipe: Recipe,
+        jit_compile: bool | Literal["auto"] = "auto",
+        device_data: bool = False,
+        steps_per_execution: int = 1,
+    ) -> None:
         """Raises a `ValueError` for what this engine cannot do."""
         if self.devices == 1:
             return
@@ -44,22 +54,22 @@ class Engine:
         # A plan's rows and partners are those of the whole batch, and its pictures would lie on every device.
         self._require(not device_data, "device_data=False", "device_data=True")
 
-    def gather(self, value):
+    def gather(self, value: Any) -> list[np.ndarray]:
         """Returns the values, scalars or arrays of one shape, that all processes call this with, by rank."""
         return [np.asarray(value)]
 
-    def first(self, *values):
+    def first(self, *values: Any) -> list[Any]:
         """Returns what process 0 calls this with."""
         return [self.gather(value)[0].tolist() for value in values] if self.processes > 1 else list(values)
 
-    def same(self, what, value):
+    def same(self, what: str, value: Any) -> None:
         """Raises a `ValueError` if processes call this with different values: they would wait for each other."""
         values = [each.item() for each in self.gather(value)]
         if len(set(values)) > 1:
             raise ValueError(f"Expected {what} to be the same in all processes; received, by process: {values}.")
 
     @contextlib.contextmanager
-    def together(self):
+    def together(self) -> Iterator[None]:
         """Ends the block in all processes with an error if it does in one: the others would wait for it."""
         try:
             yield
@@ -70,22 +80,22 @@ class Engine:
         if failed:
             raise RuntimeError(f"Stopped because process {failed[0]} did; see its error.")
 
-    def signal(self, number, step=0):
+    def signal(self, number: int | None, step: int = 0) -> int | None:
         """Returns the signal that some process was sent, or `None`. Of several processes it is asked at some steps."""
         if self.processes == 1 or step % STEPS_BETWEEN_QUESTIONS:
             return number if self.processes == 1 else None
         return max(each.item() for each in self.gather(number or 0)) or None
 
-    def make_optimizer(self, recipe, steps_per_epoch):
+    def make_optimizer(self, recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:
         """Returns the recipe's optimizer, for gradients as this engine hands them to it."""
         return recipe.make_optimizer(steps_per_epoch)
 
-    def evaluation(self, *args, **kwargs):
+    def evaluation(self, *args: Any, **kwargs: Any) -> EvaluationShares:
         """Returns `EvaluationShares` for the devices."""
         return EvaluationShares(*args, devices=self.devices, shard=self.shard, **kwargs)
 
     @contextlib.contextmanager
-    def around(self, model):
+    def around(self, model: keras.Model) -> Iterator[None]:
         """Makes `model.fit`, inside the block, train on all devices."""
         yield
 
@@ -103,7 +113,7 @@ class Jax(Engine):
     name = "several devices (keras.distribution)"
     metrics_first = True
 
-    def __init__(self, distribution):
+    def __init__(self, distribution: Any) -> None:
         import jax
 
         self.rank, self.processes = jax.process_index(), jax.process_count()
@@ -114,12 +124,19 @@ class Jax(Engine):
         sharded = self.processes > 1 and distribution.auto_shard_dataset
         self._require(not sharded, "DataParallel(auto_shard_dataset=False)", "auto_shard_dataset=True")
 
-    def check(self, model, recipe, jit_compile="auto", device_data=False, steps_per_execution=1):
+    def check(
+        self,
+        model: keras.Model,
+        recipe: Recipe,
+        jit_compile: bool | Literal["auto"] = "auto",
+        device_data: bool = False,
+        steps_per_execution: int = 1,
+    ) -> None:
         super().check(model, recipe, jit_compile, device_data, steps_per_execution)
         inside = all(variable.value.sharding.device_set == self._devices for variable in model.variables)
         self._require(inside, "a model that was built inside the scope", f"{model.name}, which was built outside")
 
-    def gather(self, value):
+    def gather(self, value: Any) -> list[np.ndarray]:
         from jax.experimental import multihost_utils
 
         if self.processes == 1:
@@ -135,10 +152,17 @@ class Mirrored(Engine):
 
     name = "several devices (tf.distribute.MirroredStrategy)"
 
-    def __init__(self, strategy):
+    def __init__(self, strategy: Any) -> None:
         self.devices = strategy.num_replicas_in_sync
 
-    def check(self, model, recipe, jit_compile="auto", device_data=False, steps_per_execution=1):
+    def check(
+        self,
+        model: keras.Model,
+        recipe: Recipe,
+        jit_compile: bool | Literal["auto"] = "auto",
+        device_data: bool = False,
+        steps_per_execution: int = 1,
+    ) -> None:
         import tensorflow as tf
 
         inside = all(isinstance(variable.value, tf.distribute.DistributedValues) for variable in model.variables)
@@ -158,12 +182,12 @@ class Mirrored(Engine):
         single = steps_per_execution == 1
         self._require(single, "steps_per_execution=1", f"steps_per_execution={steps_per_execution}")
 
-    def make_optimizer(self, recipe, steps_per_epoch):
+    def make_optimizer(self, recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:
         # The penalty joins each device's gradient, and the gradients are added up.
         return recipe.replace(l2=recipe.l2 / self.devices).make_optimizer(steps_per_epoch)
 
     @contextlib.contextmanager
-    def around(self, model):
+    def around(self, model: keras.Model) -> Iterator[None]:
         normalisations = batch_norm_layers(model)
         before = [layer.synchronized for layer in normalisations]
         for layer in normalisations:
@@ -190,19 +214,26 @@ class Torch(Engine):
         self.rank, self.processes = distributed.get_rank(), distributed.get_world_size()
         self.devices = self.processes
 
-    def check(self, model, recipe, jit_compile="auto", device_data=False, steps_per_execution=1):
+    def check(
+        self,
+        model: keras.Model,
+        recipe: Recipe,
+        jit_compile: bool | Literal["auto"] = "auto",
+        device_data: bool = False,
+        steps_per_execution: int = 1,
+    ) -> None:
         super().check(model, recipe, jit_compile, device_data, steps_per_execution)
         self._require(jit_compile in ("auto", False), "jit_compile='auto' or False", f"jit_compile={jit_compile}")
 
-    def gather(self, value):
+    def gather(self, value: Any) -> list[np.ndarray]:
         from torch import distributed
 
-        values = [None] * self.processes
+        values: list[Any] = [None] * self.processes
         distributed.all_gather_object(values, np.asarray(value))
         return values
 
     @contextlib.contextmanager
-    def around(self, model):
+    def around(self, model: keras.Model) -> Iterator[None]:
         from torch.nn.parallel import DistributedDataParallel
 
         statistics = [
@@ -259,7 +290,7 @@ def _average(variables):
             value.copy_(mean.reshape(value.shape))
 
 
-def current():
+def current() -> Engine:
     """Returns the engine of the scope that this is called in, whoever opened it.
 
     Raises:

@@ -6,6 +6,8 @@ import functools
 import importlib.util
 import json
 import math
+from collections.abc import Iterable
+from typing import Literal
 
 import keras
 
@@ -21,32 +23,34 @@ from keras_resattn.recipes.kept import Kept
 from keras_resattn.recipes.loop import Loop, Progress, part
 from keras_resattn.recipes.named import get_recipe
 from keras_resattn.recipes.optimizer import build_optimizer
+from keras_resattn.recipes.recipe import Recipe
 from keras_resattn.recipes.report import Report, best_on_validation, environment, plot_history
 from keras_resattn.recipes.run import ARCHITECTURE, REPORT, WEIGHTS, RunFolder
 from keras_resattn.recipes.task import Feed, Task
+from keras_resattn.typing import DataLike, PathLike, Statistics
 
 TOP5_FROM = 10  # networks of more classes log top-5 accuracy, too
 LOGITS = (keras.activations.linear, keras.activations.log_softmax)
 
 
 def compile_and_fit(
-    model,
-    recipe,
-    data,
+    model: keras.Model,
+    recipe: str | Recipe,
+    data: DataLike,
     *,
-    validation_data=None,
-    run_dir=None,
-    resume=True,
-    verbose=1,
-    statistics=None,
-    data_dir=None,
-    device_data=False,
-    checkpoint_steps=None,
-    jit_compile="auto",
-    steps_per_execution=1,
-    callbacks=(),
-    class_weight=None,
-):
+    validation_data: DataLike | None = None,
+    run_dir: PathLike | None = None,
+    resume: bool = True,
+    verbose: int = 1,
+    statistics: Statistics | None = None,
+    data_dir: PathLike | None = None,
+    device_data: bool = False,
+    checkpoint_steps: int | None = None,
+    jit_compile: bool | Literal["auto"] = "auto",
+    steps_per_execution: int = 1,
+    callbacks: Iterable[keras.callbacks.Callback] = (),
+    class_weight: dict[int, float] | None = None,
+) -> Report:
     """Trains `model` by `recipe`.
 
     Pictures are normalised as the recipe says, by the training set's statistics, which the report holds. With
@@ -150,7 +154,7 @@ def compile_and_fit(
         task.name_classes()
         feed.model.compile(**compiled)
         build_optimizer(feed.model.optimizer, feed.model.trainable_variables, recipe.decay_vectors)
-        if folder.finished:
+        if folder.finished and folder.progress is not None:
             loop.assign(feed.model, metrics=False)
             report = Report(**folder.progress["report"])
         else:
@@ -275,7 +279,7 @@ def _metrics(classes, mixes_labels):
     return ["accuracy", top5(5, name="top5_accuracy")]
 
 
-def returns_logits(model):
+def returns_logits(model: keras.Model) -> bool:
     """Whether a classifier returns logits, not probabilities.
 
     Raises:

@@ -1,6 +1,8 @@
 """Which epoch the weights belong to that a run ends with: a user's callback may put back those of an earlier one."""
 
 import hashlib
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,20 +20,20 @@ class Kept:
         callbacks: The user's.
     """
 
-    def __init__(self, loop, averages, callbacks):
+    def __init__(self, loop: Any, averages: Any, callbacks: Sequence[keras.callbacks.Callback]) -> None:
         self._loop, self.averages = loop, averages
         self.callbacks = [_Before(self), *callbacks, _After(self)] if callbacks else [_Before(self)]
         self._hashes = bool(callbacks)  # nobody else changes weights
         self._ended = None
 
-    def before_epoch_end(self, model, epoch):
+    def before_epoch_end(self, model: keras.Model, epoch: int) -> None:
         """Shows the epoch's weights to the user's callbacks."""
         if self._hashes:
             if self.averages is not None:
                 self.averages.show(epoch)
             self._loop.weights[str(epoch + 1)] = self._hash(model)
 
-    def after_epoch_end(self, model, epoch):
+    def after_epoch_end(self, model: keras.Model, epoch: int) -> None:
         """Takes averaged weights back out of the model, for the next epoch."""
         if self.averages is None:
             return
@@ -43,14 +45,14 @@ class Kept:
                 "the model then holds the averages, and a change of these is lost. Change weights in on_epoch_begin."
             )
 
-    def before_train_end(self, model, epoch):
+    def before_train_end(self, model: keras.Model, epoch: int) -> None:
         """Gives averaged weights their statistics before the user's callbacks see what training ends with."""
         if self.averages is not None:
             self.averages.statistics.measure(epoch)
         if self._hashes:
             self._ended = self._hash(model)
 
-    def epoch(self, model):
+    def epoch(self, model: keras.Model) -> int | None:
         """Returns the number of the epoch that ended with the model's weights, or `None` if none did."""
         last = self._loop.rows[-1]["epoch"]
         if not self._hashes:

@@ -6,12 +6,14 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_resattn.recipes.engines import Engine
-from keras_resattn.recipes.run import assign, check
+from keras_resattn.recipes.run import RunFolder, assign, check
 
 # Losses are read so many steps late: reading one at once would make an accelerator wait for its host.
 LAG = 4
@@ -38,16 +40,16 @@ class Loop(keras.callbacks.Callback):
 
     def __init__(
         self,
-        folder,
-        steps,
-        steps_per_epoch,
-        rows_of,
-        batch_size,
-        checkpoint_steps=None,
-        left_out=(),
-        engine=None,
-        image_size=lambda step: None,
-    ):
+        folder: RunFolder,
+        steps: int,
+        steps_per_epoch: int,
+        rows_of: Callable[[int], Any],
+        batch_size: int,
+        checkpoint_steps: int | None = None,
+        left_out: Iterable[Any] = (),
+        engine: Engine | None = None,
+        image_size: Callable[[int], int | None] = lambda step: None,
+    ) -> None:
         super().__init__()
         self.folder = folder
         self.steps, self.steps_per_epoch = steps, steps_per_epoch
@@ -65,7 +67,7 @@ class Loop(keras.callbacks.Callback):
         self._seconds_before, self._started = 0.0, time.monotonic()
         self._size = 1
 
-    def restore(self):
+    def restore(self) -> None:
         """Reads the folder's checkpoint, if there is one; `done` is then its step. Variables wait for `fit`."""
         loaded = self.folder.load()
         if loaded is not None:
@@ -73,7 +75,7 @@ class Loop(keras.callbacks.Callback):
             self.done, self.rows, self.weights = progress["step"], progress["rows"], progress["weights"]
             self._seconds_before = progress["seconds"]
 
-    def assign(self, model, metrics=True):
+    def assign(self, model: keras.Model, metrics: bool = True) -> None:
         """Gives the model, its optimizer and its metrics the checkpoint's values; all of them, or none."""
         if self._arrays is None:
             return
@@ -83,11 +85,11 @@ class Loop(keras.callbacks.Callback):
         for group, variables in groups.items():
             assign(variables, self._arrays, group)
 
-    def kept_variables(self, model, variables=None):
+    def kept_variables(self, model: keras.Model, variables: Iterable[Any] | None = None) -> list[Any]:
         """Returns those of a model's weights (or of other variables) that a run keeps: all but images on the device."""
         return [v for v in (model.weights if variables is None else variables) if id(v) not in self.left_out]
 
-    def finish(self, model, report):
+    def finish(self, model: keras.Model, report: dict[str, Any]) -> None:
         """Writes the last checkpoint, of the weights that are kept, with the report: the run is finished."""
         if self.folder.path is None or self.folder.finished:
             return
@@ -109,7 +111,7 @@ class Loop(keras.callbacks.Callback):
         }
 
     @contextlib.contextmanager
-    def around(self, model):
+    def around(self, model: keras.Model) -> Iterator[None]:
         """Puts itself between Keras and its compiled step, and between signals and the process, for a `fit`."""
         model.make_train_function()
         compiled = model.train_function
@@ -186,7 +188,7 @@ class Loop(keras.callbacks.Callback):
             f"{self.steps_per_epoch}){pictures}. {kept} Try a lower learning rate or a longer warm-up."
         )
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.epoch = epoch
         if self._arrays is not None:
             in_epoch = self.done % self.steps_per_epoch != 0
@@ -196,7 +198,7 @@ class Loop(keras.callbacks.Callback):
         self._started = self._checkpointed = time.monotonic()
         self.first = max(self.done, epoch * self.steps_per_epoch)
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         step = self.epoch * self.steps_per_epoch + batch
         if step <= self.done or step >= self.steps:
             return
@@ -210,12 +212,12 @@ class Loop(keras.callbacks.Callback):
             self._save(step)
         self._stop(asked)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._watch(0)
         end = min((epoch + 1) * self.steps_per_epoch, self.steps)
         done = min(self._step, end)  # less where a callback stopped the training inside the epoch
         seconds = self._seconds()
-        row = {"epoch": epoch + 1, **{key: float(value) for key, value in logs.items() if key != "images/s"}}
+        row = {"epoch": epoch + 1, **{key: float(value) for key, value in (logs or {}).items() if key != "images/s"}}
         row["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row["seconds"] = round(seconds, 1)
         side = self.image_size(done - 1)
@@ -278,7 +280,7 @@ class Loop(keras.callbacks.Callback):
         raise SystemExit(128 + asked)
 
 
-def part(variables):
+def part(variables: Iterable[Any]) -> None:
     """Gives variables arrays of their own: on JAX averaged weights share those of the optimizer, and a later step of
     either deletes both.
     """
@@ -297,24 +299,24 @@ class Progress(keras.callbacks.ProgbarLogger):
     # It only prints, so that Keras may call it beside the next step.
     async_safe = True
 
-    def __init__(self, loop):
+    def __init__(self, loop: Loop) -> None:
         super().__init__()
         self.loop = loop
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if self.loop.done:
             print(f"Going on from step {self.loop.done} of {self.loop.steps}.")
         super().on_train_begin(logs)
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._begun = time.monotonic()
         super().on_epoch_begin(epoch, logs)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_train_batch_end(batch, self._with_speed(batch + 1, logs))
 
-    def on_epoch_end(self, epoch, logs=None):
-        super().on_epoch_end(epoch, {**logs, "images/s": self.loop.rows[-1]["images/s"]})
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        super().on_epoch_end(epoch, {**(logs or {}), "images/s": self.loop.rows[-1]["images/s"]})
 
     def _with_speed(self, steps, logs):
         done = steps + self.loop.epoch * self.loop.steps_per_epoch - self.loop.first

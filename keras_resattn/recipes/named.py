@@ -4,7 +4,7 @@ from keras_resattn.recipes.recipe import Recipe
 from keras_resattn.suggestions import did_you_mean
 
 
-def get_recipe(recipe):
+def get_recipe(recipe: str | Recipe) -> Recipe:
     """Returns `recipe` itself, or the named one.
 
     Raises:

@@ -3,6 +3,8 @@
 import inspect
 import math
 import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 import keras
 
@@ -22,7 +24,7 @@ UNSUPPORTED = {
 }
 
 
-def as_data(optimizer, learning_rate):
+def as_data(optimizer: Any, learning_rate: Any) -> Any:
     """Returns an optimizer as a recipe holds it: a name in lower case, or `{"class_name": ..., "config": {...}}`.
 
     Args:
@@ -85,7 +87,9 @@ def _refusal(expected, optimizer):
     return ValueError(f"Expected optimizer of a recipe to be {expected}; received: optimizer={optimizer!r}.")
 
 
-def make_optimizer(optimizer, schedule, **arguments):
+def make_optimizer(
+    optimizer: Any, schedule: keras.optimizers.schedules.LearningRateSchedule, **arguments: Any
+) -> keras.optimizers.Optimizer:
     """Returns a new optimizer of one that `as_data` returned.
 
     Args:
@@ -108,7 +112,7 @@ def make_optimizer(optimizer, schedule, **arguments):
         ) from error
 
 
-def build_optimizer(optimizer, variables, decay_vectors):
+def build_optimizer(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any], decay_vectors: bool) -> None:
     """Builds an optimizer, whose own (decoupled) weight decay spares variables of rank 1 unless `decay_vectors`."""
     if not decay_vectors:
         vectors = [variable for variable in variables if len(variable.shape) < 2]
@@ -116,7 +120,13 @@ def build_optimizer(optimizer, variables, decay_vectors):
     optimizer.build(variables)
 
 
-class _Coupled:
+if TYPE_CHECKING:
+    _Mixed = keras.optimizers.Optimizer
+else:
+    _Mixed = object
+
+
+class _Coupled(_Mixed):
     """An optimizer whose gradients are joined by the papers' L2 penalty: `g + l2 * w`."""
 
     def __init__(self, learning_rate, l2=0.0, decay_vectors=False, multipliers=None, **kwargs):
@@ -167,10 +177,17 @@ class CoupledSGD(_Coupled, keras.optimizers.SGD):
         **kwargs: The other arguments of `keras.optimizers.SGD`.
     """
 
-    def __init__(self, learning_rate=0.1, l2=0.0, decay_vectors=False, multipliers=None, **kwargs):
+    def __init__(
+        self,
+        learning_rate: Any = 0.1,
+        l2: float = 0.0,
+        decay_vectors: bool = False,
+        multipliers: Mapping[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(learning_rate, l2, decay_vectors, multipliers, **kwargs)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "multipliers": self.multipliers}
 
 
@@ -185,7 +202,7 @@ class CoupledAdam(_Coupled, keras.optimizers.Adam):
         **kwargs: The other arguments of `keras.optimizers.Adam`.
     """
 
-    def __init__(self, learning_rate=0.001, l2=0.0, decay_vectors=False, **kwargs):
+    def __init__(self, learning_rate: Any = 0.001, l2: float = 0.0, decay_vectors: bool = False, **kwargs: Any) -> None:
         super().__init__(learning_rate, l2, decay_vectors, **kwargs)
 
 
@@ -198,18 +215,18 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         steps: Length of the rise; at this step the other schedule takes over.
     """
 
-    def __init__(self, schedule, steps):
+    def __init__(self, schedule: keras.optimizers.schedules.LearningRateSchedule, steps: int) -> None:
         super().__init__()
         self.schedule = schedule
         self.steps = steps
 
-    def __call__(self, step):
+    def __call__(self, step: Any) -> Any:
         share = keras.ops.cast(step, "float32") / self.steps
         return self.schedule(step) * keras.ops.minimum(share, 1.0)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"schedule": keras.optimizers.schedules.serialize(self.schedule), "steps": self.steps}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         return cls(keras.optimizers.schedules.deserialize(config["schedule"]), config["steps"])

@@ -5,10 +5,15 @@ import json
 import math
 import sys
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from keras_resattn.suggestions import did_you_mean
+
+if TYPE_CHECKING:
+    import keras
+
 
 OWN = ("sgd", "adam", "adamw")  # optimizers that take the recipe's `momentum`; the first two also its `l2`
 CHOICES = {
@@ -106,7 +111,7 @@ class Recipe:
     label_smoothing: float = 0.0
     ema: float | None = None
     multipliers: dict = dataclasses.field(default_factory=dict)
-    optimizer: str = "sgd"
+    optimizer: Any = "sgd"
     crop: str = "pad"
     augment: tuple = ()
     label_noise: float = 0.0
@@ -231,7 +236,7 @@ class Recipe:
         except (TypeError, ValueError) as error:
             raise ValueError(f"Expected {field} of a recipe to be data that JSON can hold; {error}.") from error
 
-    def replace(self, **changes):
+    def replace(self, **changes: Any) -> Self:
         """Returns this recipe with some fields changed. New `epochs` replace `iterations`, and the other way round."""
         for new, old in (("epochs", "iterations"), ("iterations", "epochs")):
             if changes.get(new) is not None:
@@ -243,12 +248,12 @@ class Recipe:
             raise ValueError(f"Expected fields of a Recipe ({known}); received: {', '.join(sorted(unknown))}.{hints}")
         return dataclasses.replace(self, **changes)
 
-    def to_json(self):
+    def to_json(self) -> str:
         """Returns the recipe as a JSON object; `Recipe.from_json` reads it back."""
         return json.dumps(dataclasses.asdict(self), indent=2)
 
     @classmethod
-    def from_json(cls, text):
+    def from_json(cls, text: str) -> Self:
         """Returns the recipe that `to_json` wrote.
 
         Raises:
@@ -274,24 +279,24 @@ class Recipe:
         return cls(**fields)
 
     @property
-    def mixes_labels(self):
+    def mixes_labels(self) -> bool:
         """Whether a picture may belong to several classes, so that labels are shares and not integers."""
         return bool(self.mixup or self.cutmix or self.label_smoothing)
 
-    def steps(self, steps_per_epoch):
+    def steps(self, steps_per_epoch: int) -> int:
         """Returns the number of steps, for epochs of so many."""
-        return self.iterations or self.epochs * steps_per_epoch
+        return self.iterations or (self.epochs or 0) * steps_per_epoch
 
-    def length(self, steps_per_epoch):
+    def length(self, steps_per_epoch: int) -> int:
         """Returns the number of epochs, the last one perhaps a part of one, for epochs of so many steps."""
         return math.ceil(self.steps(steps_per_epoch) / steps_per_epoch)
 
-    def image_size(self, step, steps_per_epoch):
+    def image_size(self, step: int, steps_per_epoch: int) -> int | None:
         """Returns the side in pixels of the images of a step, or `None` where `image_sizes` is empty."""
         progress = step / self.steps(steps_per_epoch)
         return next((size for start, size in reversed(self.image_sizes) if start <= progress), None)
 
-    def learning_rate_schedule(self, steps_per_epoch):
+    def learning_rate_schedule(self, steps_per_epoch: int) -> "keras.optimizers.schedules.LearningRateSchedule":
         """Returns the learning rate as a `keras.optimizers.schedules.LearningRateSchedule` over steps.
 
         With `accumulate`, an update is made at the rate of the last of its steps.
@@ -322,7 +327,7 @@ class Recipe:
         schedule = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)
         return WarmUp(schedule, warmup) if warmup else schedule
 
-    def make_optimizer(self, steps_per_epoch):
+    def make_optimizer(self, steps_per_epoch: int) -> "keras.optimizers.Optimizer":
         """Returns a new optimizer with this recipe's schedule, for epochs of so many steps."""
         from keras_resattn.recipes.optimizer import CoupledAdam, CoupledSGD, make_optimizer
 

@@ -4,12 +4,17 @@ import importlib.metadata
 import math
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from keras_resattn.recipes.provenance import PACKAGE, package_revision, package_version
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -63,13 +68,13 @@ class Report:
     stopped: bool = False
 
 
-def best_on_validation(rows):
+def best_on_validation(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """Returns the first row of the highest `val_accuracy`, or `None` if no row has one."""
     measured = [row for row in rows if "val_accuracy" in row]
     return max(measured, key=lambda row: row["val_accuracy"], default=None)
 
 
-def plot_history(rows):
+def plot_history(rows: Sequence[dict[str, Any]]) -> "Figure":
     """Draws loss, accuracy and learning rate of each epoch.
 
     Args:
@@ -103,7 +108,7 @@ def plot_history(rows):
     return figure
 
 
-def environment():
+def environment() -> dict[str, Any]:
     """Return what a number depends on besides recipe and data: the package, the backend and the machine.
 
     Returns:

@@ -4,12 +4,16 @@ import contextlib
 import csv
 import hashlib
 import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_resattn.files import atomic_write, locked, read_json, user_path, write_json
 from keras_resattn.npz import read_npz
+from keras_resattn.typing import PathLike
 
 CHECKPOINT = "checkpoint.npz"
 RECIPE = "recipe.json"
@@ -44,21 +48,21 @@ class RunFolder:
         ValueError: if the path is no folder, or the checkpoint is damaged.
     """
 
-    def __init__(self, path, writes=True):
-        self.path = None if path is None else user_path(path)
+    def __init__(self, path: PathLike | None, writes: bool = True) -> None:
+        self.path: Any = None if path is None else user_path(path)
         self.writes = writes and self.path is not None
         if self.path is not None and self.path.exists() and not self.path.is_dir():
             raise ValueError(f"Expected run_dir to be a folder; {self.path} is a file.")
-        self.progress = self._read_progress()
+        self.progress: Any = self._read_progress()
         self._identity, self._statistics = None, None
 
     @property
-    def finished(self):
+    def finished(self) -> bool:
         """Whether the folder holds a run that has ended, of which nothing is changed any more."""
         return self.progress is not None and self.progress["report"] is not None
 
     @contextlib.contextmanager
-    def opened(self, identity, statistics, resume=True):
+    def opened(self, identity: dict[str, Any], statistics: Any, resume: bool = True) -> Iterator[None]:
         """Keeps the folder for one run while the block runs: no other process can train in it.
 
         A finished run is only read: its folder is neither locked nor changed.
@@ -76,7 +80,7 @@ class RunFolder:
         self._identity, self._statistics = identity, statistics
         if self.path is not None:
             self._check(resume)
-        if not self.writes or self.finished:
+        if self.path is None or not self.writes or self.finished:
             yield
             return
         self.path.mkdir(parents=True, exist_ok=True)
@@ -128,12 +132,12 @@ class RunFolder:
             if self.progress is None or not (self.path / name).exists():
                 write_json(self.path / name, content)
 
-    def write_json(self, name, content):
+    def write_json(self, name: str, content: Any) -> None:
         """Writes `content` as the file `name`."""
         if self.writes:
             write_json(self.path / name, content)
 
-    def write_log(self, rows):
+    def write_log(self, rows: Sequence[dict[str, Any]]) -> None:
         """Writes `rows`, dictionaries of the same keys, as `log.csv`."""
         if self.writes and rows:
             with atomic_write(self.path / "log.csv") as partial, open(partial, "w", newline="") as file:
@@ -143,7 +147,7 @@ class RunFolder:
                 writer.writeheader()
                 writer.writerows(rows)
 
-    def save(self, variables, progress):
+    def save(self, variables: Mapping[str, Sequence[Any]], progress: dict[str, Any]) -> None:
         """Writes a checkpoint.
 
         Args:
@@ -166,9 +170,9 @@ class RunFolder:
                 arrays[f"{group}/{i}"] = value
         if self.writes:
             with atomic_write(self.path / CHECKPOINT) as partial:
-                np.savez(partial, **arrays)
+                np.savez(partial, **arrays)  # pyright: ignore[reportArgumentType] (no group has its name)  # pyright: ignore[reportArgumentType] (no group has its name)
 
-    def load(self):
+    def load(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
         """Returns `(arrays, progress)` of the checkpoint, or `None` if there is none.
 
         Raises:
@@ -205,7 +209,7 @@ def _unsealed(arrays, path):
     return progress
 
 
-def read_report(run_dir):
+def read_report(run_dir: PathLike) -> dict[str, Any]:
     """Returns the report of a finished run, as a dictionary.
 
     Raises:
@@ -226,7 +230,7 @@ def read_report(run_dir):
     return report
 
 
-def run_class_names(run_dir):
+def run_class_names(run_dir: PathLike) -> list[str] | None:
     """Returns the class names of a finished run of `compile_and_fit` or `fine_tune`, or `None` if it has none.
 
     Raises:
@@ -239,7 +243,7 @@ def run_class_names(run_dir):
     return read_report(path).get("class_names")
 
 
-def held_run(described, resume=True):
+def held_run(described: Path, resume: bool = True) -> dict[str, Any] | None:
     """Returns the identity of the run that a folder holds, or `None` where it holds none.
 
     Args:
@@ -258,7 +262,7 @@ def held_run(described, resume=True):
     return read_json(described, f"Pass another run_dir, or delete {described.parent} to begin again.")
 
 
-def differing(held, identity):
+def differing(held: Any, identity: Any) -> dict[str, tuple[Any, Any]]:
     """Returns `{name: (value of one, value of the other)}` of what differs between two runs' identities.
 
     Args:
@@ -289,7 +293,7 @@ def _check_same(folder, held, identity):
         )
 
 
-def check(variables, arrays, group):
+def check(variables: Sequence[Any], arrays: Mapping[str, np.ndarray], group: str) -> None:
     """Raises a `ValueError` if a group of variables has another number or shapes than what `RunFolder.save` wrote."""
     found = [arrays.get(f"{group}/{i}") for i in range(len(variables))]
     count = sum(name.startswith(f"{group}/") for name in arrays)
@@ -304,7 +308,7 @@ def check(variables, arrays, group):
         )
 
 
-def assign(variables, arrays, group):
+def assign(variables: Sequence[Any], arrays: Mapping[str, np.ndarray], group: str) -> None:
     """Gives a group of variables the values that `RunFolder.save` wrote of them."""
     for i, variable in enumerate(variables):
         variable.assign(arrays[f"{group}/{i}"])

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from dataclasses import dataclass
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -24,6 +25,7 @@ from keras_resattn.recipes.checks import (
 )
 from keras_resattn.recipes.engines import Engine
 from keras_resattn.recipes.recipe import Recipe
+from keras_resattn.typing import Statistics
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,17 @@ class Task:
     class_weight: list | None = None
 
     @classmethod
-    def of(cls, model, recipe, engine, source, validation, statistics, kept=None, class_weight=None):
+    def of(
+        cls,
+        model: keras.Model,
+        recipe: Recipe,
+        engine: Engine,
+        source: Source | Stream,
+        validation: Source | Stream | None,
+        statistics: Statistics | None,
+        kept: Any = None,
+        class_weight: Any = None,
+    ) -> Self:
         """Checks that data fit the network, and normalises by `statistics`, or else those kept or measured.
 
         A run that is resumed keeps those of its checkpoint: measured again, those of a stream might be others.
@@ -80,15 +92,15 @@ class Task:
         return cls(model, recipe, engine, source, validation, size, [mean, std], measured, class_names, class_weight)
 
     @property
-    def classes(self):
+    def classes(self) -> int:
         return self.model.output_shape[-1]
 
-    def name_classes(self):
+    def name_classes(self) -> None:
         """Gives the network the names of its classes, if there are any and it has a place for them."""
         if self.class_names is not None and keeps_class_names(self.model):
             set_class_names(self.model, self.class_names)
 
-    def identity(self, steps_per_epoch):
+    def identity(self, steps_per_epoch: int) -> dict[str, Any]:
         """What makes the run itself: with another of these, it is another run."""
         return {
             "network": self.model.name,
@@ -119,16 +131,16 @@ class Feed:
     left_out: list = dataclasses.field(default_factory=list)
 
     @classmethod
-    def on_device(cls, task):
+    def on_device(cls, task: Task) -> Self:
         """Pictures that lie on the device."""
-        model, batches, validation = on_device(
-            task.model, task.source, task.recipe, *task.statistics, validation=task.validation
-        )
+        source: Any = task.source  # which `on_device` checks, like validation data
+        measured: Any = task.validation
+        model, batches, validation = on_device(task.model, source, task.recipe, *task.statistics, validation=measured)
         batches.class_weight = task.class_weight
         return cls(model, batches, validation, model.get_layer("pictures").variables)
 
     @classmethod
-    def by_batches(cls, task):
+    def by_batches(cls, task: Task) -> Self:
         """Batches that the host prepares, for this process' part of the devices."""
         recipe, engine, classes = task.recipe, task.engine, task.classes
         mean, std = task.statistics

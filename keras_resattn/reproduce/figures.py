@@ -3,11 +3,15 @@
 import csv
 import inspect
 import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from keras_resattn.checkpoints.loader import fill
 from keras_resattn.data import network_input, open_source
+from keras_resattn.data.indexed import Source
 from keras_resattn.files import atomic_write, user_path
 from keras_resattn.models.residual_attention import ResidualAttentionNet
 from keras_resattn.models.variants import VARIANTS
@@ -15,16 +19,18 @@ from keras_resattn.models.zoo import identify
 from keras_resattn.recipes.provenance import revision_of
 from keras_resattn.recipes.run import read_report
 from keras_resattn.reproduce.published import get_table
+from keras_resattn.reproduce.rows import Row, Table
 from keras_resattn.reproduce.runs import RESULT, build, read_result
 from keras_resattn.reproduce.sets import thinned
 from keras_resattn.responses import plot_responses, stage_responses
+from keras_resattn.typing import DataLike, PathLike
 
 #: Training pictures that responses are averaged over: the test pictures stay unseen.
 PICTURES = 1000
 COLUMNS = ("row", "network", "seed", "scale", "epochs", "block", "response", "pictures", "backend", "revision")
 
 
-def open_run(row, folder):
+def open_run(row: Row, folder: PathLike) -> tuple[dict[str, Any], str, dict[str, Any] | None]:
     """Reads what a finished run is, and checks that it may stand for a row.
 
     Args:
@@ -64,7 +70,7 @@ def _check_row(row, folder, recorded):
         )
 
 
-def measure(row, folder, where):
+def measure(row: Row, folder: PathLike, where: DataLike) -> list[dict[str, Any]]:
     """Measures the responses of a finished run.
 
     Args:
@@ -81,6 +87,8 @@ def measure(row, folder, where):
     """
     report, network, run = open_run(row, folder)
     source = open_source(where)
+    if not isinstance(source, Source):
+        raise ValueError(f"Expected data that can be read by index; received: {where}, which comes as a stream.")
     pictures = thinned(source, min(1.0, PICTURES / len(source)), 1)
     like = type(row)(network, network, row.recipe, row.data, None, arguments=row.arguments)
     model = build(like, source.picture_shape)
@@ -103,7 +111,7 @@ def measure(row, folder, where):
     return [{column: row_of_block[column] for column in COLUMNS} for row_of_block in measured]
 
 
-def write(runs, figure, table):
+def write(runs: Sequence[list[dict[Any, Any]]], figure: Path, table: Table) -> Path:
     """Draws the responses, one line for each row of the paper's figure, and writes them as CSV beside the figure.
 
     Args:

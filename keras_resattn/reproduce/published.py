@@ -1,12 +1,12 @@
 """All tables, by name."""
 
 from keras_resattn.reproduce import resattn, warn
-from keras_resattn.reproduce.rows import check_name
+from keras_resattn.reproduce.rows import Row, Table, check_name
 
 TABLES = {table.name: table for table in (*resattn.TABLES, *warn.TABLES)}
 
 
-def get_table(name):
+def get_table(name: str) -> Table:
     """Returns the named table.
 
     Raises:
@@ -15,7 +15,7 @@ def get_table(name):
     return TABLES[check_name("table", name, TABLES)]
 
 
-def home(table, row):
+def home(table: Table, row: Row) -> tuple[Table, Row]:
     """Returns the table and the row whose run a row shares: mostly itself."""
     if row.same_as is None:
         return table, row

@@ -2,17 +2,20 @@
 
 import csv
 from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich import table as rich_table
 
 from keras_resattn.reproduce.published import TABLES, home
-from keras_resattn.reproduce.rows import DATA_SETS, MORE_DISTRACTORS
+from keras_resattn.reproduce.rows import DATA_SETS, MORE_DISTRACTORS, Row, Table
 from keras_resattn.tables import append_row, read_rows
+from keras_resattn.typing import PathLike
 
 
-def columns(table):
+def columns(table: Table) -> list[str]:
     """Returns the columns of a table's results."""
     more = ["top5_error"] if any(row.top5 is not None for row in table.rows) else []
     if any(row.data == "cluttered_mnist" for row in table.rows):
@@ -21,12 +24,12 @@ def columns(table):
     return [*first, *more, "seconds", "backend", "device", "revision"]
 
 
-def results_file(table, results):
+def results_file(table: Table, results: PathLike) -> Path:
     """Returns the path of a table's results: `results/resattn_table1.csv`."""
     return Path(results) / f"{table.name.replace('/', '_')}.csv"
 
 
-def check_file(path, expected):
+def check_file(path: Path, expected: Sequence[str]) -> None:
     """Checks, before hours of training, that a file of results can take more rows.
 
     Raises:
@@ -42,7 +45,7 @@ def check_file(path, expected):
             )
 
 
-def record(path, row):
+def record(path: PathLike, row: Mapping[str, Any]) -> bool:
     """Adds a row to a file of results, unless it is there. Returns whether it was added."""
     if {key: str(value) for key, value in row.items()} in read_rows(path):
         return False
@@ -50,12 +53,12 @@ def record(path, row):
     return True
 
 
-def result_row(table, row, result):
+def result_row(table: Table, row: Row, result: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a run's result as a row of its table's file."""
     return {column: {"row": row.name, **result}.get(column, "") for column in columns(table)}
 
 
-def markdown(table, measured):
+def markdown(table: Table, measured: Sequence[Mapping[str, str]]) -> str:
     """Returns published and measured errors side by side: the whole protocol first, then each scale by itself.
 
     Args:
@@ -118,7 +121,7 @@ def _percent(error):
     return "-" if error is None else f"{error:.2f}"
 
 
-def listing(names=TABLES):
+def listing(names: Iterable[str] = TABLES) -> Iterator[Any]:
     """Yields what `--list` prints: for each table its rows, published errors and costs.
 
     Args:

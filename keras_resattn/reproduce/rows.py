@@ -1,9 +1,12 @@
 """What a row of a paper's table is, and how one is found."""
 
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from keras_resattn.models.zoo import NETWORKS
 from keras_resattn.recipes import get_recipe
+from keras_resattn.recipes.recipe import Recipe
 from keras_resattn.suggestions import did_you_mean
 
 PAPERS = {
@@ -103,7 +106,7 @@ class Row:
                     object.__setattr__(self, count, getattr(NETWORKS[self.network], count))
 
     @property
-    def needs(self):
+    def needs(self) -> list[str]:
         """What the user has to bring, as a list of sentences' parts; empty where the row runs by itself."""
         needs = [DATA_SETS[self.data].need] if DATA_SETS[self.data].where is None else []
         if self.base is not None:
@@ -112,21 +115,23 @@ class Row:
             )
         return needs
 
-    def get_recipe(self, seed):
+    def get_recipe(self, seed: int) -> Recipe:
         """Returns the row's `Recipe`."""
         return get_recipe(self.recipe).replace(seed=seed, **self.changes)
 
-    def epochs(self):
+    def epochs(self) -> int | None:
         """Returns the epochs of the whole protocol; `None` where the number of pictures is not known."""
         recipe, pictures = get_recipe(self.recipe), DATA_SETS[self.data].pictures
         if recipe.epochs is not None or pictures is None:
             return recipe.epochs
         return recipe.length(pictures // recipe.batch_size)
 
-    def cost(self):
+    def cost(self) -> int | None:
         """Returns the multiply-adds of the whole training: three times the forward pass; `None` if not known."""
         pictures, epochs = DATA_SETS[self.data].pictures, self.epochs()
-        return None if None in (pictures, epochs, self.macs) else 3 * self.macs * pictures * epochs
+        if pictures is None or epochs is None or self.macs is None:
+            return None
+        return 3 * self.macs * pictures * epochs
 
 
 @dataclass(frozen=True)
@@ -146,16 +151,16 @@ class Table:
     figure: bool = False
 
     @property
-    def paper(self):
+    def paper(self) -> str:
         return self.name.partition("/")[0]
 
     @property
-    def source(self):
+    def source(self) -> str:
         label = self.name.partition("/")[2]
         kind, number = ("Fig.", label.removeprefix("fig")) if label.startswith("fig") else ("Table", label[5:])
         return f"{PAPERS[self.paper]}, {kind} {number}"
 
-    def select(self, names):
+    def select(self, names: Collection[str]) -> list[Row]:
         """Returns the rows of these names, or all if there are none.
 
         Raises:
@@ -165,13 +170,13 @@ class Table:
         return [rows[check_name("row", name, rows, f" of {self.name}")] for name in names or rows]
 
 
-def counts(network, data, at_100):
+def counts(network: str, data: str, at_100: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
     """Returns the counts of a CIFAR row, as arguments of `Row`: at 10 classes they are those of `NETWORKS`."""
     parameters, macs = at_100[network] if data == "cifar100" else (None, None)
     return {"parameters": parameters, "macs": macs}
 
 
-def check_name(kind, name, known, of=""):
+def check_name(kind: str, name: str, known: Iterable[str], of: str = "") -> str:
     """Returns `name` if it is one of `known`.
 
     Raises:

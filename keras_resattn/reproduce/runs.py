@@ -6,6 +6,7 @@ import gc
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,10 +20,12 @@ from keras_resattn.models.residual_attention import ResidualAttentionNet
 from keras_resattn.models.variants import VARIANTS
 from keras_resattn.recipes import compile_and_fit
 from keras_resattn.recipes.provenance import revision_of
+from keras_resattn.recipes.recipe import Recipe
 from keras_resattn.recipes.run import differing
 from keras_resattn.reproduce.published import home
-from keras_resattn.reproduce.rows import DATA_SETS
+from keras_resattn.reproduce.rows import DATA_SETS, Row, Table
 from keras_resattn.reproduce.sets import open_sets, where_is
+from keras_resattn.typing import PathLike, Shape
 
 RESULT = "result.json"
 CHUNK = 500  # test pictures read at once
@@ -48,19 +51,19 @@ class Options:
     device_data: bool = False
     verbose: int = 1
 
-    def data(self, row):
+    def data(self, row: Row) -> Any:
         """Where the data of a row is."""
         return self.where.get(row.data, DATA_SETS[row.data].where)
 
 
-def run_folder(table, row, seed, options):
+def run_folder(table: Table, row: Row, seed: int, options: Options) -> Path:
     """Returns the folder of a run; rows that are the same in several tables share it."""
     table, row = home(table, row)
     rehearsal = "" if options.scale == 1 else f"-scale{options.scale:g}"
     return user_path(options.run_dir) / table.name / row.name / f"seed{seed}{rehearsal}"
 
 
-def run(table, row, seed, options):
+def run(table: Table, row: Row, seed: int, options: Options) -> dict[str, Any]:
     """Trains a row's network and measures it, or goes on where it was; a finished run is not measured again.
 
     Args:
@@ -101,7 +104,7 @@ def run(table, row, seed, options):
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seed": seed,
         "scale": options.scale,
-        "epochs": round(report.steps / (len(sets.train) // recipe.batch_size), 2),
+        "epochs": round((report.steps or 0) / (len(sets.train) // recipe.batch_size), 2),
         "pictures": len(sets.train),
         "test_pictures": len(sets.tests["error"]),
         "data": where_is(options.data(row)),
@@ -117,7 +120,7 @@ def run(table, row, seed, options):
     return result
 
 
-def scaled(recipe, pictures, scale, whole=None):
+def scaled(recipe: Recipe, pictures: int, scale: float, whole: int | None = None) -> Recipe:
     """Returns a recipe shortened to a share of its passes over the data; with fewer pictures, passes are short, too.
 
     Rates and milestones keep their shares of the whole, and a warm-up shrinks with it.
@@ -132,14 +135,14 @@ def scaled(recipe, pictures, scale, whole=None):
     if scale == 1:
         return recipe
     if recipe.epochs is None:
-        passes = recipe.iterations / max(1, (whole or round(pictures / scale)) // recipe.batch_size)
+        passes = (recipe.iterations or 0) / max(1, (whole or round(pictures / scale)) // recipe.batch_size)
     else:
         passes = recipe.epochs
     epochs = max(1, round(scale * passes))
     return recipe.replace(epochs=epochs, warmup_epochs=recipe.warmup_epochs * epochs / math.ceil(passes))
 
 
-def build(row, shape, base_weights=None):
+def build(row: Row, shape: Shape, base_weights: PathLike | None = None) -> keras.Model:
     """Builds the network of a row, with random weights, or with ImageNet's in its body.
 
     Args:
@@ -174,7 +177,7 @@ def _identity(table, row, seed, options):
     }
 
 
-def read_result(path):
+def read_result(path: PathLike) -> dict[str, Any]:
     """Returns what a row's run left: `{"run": what it was, "result": its result}`.
 
     Raises:

@@ -9,6 +9,7 @@ import numpy as np
 from keras_resattn.data import Folder, cluttered_mnist, mnist_splits, open_source
 from keras_resattn.data.indexed import Arrays, Source
 from keras_resattn.reproduce.rows import DATA_SETS, DISTRACTORS, MORE_DISTRACTORS
+from keras_resattn.typing import PathLike
 
 #: Test pictures of the shortest rehearsal, where there are as many.
 LEAST_TESTED = 10
@@ -27,12 +28,12 @@ class Sets:
     tests: dict
 
 
-def where_is(where):
+def where_is(where: PathLike) -> str:
     """What a result calls the place that its data came from: a name as it is, of a path the last part."""
     return Path(where).name if os.path.exists(where) else str(where)
 
 
-def open_sets(data, where, scale, batch_size):
+def open_sets(data: str, where: PathLike, scale: float, batch_size: int) -> Sets:
     """Opens a data set.
 
     Args:
@@ -52,17 +53,17 @@ def open_sets(data, where, scale, batch_size):
         return _composed(where, scale, batch_size)
     classes = DATA_SETS[data].classes
     train, test = (open_source(where, split=split) for split in ("train", "test"))
-    if isinstance(train, Folder) and train.root == test.root:
+    if isinstance(train, Folder) and isinstance(test, Folder) and train.root == test.root:
         raise ValueError(
             f"Expected folders train and test in {where}, each with class folders; received: class folders alone, "
             "whose images would be trained and tested on."
         )
+    if not isinstance(train, Source) or not isinstance(test, Source):
+        raise ValueError(
+            f"Expected data that can be read by index for {data}; received: {where}, which comes as a stream. "
+            "Pass a folder of class folders, an .npz file, or a TFDS data set prepared as array_record."
+        )
     for source in (train, test):
-        if not isinstance(source, Source):
-            raise ValueError(
-                f"Expected data that can be read by index for {data}; received: {where}, which comes as a stream. "
-                "Pass a folder of class folders, an .npz file, or a TFDS data set prepared as array_record."
-            )
         source.check_labels(classes)
     if len(np.unique(train.labels)) != classes:
         raise ValueError(
@@ -72,7 +73,7 @@ def open_sets(data, where, scale, batch_size):
     return Sets(thinned(train, scale, batch_size), {"error": thinned(test, scale, LEAST_TESTED)})
 
 
-def thinned(source, scale, least):
+def thinned(source: Source, scale: float, least: int) -> Source:
     """Returns a share of a source's pictures, at least `least` of them; all for a scale of 1."""
     if scale == 1:
         return source

@@ -29,8 +29,9 @@ def _wide(name, network, data, published, last_epoch=None, **more):
 
 def _again(row, home):
     """The row of another table that shares the run of this one."""
-    fields = {name: getattr(row, name) for name in Row.__dataclass_fields__}
-    return Row(**fields | {"same_as": f"{home}/{row.name}"})
+    fields: dict[str, Any] = {name: getattr(row, name) for name in Row.__dataclass_fields__}
+    fields["same_as"] = f"{home}/{row.name}"
+    return Row(**fields)
 
 
 _COMPARED = (

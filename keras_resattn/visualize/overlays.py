@@ -79,7 +79,7 @@ def plot_attention(
     shown = {name: found.modules[name] for name in masks}
     tensors = {"modules": shown, "gates": found.gates, "shares": found.shares}
     arrays = found.predict(("plot", *masks), tensors, images)
-    pictures = _displayable(images, found.data_format) if pictures is None else pictures
+    seen = _displayable(images, found.data_format) if pictures is None else pictures
     rows = [_row(found, arrays, i, masks, channels, titles) for i in range(len(images))]
 
     columns = max(map(len, rows))
@@ -93,7 +93,7 @@ def plot_attention(
         for column, cell in enumerate(row):
             axis = figure.add_axes(_place(figure, column * COLUMN, bottom, IMAGE, IMAGE))
             axis.set_axis_off()
-            image = _show(axis, pictures[i], cell, scales, cmap, alpha)
+            image = _show(axis, seen[i], cell, scales, cmap, alpha)
             drawn.setdefault(cell.scale, []).append((column, image))
     for name in scales:
         _draw_bar(figure, *zip(*drawn[name], strict=True))
