@@ -30,8 +30,10 @@ class AveragedWeights(keras.callbacks.SwapEMAWeights):
     def __init__(self, statistics: "BatchStatistics") -> None:
         super().__init__()
         self.statistics = statistics
-        self._epoch, self._trained, self._exact = 0, None, []
-        self._measured = (None, None)  # an epoch, and the statistics that its validation had
+        self._epoch: Any = 0
+        self._trained: Any = None
+        self._exact = []
+        self._measured: tuple[Any, Any] = (None, None)  # an epoch, and the statistics that its validation had
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_begin(epoch, logs)

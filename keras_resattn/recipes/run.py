@@ -170,7 +170,7 @@ class RunFolder:
                 arrays[f"{group}/{i}"] = value
         if self.writes:
             with atomic_write(self.path / CHECKPOINT) as partial:
-                np.savez(partial, **arrays)  # pyright: ignore[reportArgumentType] (no group has its name)  # pyright: ignore[reportArgumentType] (no group has its name)
+                np.savez(partial, **arrays)  # pyright: ignore[reportArgumentType] (no group has its name)
 
     def load(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
         """Returns `(arrays, progress)` of the checkpoint, or `None` if there is none.
