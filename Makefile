@@ -37,9 +37,12 @@ test: .venv-test/installed ## Run the tests on each backend; TESTS='-k masks' pa
 	done; \
 	printf "== summary\n$$summary"; exit $$status
 
-lint: .venv-lint/installed ## Check style and formatting with ruff
+# pyright reads the types of what the package imports in .venv-test, and asks for no newer version of itself.
+lint: export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
+lint: .venv-lint/installed .venv-test/installed ## Check style and formatting with ruff, and types with pyright
 	.venv-lint/bin/ruff check
 	.venv-lint/bin/ruff format --check
+	.venv-lint/bin/pyright
 
 bench: .venv-test/installed ## Run the benchmarks, which append to benchmarks/results/*.csv
 	@for script in benchmarks/*.py; do echo "== $$script"; .venv-test/bin/python $$script || exit; done
@@ -50,7 +53,7 @@ clean: ## Remove what make made: environments, caches and builds
 
 .venv-demo/installed: PACKAGES = $(TENSORFLOW) -e ".[viz]"
 .venv-test/installed: PACKAGES = $(TENSORFLOW) -e ".[jax,torch,viz,data,dev]"
-.venv-lint/installed: PACKAGES = ruff
+.venv-lint/installed: PACKAGES = ruff "pyright[nodejs]"
 
 .venv-%/installed: $(REQUIREMENTS) | check-python
 	@echo "Installing into $(@D) ..."

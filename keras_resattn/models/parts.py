@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 
@@ -182,9 +182,27 @@ def _refuse_integers(model):
     model.input_spec = spec
 
 
+class Builder(Protocol):
+    """The public function of a network that has no arguments beside those that all networks share."""
+
+    def __call__(
+        self,
+        include_top: bool = ...,
+        weights: PathLike | None = ...,
+        input_tensor: keras.KerasTensor | None = ...,
+        input_shape: Shape | None = ...,
+        pooling: Pooling | None = ...,
+        classes: int = ...,
+        classifier_activation: str | Callable | None = ...,
+        name: str = ...,
+        *,
+        include_preprocessing: bool = ...,
+    ) -> keras.Model: ...
+
+
 def builder(
     network: str, body: Callable[[keras.KerasTensor], Any], size: int, classes: int, name: str, docstring: str
-) -> Callable[..., keras.Model]:
+) -> Builder:
     """The public function of a network that has no arguments beside those of `keras.applications`.
 
     Args:
@@ -197,17 +215,17 @@ def builder(
     """
 
     def build(
-        include_top=True,
-        weights="default",
-        input_tensor=None,
-        input_shape=None,
-        pooling=None,
-        classes=classes,
-        classifier_activation="softmax",
-        name=name,
+        include_top: bool = True,
+        weights: PathLike | None = "default",
+        input_tensor: keras.KerasTensor | None = None,
+        input_shape: Shape | None = None,
+        pooling: Pooling | None = None,
+        classes: int = classes,
+        classifier_activation: str | Callable | None = "softmax",
+        name: str = name,
         *,
-        include_preprocessing=False,
-    ):
+        include_preprocessing: bool = False,
+    ) -> keras.Model:
         return assemble(
             network,
             body,

@@ -3,7 +3,7 @@
 import functools
 import math
 import re
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import keras
 
@@ -38,7 +38,11 @@ class LayerCost(NamedTuple):
     macs: int
 
 
-def count_macs(model, input_shape=None, per_layer=False):
+@overload
+def count_macs(model: keras.Model, input_shape: Any = None, per_layer: Literal[False] = False) -> int: ...
+@overload
+def count_macs(model: keras.Model, input_shape: Any = None, *, per_layer: Literal[True]) -> list[LayerCost]: ...
+def count_macs(model: keras.Model, input_shape: Any = None, per_layer: bool = False) -> int | list[LayerCost]:
     """Count the multiply-adds of convolutions and dense layers for one image.
 
     The papers call this number FLOPs. Resizing, pooling, normalisation, products of two tensors and bare

@@ -12,7 +12,7 @@ from keras_resattn.layers.composite import check_choice, check_count, spatial_ax
 from keras_resattn.layers.residual import UNITS, check_groups
 from keras_resattn.layers.soft_mask import LEARNING, MASK_ACTIVATIONS, MASKS, check_mask_depth
 from keras_resattn.models.arguments import check_counts
-from keras_resattn.models.parts import ARGUMENTS, assemble, batch_norm, convolution, relu, snake_case
+from keras_resattn.models.parts import ARGUMENTS, Builder, assemble, batch_norm, convolution, relu, snake_case
 from keras_resattn.models.variants import TOPOLOGIES, VARIANTS, Variant
 from keras_resattn.typing import Learning, Mask, MaskActivation, PathLike, Pooling, Shape, Topology, Unit
 
@@ -249,13 +249,14 @@ def _attention_module(x, row, stage, name, mask_options, learning):
     return units(x, "post", row.p)
 
 
-def _builder(variant):
+def _builder(variant) -> Builder:
     """The public function of one row: `ResidualAttentionNet`'s first eight arguments, and its name."""
     row = _published(variant)
     plan = TOPOLOGIES[row.topology]
     shared = list(inspect.signature(ResidualAttentionNet).parameters.values())[:9]
     own_defaults = {"classes": plan.classes, "name": snake_case(variant)}
-    signature = inspect.Signature([p.replace(default=own_defaults.get(p.name, p.default)) for p in shared])
+    parameters = [p.replace(default=own_defaults.get(p.name, p.default)) for p in shared]
+    signature = inspect.Signature(parameters, return_annotation=keras.Model)
 
     def build(*args, **kwargs):
         arguments = signature.bind(*args, **kwargs)
