@@ -113,17 +113,17 @@ _tiny_imagenet = Recipe(
         "Crops take at least 35 % of the image, not 8 %: short schedules underfit.",
         "Meant for networks that start with zero residual branches (`zero_init_residual`).",
     ),
-    epochs=12,
+    epochs=6,
     batch_size=128,
     learning_rate=0.1,
-    warmup_epochs=1,
-    l2=2e-4,
+    warmup_epochs=0.5,
+    l2=1e-4,
     crop="inception",
     crop_area=(0.35, 1.0),
     pad=0,
     label_smoothing=0.1,
     ema=0.999,
-    image_sizes=((0, 48), (7 / 12, 64)),
+    image_sizes=((0, 48), (2 / 3, 64)),
 )
 
 _columbia_adam = Recipe(
