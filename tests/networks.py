@@ -43,6 +43,14 @@ ENDS = {
         lambda x: layers.Activation("linear", name="end")(layers.Dense(5, name="classifier")(x)),
         "logits",
     ),
+    "softmax_in_float32": (  # as mixed precision has it
+        lambda x: layers.Activation("linear")(layers.Dense(5, "softmax", name="classifier")(x)),
+        "softmax",
+    ),
+    "softmax_layer_in_float32": (
+        lambda x: layers.Activation("linear")(layers.Softmax()(layers.Dense(5, name="classifier")(x))),
+        "logits",
+    ),
     "softmax_layer": (lambda x: layers.Softmax()(layers.Dense(5, name="classifier")(x)), "logits"),
 }
 

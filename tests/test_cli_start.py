@@ -88,6 +88,14 @@ def test_tensorflow_prints_nothing_beside_the_output():
     assert result.stdout.splitlines()[1].startswith(f"{IMAGE},1,3,cat,0.9")
 
 
+def test_a_seed_that_imports_tensorflow_prints_nothing():
+    code = "from keras_resattn.cli import startup; startup.start_keras(); startup.set_random_seed(0)"
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    environment["KERAS_BACKEND"] = "torch"
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
 def test_a_reader_that_leaves_is_no_error():
     reader, writer = os.pipe()
     os.close(reader)

@@ -10,6 +10,7 @@ import keras_resattn
 from keras_resattn import compile_and_fit
 from keras_resattn.data import network_input
 from keras_resattn.losses import NegativeLogLikelihood
+from keras_resattn.recipes.fit import returns_logits
 
 CrossEntropy = keras.losses.SparseCategoricalCrossentropy
 
@@ -94,6 +95,16 @@ def test_a_nested_network_of_logits_is_trained_as_one():
     unknown = keras.Sequential([keras.Input((32, 32, 3)), inner, keras.layers.Rescaling(1.0)])
     with pytest.raises(ValueError, match="received: Rescaling in the end"):
         compile_and_fit(unknown, RECIPE, (X, Y), verbose=0)
+
+
+@pytest.mark.parametrize("linear", [1, 2])
+def test_a_linear_activation_behind_a_softmax_leaves_probabilities(linear):
+    assert returns_logits(tiny())
+    inner = keras.Sequential([tiny(), keras.layers.Activation("softmax")])
+    ends = [keras.layers.Activation("linear", dtype="float32") for _ in range(linear)]
+    for model in (keras.Sequential([inner, *ends]), keras.Sequential([tiny(), keras.layers.Softmax(), *ends])):
+        assert not returns_logits(model)
+    assert returns_logits(keras.Sequential([tiny(), *ends]))
 
 
 def test_the_loss_is_scaled_by_the_networks_own_policy():

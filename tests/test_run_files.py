@@ -92,6 +92,24 @@ def test_a_report_without_its_fields_is_named(copied):
             read(run)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"std": [1.0, 1.0, 1.0]}, r"statistics\.json to say what report\.json does; one of them was edited"),
+        ({"mean": "abc"}, r"report\.json to hold finite numbers as mean and std; received: \['abc'"),
+        ({"mean": [float("nan")] * 3}, r"report\.json to hold finite numbers"),
+    ],
+    ids=["edited", "text", "nan"],
+)
+def test_statistics_edited_in_the_report_are_noticed(copied, changes, message):
+    run = copied("finished")
+    report = json.loads((run / "report.json").read_text())
+    (run / "report.json").write_text(json.dumps(report | changes))
+    for read in (read_report, load_run, lambda run: evaluate_run(run, (X, Y))):
+        with pytest.raises(ValueError, match=message):
+            read(run)
+
+
 def edited(run, **changes):
     """Writes a checkpoint again, with changes of what it says of its run; a `None` takes an array out."""
     with np.load(run / "checkpoint.npz") as file:

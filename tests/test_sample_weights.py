@@ -170,10 +170,15 @@ def test_outputs_that_are_no_probabilities_of_classes_are_refused(tmp_path, clas
     assert not (tmp_path / "run").exists()
 
 
-def test_the_two_lines_make_a_network_that_trains():
+@pytest.mark.parametrize("build", [keras.Sequential, keras.Model])
+def test_the_two_lines_make_a_network_that_trains(build):
     model = classifier(1, "sigmoid")
-    outputs = keras.layers.Dense(2, activation="softmax")(model.layers[-1].input)
-    model = keras.Model(model.input, outputs)
+    model = keras.Sequential(model.layers) if build is keras.Sequential else model
+    with pytest.raises(ValueError, match="these two lines make") as caught:
+        compile_and_fit(model, STILL, (X, Y % 2), verbose=0)
+    names = {"keras": keras, "model": model}
+    exec("\n".join(line.strip() for line in str(caught.value).splitlines()[1:]), names)
+    model = names["model"]
     assert compile_and_fit(model, STILL, (X, Y % 2), verbose=0).steps == 1
 
 

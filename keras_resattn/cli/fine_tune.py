@@ -48,13 +48,11 @@ def run(arguments: argparse.Namespace) -> None:
     check_folder("--run-dir", arguments.run_dir)
     check_output("--output", arguments.output, (".keras",))
     startup.start_keras()
-    import keras
-
     from keras_resattn.files import atomic_write
     from keras_resattn.transfer import fine_tune, with_normalization
 
     source, validation = training.open_data(arguments)
-    keras.utils.set_random_seed(head_recipe.seed)
+    startup.set_random_seed(head_recipe.seed)
     backbone, statistics = _backbone(choice, arguments, source)
     model, report = fine_tune(
         backbone,

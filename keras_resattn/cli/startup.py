@@ -28,6 +28,14 @@ def start_keras() -> None:
         ) from error
 
 
+def set_random_seed(seed: int) -> None:
+    """Call `keras.utils.set_random_seed` quietly: whatever the backend, it imports TensorFlow where it is installed."""
+    import keras
+
+    with contextlib.nullcontext() if os.environ.get(DEBUG) else _standard_error_dropped():
+        keras.utils.set_random_seed(seed)
+
+
 @contextlib.contextmanager
 def _standard_error_dropped():
     """Send what is written to file descriptor 2 to a temporary file that nobody reads.

@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
     with scope:
         callbacks = _tensorboard(arguments.tensorboard) if engines.current().rank == 0 else []
         source, validation = training.open_data(arguments)
-        keras.utils.set_random_seed(recipe.seed)
+        startup.set_random_seed(recipe.seed)
         keras.config.set_dtype_policy(recipe.precision or keras.config.dtype_policy())
         model, statistics, source = _start(arguments, choice, recipe, source)
         report = fit.compile_and_fit(

@@ -7,7 +7,7 @@ from typing import Literal
 import keras
 
 from keras_resattn.layers.composite import channel_axis, check_count, spatial_axes
-from keras_resattn.models.graph import tensors_of_layers
+from keras_resattn.models.graph import last_layer, tensors_of_layers
 from keras_resattn.models.warn import check_attention, rectified
 from keras_resattn.typing import Aggregation, GatedMaskActivation, GlobalGating, HeadGating
 
@@ -146,6 +146,10 @@ def _base_output(model, classes):
             f"Expected classes={output.shape[-1]}, as {model.name} has, or none; received: classes={classes!r}."
         )
     layer, node, _ = output._keras_history
+    end = last_layer(model)
+    if isinstance(end, keras.layers.Softmax) or getattr(end, "activation", None) is keras.activations.softmax:
+        while isinstance(layer, keras.layers.Activation) and layer.activation is keras.activations.linear:
+            layer, node, _ = layer._inbound_nodes[node].input_tensors[0]._keras_history
     activation = getattr(layer, "activation", None)
     separate = isinstance(layer, (keras.layers.Activation, keras.layers.Softmax))
     if isinstance(layer, keras.layers.Softmax) or activation is keras.activations.softmax:

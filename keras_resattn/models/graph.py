@@ -96,6 +96,26 @@ def _inner_layers(model):
             yield from _inner_layers(layer)
 
 
+def last_layer(model: keras.Model) -> keras.layers.Layer:
+    """Return the layer that makes a model's output, at any depth; linear activations after it change nothing.
+
+    Mixed precision puts `Activation("linear", dtype="float32")` behind a softmax: its output is still probabilities.
+
+    Args:
+        model: A built `keras.Model`, whose last output is looked at; of a subclassed one it is the last of its layers.
+    """
+    if not getattr(model, "outputs", None):
+        layer = model.layers[-1]
+        return last_layer(layer) if isinstance(layer, keras.Model) else layer
+    layer, node, _ = model.outputs[-1]._keras_history
+    while isinstance(layer, keras.layers.Activation) and layer.activation is keras.activations.linear:
+        before = layer._inbound_nodes[node].input_tensors[0]._keras_history
+        if isinstance(before[0], keras.layers.InputLayer):
+            break
+        layer, node, _ = before
+    return last_layer(layer) if isinstance(layer, keras.Model) else layer
+
+
 def unnormalized(model: keras.Model) -> str | None:
     """Return the name of the convolution that reads the model's input as it is, or `None` if there is none.
 

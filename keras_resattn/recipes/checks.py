@@ -33,7 +33,7 @@ def check_model(model: keras.Model, recipe: Recipe) -> None:
             f"Expected a network with an output for each class; received: {model.name} with one output. Two classes "
             "are two outputs, which these two lines make:\n"
             '    outputs = keras.layers.Dense(2, activation="softmax")(model.layers[-1].input)\n'
-            "    model = keras.Model(model.input, outputs)"
+            "    model = keras.Model(model.inputs, outputs)"
         )
     if recipe.precision not in (None, model.dtype_policy.name):
         raise ValueError(

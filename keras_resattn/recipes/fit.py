@@ -16,6 +16,7 @@ from keras_resattn.files import atomic_write, reserve, user_path
 from keras_resattn.layers import Rectify
 from keras_resattn.layers.walk import iter_layers
 from keras_resattn.losses import NegativeLogLikelihood
+from keras_resattn.models.graph import last_layer
 from keras_resattn.recipes import engines
 from keras_resattn.recipes.averages import AveragedWeights, BatchStatistics
 from keras_resattn.recipes.checks import check_callbacks, check_lengths, check_model, check_restored
@@ -285,9 +286,7 @@ def returns_logits(model: keras.Model) -> bool:
     Raises:
         ValueError: if its last layer does not tell.
     """
-    layer = model
-    while isinstance(layer, keras.Model):
-        layer = layer.layers[-1]
+    layer = last_layer(model)
     if isinstance(layer, keras.layers.Softmax):
         return False
     if not hasattr(layer, "activation"):

@@ -227,7 +227,31 @@ def read_report(run_dir: PathLike) -> dict[str, Any]:
     missing = {"network", "recipe", "metrics", "mean", "std"} - report.keys()
     if missing:
         raise ValueError(f"Expected {path} to be the report of a run; it lacks {', '.join(sorted(missing))}.")
+    _check_statistics(report, run_dir)
     return report
+
+
+def _check_statistics(report, run_dir):
+    """Raises a `ValueError` if a report's mean and standard deviation are not what the rest of its folder says."""
+    stated = [report["mean"], report["std"]]
+    try:
+        finite = all(np.isfinite(np.asarray(values, "float64")).all() for values in stated)
+    except (TypeError, ValueError):
+        finite = False
+    if not finite:
+        raise ValueError(
+            f"Expected {run_dir / REPORT} to hold finite numbers as mean and std; received: {_short(stated)}. "
+            f"Restore it from a copy; {run_dir} cannot be used without it."
+        )
+    copy = run_dir / STATISTICS
+    remedy = f"Restore both from a copy, or delete {copy} if {REPORT} is right."
+    if copy.exists() and read_json(copy, remedy, kind=list) != stated:
+        raise ValueError(f"Expected {copy} to say what {REPORT} does; one of them was edited. {remedy}")
+
+
+def _short(value):
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def run_class_names(run_dir: PathLike) -> list[str] | None:
