@@ -48,7 +48,7 @@ class Evaluation:
     correct: int
     total: int
     loss: float
-    changed: list | None
+    changed: list[Any] | None
     correct_top5: int | None = None
 
     @property

@@ -50,13 +50,13 @@ class TransferReport:
 
     network: str
     classes: int
-    mean: list
-    std: list
-    size: tuple
-    unfrozen: list
+    mean: list[Any]
+    std: list[Any]
+    size: tuple[int, ...]
+    unfrozen: list[str]
     head: Report
     fine_tune: Report | None
-    class_names: list | None = None
+    class_names: list[str] | None = None
     resize_mode: str = "crop"
 
 
@@ -209,7 +209,7 @@ class _Run:
     """Both phases, with what they share."""
 
     backbone: Backbone
-    unfrozen: list
+    unfrozen: list[str]
     source: Source | Stream
     validation: Source | Stream | None
     classes: int
@@ -218,8 +218,8 @@ class _Run:
     folder: Any  # a `Path`, or `None`
     resume: bool
     verbose: int
-    callbacks: list
-    class_weight: dict | None
+    callbacks: list[Any]
+    class_weight: dict[int, float] | None
     engine: engines.Engine
 
     @contextlib.contextmanager

@@ -7,15 +7,16 @@ it should have.
 import itertools
 import math
 import zlib
+from typing import Any
 
 import numpy as np
-from h5py import h5z
+from h5py import h5d, h5z
 
 MOST_CHUNKS = 100_000
 SPARE = 1024  # bytes that a compressed chunk may have more than its values
 
 
-def check_chunks(dataset, shape, itemsize, size):
+def check_chunks(dataset: h5d.DatasetID, shape: tuple[int, ...], itemsize: int, size: int) -> int:
     """Return the bytes that a chunked dataset takes in its file.
 
     Args:
@@ -47,7 +48,7 @@ def check_chunks(dataset, shape, itemsize, size):
     return stored
 
 
-def read_chunks(dataset, shape, dtype):
+def read_chunks(dataset: h5d.DatasetID, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """Return the values of a dataset that `check_chunks` let through.
 
     Args:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from keras_resattn.files import atomic_write, open_regular, sha256, user_path
 
@@ -46,16 +46,16 @@ class Tag:
     network: str
     tag: str
     sha256: str
-    classes: tuple
-    mean: tuple
-    std: tuple
-    input_shape: tuple
-    metrics: dict
-    training: dict
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    input_shape: tuple[int, ...]
+    metrics: dict[str, Any]
+    training: dict[str, Any]
     repository: str | None
     revision: str | None
     folder: Path
-    aliases: tuple = ()
+    aliases: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:

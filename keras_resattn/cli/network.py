@@ -31,7 +31,7 @@ class Network:
     model: Any
     mean: Any
     std: Any
-    class_names: list | None
+    class_names: list[str] | None
     resize_mode: str = "crop"
     side: int | None = None
 

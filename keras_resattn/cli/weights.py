@@ -61,8 +61,8 @@ class Choice:
     kind: str
     where: Any
     model: str | None = None
-    mean: list | None = None
-    std: list | None = None
+    mean: list[Any] | None = None
+    std: list[Any] | None = None
     side: int | None = None
 
 

@@ -102,10 +102,10 @@ def draw_plan(recipe: Recipe, n: int, size: Size, rng: np.random.Generator) -> P
     return Plan(**drawn)
 
 
-def draw_crops(n: int, rng: np.random.Generator, area: tuple[float, float] = AREAS) -> np.ndarray:
+def draw_crops(n: int, rng: np.random.Generator, area: tuple[float, ...] = AREAS) -> np.ndarray:
     """Returns `n` Inception crops as in `Plan`."""
     ratio = np.exp(rng.uniform(*LOG_RATIOS, n))
-    return np.stack([rng.uniform(*area, n), ratio, rng.random(n), rng.random(n)], 1).astype("float32")
+    return np.stack([rng.uniform(area[0], area[1], n), ratio, rng.random(n), rng.random(n)], 1).astype("float32")
 
 
 def _pairs(rng, n, rows, columns):

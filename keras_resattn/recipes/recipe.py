@@ -100,7 +100,7 @@ class Recipe:
     iterations: int | None = None
     nesterov: bool = True
     schedule: str = "cosine"
-    milestones: tuple = ()
+    milestones: tuple[float, ...] = ()
     decay: float = 0.1
     decay_vectors: bool = False
     pad_mode: str = "zeros"
@@ -110,21 +110,21 @@ class Recipe:
     cutmix: float = 0.0
     label_smoothing: float = 0.0
     ema: float | None = None
-    multipliers: dict = dataclasses.field(default_factory=dict)
+    multipliers: dict[str, float] = dataclasses.field(default_factory=dict)
     optimizer: Any = "sgd"
     crop: str = "pad"
-    augment: tuple = ()
+    augment: tuple[Any, ...] = ()
     label_noise: float = 0.0
     clip: float | None = None
     accumulate: int = 1
     precision: str | None = None
     dropout: float | None = None
-    differences: tuple = ()
+    differences: tuple[str, ...] = ()
     weight_decay: float | None = None
-    crop_area: tuple = (0.08, 1.0)
-    image_sizes: tuple = ()
+    crop_area: tuple[float, ...] = (0.08, 1.0)
+    image_sizes: tuple[tuple[float, int], ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in self.__dataclass_fields__:
             object.__setattr__(self, field, _plain(getattr(self, field)))
         self._check_types()

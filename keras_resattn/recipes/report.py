@@ -49,20 +49,20 @@ class Report:
     """
 
     network: str
-    recipe: dict
-    metrics: dict
-    mean: list
-    std: list
+    recipe: dict[str, Any]
+    metrics: dict[str, Any]
+    mean: list[Any]
+    std: list[Any]
     training_pictures: int
     seconds: float
-    environment: dict
-    history: list
-    best_on_validation: dict | None = None
+    environment: dict[str, Any]
+    history: list[dict[str, Any]]
+    best_on_validation: dict[str, Any] | None = None
     precision: str = "float32"
     steps: int | None = None
     processes: int = 1
     data_format: str = "channels_last"
-    class_names: list | None = None
+    class_names: list[str] | None = None
     resize_mode: str | None = None
     kept_epoch: int | None = None
     stopped: bool = False

@@ -50,11 +50,11 @@ class Task:
     engine: Engine
     source: Source | Stream
     validation: Source | Stream | None
-    size: tuple
-    statistics: list
+    size: tuple[int, ...]
+    statistics: list[Any]
     measured: bool
-    class_names: list | None = None
-    class_weight: list | None = None
+    class_names: list[str] | None = None
+    class_weight: list[Any] | None = None
 
     @classmethod
     def of(
@@ -128,7 +128,7 @@ class Feed:
     model: keras.Model
     batches: keras.utils.PyDataset
     validation: object = None
-    left_out: list = dataclasses.field(default_factory=list)
+    left_out: list[Any] = dataclasses.field(default_factory=list)
 
     @classmethod
     def on_device(cls, task: Task) -> Self:

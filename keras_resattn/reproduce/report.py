@@ -134,9 +134,9 @@ def listing(names: Iterable[str] = TABLES) -> Iterator[Any]:
         for column in ("row", "network", "paper %", "M", "GMACs", "PMACs"):
             grid.add_column(column, justify="left" if column in ("row", "network") else "right", no_wrap=True)
         for row in table.rows:
-            costs = [f"{row.parameters / 1e6:.2f}", f"{row.macs / 1e9:.3f}"]
-            cost = "-" if row.cost() is None else f"{row.cost() / 1e15:,.1f}"
-            grid.add_row(row.name, row.network, _percent(row.published), *costs, cost)
+            counts = ((row.parameters, 1e6, ".2f"), (row.macs, 1e9, ".3f"), (row.cost(), 1e15, ",.1f"))
+            costs = ["-" if count is None else format(count / unit, style) for count, unit, style in counts]
+            grid.add_row(row.name, row.network, _percent(row.published), *costs)
         yield grid
         yield "\n".join([*_remarks(table), ""])
     yield (

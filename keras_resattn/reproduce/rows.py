@@ -90,8 +90,8 @@ class Row:
     published: float | None
     top5: float | None = None
     last_epoch: float | None = None
-    arguments: dict = field(default_factory=dict)
-    changes: dict = field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=dict)
+    changes: dict[str, Any] = field(default_factory=dict)
     same_as: str | None = None
     parameters: int | None = None
     macs: int | None = None
@@ -99,7 +99,7 @@ class Row:
     test_size: int | None = None
     note: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.network in NETWORKS:
             for count in ("parameters", "macs"):
                 if getattr(self, count) is None:
@@ -147,7 +147,7 @@ class Table:
 
     name: str
     title: str
-    rows: tuple
+    rows: tuple[Row, ...]
     figure: bool = False
 
     @property

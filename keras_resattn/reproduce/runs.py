@@ -45,7 +45,7 @@ class Options:
     """
 
     scale: float = 1.0
-    where: dict = field(default_factory=dict)
+    where: dict[str, Any] = field(default_factory=dict)
     run_dir: Path = Path("runs")
     base_weights: Path | None = None
     device_data: bool = False

@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ class Sets:
     """
 
     train: Source
-    tests: dict
+    tests: dict[str, Any]
 
 
 def where_is(where: PathLike) -> str:

@@ -78,12 +78,12 @@ class Attention:
 
     inputs: keras.KerasTensor
     unnormalized: str | None
-    modules: dict = field(default_factory=dict)
-    gates: dict = field(default_factory=dict)
-    shares: dict = field(default_factory=dict)
-    taps: dict = field(default_factory=dict)
+    modules: dict[str, Any] = field(default_factory=dict)
+    gates: dict[str, Any] = field(default_factory=dict)
+    shares: dict[str, Any] = field(default_factory=dict)
+    taps: dict[str, Any] = field(default_factory=dict)
     data_format: str | None = None
-    models: dict = field(default_factory=dict)
+    models: dict[Any, Any] = field(default_factory=dict)
 
     def predict(self, key: Hashable, tensors: Any, images: ArrayLike, batch_size: int = 32) -> Any:
         """The values of a structure of tensors, which always belongs to `key`, for some images, in float32."""
