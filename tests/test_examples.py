@@ -267,6 +267,7 @@ def test_attend_and_rectify(run, data, tmp_path):
     keras.Model(inputs, x).save(tmp_path / "base.keras")
     results = tmp_path / "results.csv"
     arguments = (results, "--data", data, "--base", tmp_path / "base.keras", "--epochs", 2, "--batch-size", 8)
+    arguments += ("--mean", 127, "--std", 64)
     run("05_attend_and_rectify.py", *arguments, "--cache", tmp_path / "cache", "--plot", tmp_path / "birds.png")
     run("05_attend_and_rectify.py", *arguments, "--cache", tmp_path / "cache", "--holdout", 2)
     run("05_attend_and_rectify.py", *arguments, "--fine-tune", "--widths", 2)

@@ -18,7 +18,6 @@ from keras_resattn.files import LOCK, atomic_write, locked
 from keras_resattn.recipes.run import RunFolder, read_report
 
 # Trains in no time; what is tried here does not depend on it.
-PACKAGE = str(Path(files.__file__).parent)  # whose module of files starts without Keras
 QUICK = RECIPE.replace(epochs=2, ema=None, mixup=0.0, cutmix=0.0, cutout=0, batch_size=20, warmup_epochs=0)
 
 
@@ -176,16 +175,15 @@ def test_a_folder_has_room_for_one_process(tmp_path, copied):
     run = tmp_path / "run"
     script = """
         import sys, pathlib
-        sys.path.insert(0, sys.argv[1])
-        from files import locked
-        folder = pathlib.Path(sys.argv[2])
+        from keras_resattn.files import locked
+        folder = pathlib.Path(sys.argv[1])
         folder.mkdir()
         (folder / ".partial-mine").write_text("")
         with locked(folder):
             print("locked", flush=True)
             sys.stdin.read()
     """
-    command = [sys.executable, "-c", textwrap.dedent(script), PACKAGE, str(run)]
+    command = [sys.executable, "-c", textwrap.dedent(script), str(run)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "locked\n"
         with pytest.raises(BlockingIOError, match=rf"train in {run}; it is locked by process {process.pid} on "):
@@ -237,19 +235,18 @@ def test_a_disk_that_is_really_full_leaves_the_old_file(tmp_path):
     script = """
         import resource, sys
         from pathlib import Path
-        sys.path.insert(0, sys.argv[1])
-        from files import atomic_write, reserve
+        from keras_resattn.files import atomic_write, reserve
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
         for name, size in {"small": 3, "large": 2000}.items():
             try:
-                with atomic_write(Path(sys.argv[2]) / name) as path:
+                with atomic_write(Path(sys.argv[1]) / name) as path:
                     reserve(path, size)
             except OSError as error:
                 print(error)
     """
     for name in ("small", "large"):
         (tmp_path / name).write_text("old")
-    command = [sys.executable, "-c", textwrap.dedent(script), PACKAGE, str(tmp_path)]
+    command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert f"{tmp_path / 'large'} could not be written" in said
     assert said.count("the file before it is whole") == 1

@@ -257,10 +257,10 @@ def test_gates_of_a_model_without_them(network):
         attention_gates(network, IMAGES)
 
 
-PICTURES = {"16 bits": np.full((1, 32, 32, 3), 40_000, "uint16"), "0 to 1": np.full((1, 32, 32, 3), 0.5)}
+OUT_OF_RANGE = {"16 bits": np.full((1, 32, 32, 3), 40_000, "uint16"), "0 to 1": np.full((1, 32, 32, 3), 0.5)}
 
 
-@pytest.mark.parametrize("pictures", PICTURES.values(), ids=PICTURES)
+@pytest.mark.parametrize("pictures", OUT_OF_RANGE.values(), ids=OUT_OF_RANGE)
 def test_pictures_beyond_their_range_are_refused(narrow_network, images, pictures):
     with pytest.raises(ValueError, match="Expected pictures from 0 to 255"):
         plot_attention(narrow_network(), images[:1], pictures=pictures)
