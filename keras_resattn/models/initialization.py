@@ -27,4 +27,4 @@ def zero_init_residual(model: keras.Model) -> None:
     for unit in units:
         last = getattr(unit, unit.last)
         variable = last.gamma if isinstance(last, keras.layers.BatchNormalization) else last.kernel
-        variable.assign(keras.ops.zeros_like(variable))
+        variable.assign(keras.ops.zeros(variable.shape, variable.dtype))
