@@ -214,7 +214,7 @@ def decode_predictions(
 
     Raises:
         ValueError: for unknown weights, weights without class names, another shape, another number of names than
-            columns, or `top` below 1.
+            columns, negative or NaN values (logits are no probabilities), or `top` below 1.
     """
     names = class_names_of(weights) if class_names is None else check_class_names(class_names)
     values = keras.ops.convert_to_numpy(probabilities)
@@ -223,6 +223,11 @@ def decode_predictions(
         whose = f"{len(names)} class_names" if class_names is not None else f"the classes of {described}"
         raise ValueError(
             f"Expected probabilities of shape (n, {len(names)}) for {whose}; received: shape {values.shape}."
+        )
+    if not (values >= 0).all() or not np.isfinite(values).all():
+        raise ValueError(
+            f"Expected probabilities, finite and at least 0; received: values from {values.min():.4g} to "
+            f"{values.max():.4g}. Turn logits into probabilities first: keras.ops.softmax(logits)."
         )
     if not is_integer(top) or top < 1:
         raise ValueError(f"Expected top to be a positive integer; received: top={top!r}.")

@@ -123,3 +123,11 @@ def test_decoding_names_the_most_probable_classes():
 def test_decoding_refuses_what_it_cannot_read(arguments):
     with pytest.raises(ValueError, match="Expected"):
         decode_predictions(**{"probabilities": np.zeros((1, 10)), **arguments})
+
+
+@pytest.mark.parametrize("value", [-4.9, np.nan, np.inf])
+def test_decoding_refuses_what_is_no_probability(value):
+    values = np.zeros((1, 10))
+    values[0, 3] = value
+    with pytest.raises(ValueError, match=r"Expected probabilities, finite and at least 0.*softmax\(logits\)"):
+        decode_predictions(values)

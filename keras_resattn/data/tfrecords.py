@@ -90,7 +90,7 @@ class RecordStream(Stream):
         if size is None:
             raise ValueError("Expected size=(height, width) for pictures of different shapes; received: size=None.")
         if train and self.count // shard[1] < share:
-            raise ValueError(f"Expected at least a batch of {batch_size} pictures; received: {self.count}.")
+            raise ValueError(f"Expected at least a batch of {batch_size} images; received: {self.count}.")
         other = copy.copy(self)
         other.batch_size, other.picture_shape = share, (*size, self.channels)
         other._run = {"train": train, "crop": crop, "central": central, "seed": seed, "shard": tuple(shard)}

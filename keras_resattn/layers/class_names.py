@@ -112,7 +112,7 @@ def check_class_names(class_names: Any, classes: int | None = None) -> list[str]
     return [str(name) for name in names]
 
 
-def some_names(names: Sequence[str], most: int = 10) -> str:
+def some_names(names: Sequence[object], most: int = 10) -> str:
     """Return names for a message: all of them, or the first ones and how many there are."""
     shown = [repr(name) for name in names]
     return ", ".join(shown if len(shown) <= most else [*shown[: most - 1], f"... ({len(shown)} in all)"])

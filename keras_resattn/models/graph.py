@@ -110,7 +110,8 @@ def last_layer(model: keras.Model) -> keras.layers.Layer:
     layer, node, _ = model.outputs[-1]._keras_history
     while isinstance(layer, keras.layers.Activation) and layer.activation is keras.activations.linear:
         before = layer._inbound_nodes[node].input_tensors[0]._keras_history
-        if isinstance(before[0], keras.layers.InputLayer):
+        tells = hasattr(before[0], "activation") or isinstance(before[0], (keras.layers.Softmax, keras.Model))
+        if not tells:  # gated log-probabilities, say, or the input
             break
         layer, node, _ = before
     return last_layer(layer) if isinstance(layer, keras.Model) else layer

@@ -168,7 +168,7 @@ def warn_of_empty_classes(source: Source | Stream, classes: int, class_names: Se
         return
     empty = np.flatnonzero(np.bincount(source.labels, minlength=classes) == 0)
     if len(empty):
-        shown = [str((class_names or range(classes))[int(number)]) for number in empty]
+        shown = [class_names[number] if class_names else number for number in empty.tolist()]
         received = f"labels from {source.labels.min()} to {source.labels.max()}" if len(source) else "no images"
         warnings.warn(
             f"{EMPTY_CLASSES} for {len(empty)} of {classes} classes: {some_names(shown)}; received: {received}. "
