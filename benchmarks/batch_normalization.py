@@ -30,7 +30,7 @@ def measure(arguments):
 
     from keras_resattn import ResidualAttention56
     from keras_resattn.layers import BatchNormalization
-    from keras_resattn.layers.walk import iter_layers
+    from keras_resattn.models.inspection import iter_layers
 
     keras.config.set_dtype_policy(arguments.dtypes[0])
     side, batch_size = arguments.size, arguments.batch_size
@@ -75,7 +75,7 @@ def main():
     from import_time import versions
 
     from keras_resattn.recipes.report import environment
-    from keras_resattn.tables import append_row
+    from keras_resattn.utils.io import append_row
 
     backends = arguments.backends or [name for name in BACKENDS if importlib.util.find_spec(name)]
     for backend, dtype in [(backend, dtype) for backend in backends for dtype in arguments.dtypes]:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_resattn.data import cluttered_mnist
-from keras_resattn.tables import append_row
+from keras_resattn.utils.io import append_row
 
 GOAL = 5.0  # seconds for 10,000 pictures with 8 distractors
 SIDE, SIZE, WINDOW = 28, 40, 8

@@ -18,7 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from keras_resattn.tables import append_row
+from keras_resattn.utils.io import append_row
 
 BACKENDS = ("tensorflow", "jax", "torch")
 HEAVY = ("PIL", "huggingface_hub", "keras_cv", "keras_hub", "matplotlib", "rich", "tensorflow_datasets")

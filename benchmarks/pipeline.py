@@ -106,7 +106,7 @@ def main():
 
     from keras_resattn.data import channel_statistics
     from keras_resattn.recipes.fit import environment
-    from keras_resattn.tables import append_row
+    from keras_resattn.utils.io import append_row
 
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (50_000, SIZE, SIZE, 3), dtype="uint8")

@@ -68,7 +68,7 @@ def main():
     from import_time import versions
 
     from keras_resattn.recipes.report import environment
-    from keras_resattn.tables import append_row
+    from keras_resattn.utils.io import append_row
 
     for backend in arguments.backends or [name for name in BACKENDS if importlib.util.find_spec(name)]:
         command = [sys.executable, __file__, "--measure", *sys.argv[1:]]

@@ -23,9 +23,9 @@ import numpy as np
 from keras_resattn import ClutteredMnistCNN
 from keras_resattn.data import cluttered_mnist, mnist_splits
 from keras_resattn.losses import NegativeLogLikelihood
-from keras_resattn.recipes.optimizer import CoupledSGD
+from keras_resattn.recipes.optimizers import CoupledSGD
 from keras_resattn.reproduce import ABLATION
-from keras_resattn.tables import append_row, read_rows
+from keras_resattn.utils.io import append_row, read_rows
 
 TRAIN_DISTRACTORS = 8
 TEST_DISTRACTORS = (4, 8, 16, 32, 64)

@@ -29,8 +29,8 @@ import numpy as np
 from keras_resattn import attend_and_rectify, plot_attention
 from keras_resattn.data import load_npz
 from keras_resattn.losses import NegativeLogLikelihood
-from keras_resattn.recipes.optimizer import CoupledSGD
-from keras_resattn.tables import append_row, read_rows
+from keras_resattn.recipes.optimizers import CoupledSGD
+from keras_resattn.utils.io import append_row, read_rows
 
 MODULES = "attention|global_gate"
 

@@ -28,11 +28,10 @@ import keras
 
 from keras_resattn import compile_and_fit, count_macs
 from keras_resattn.data import load_npz
-from keras_resattn.files import atomic_write, read_json
-from keras_resattn.models import zoo
+from keras_resattn.models import registry
 from keras_resattn.recipes import get_recipe
 from keras_resattn.recipes.report import environment
-from keras_resattn.tables import append_row, read_rows
+from keras_resattn.utils.io import append_row, atomic_write, read_json, read_rows
 
 RESERVE = 0.95  # of the time that is left, for what the measurement did not see
 
@@ -176,7 +175,7 @@ def build(args, x, y):
     keras.utils.set_random_seed(args.seed)
     classes = int(y.max()) + 1
     shape = x.shape[1:]
-    return zoo.build(args.model, weights=None, input_shape=shape, classes=classes, classifier_activation=None)
+    return registry.build(args.model, weights=None, input_shape=shape, classes=classes, classifier_activation=None)
 
 
 def measure(args, recipe, training, validation):

@@ -23,10 +23,10 @@ import numpy as np
 from keras_resattn import compile_and_fit
 from keras_resattn.data import load_npz
 from keras_resattn.evaluation import evaluate_run
-from keras_resattn.models import zoo
+from keras_resattn.models import registry
 from keras_resattn.recipes import get_recipe
 from keras_resattn.reproduce import get_table
-from keras_resattn.tables import append_row, read_rows
+from keras_resattn.utils.io import append_row, read_rows
 
 NETWORKS = ("ResNet164", "CifarResidualAttention56")
 
@@ -69,7 +69,7 @@ def main():
     if not 0 < args.pictures <= len(arrays["x_train"]):
         parser.error(f"expected --pictures up to {len(arrays['x_train'])}; received: {args.pictures}")
     for network in args.networks:  # whether all are known, before hours go into the first
-        zoo.build(network, weights=None)
+        registry.build(network, weights=None)
     scale = {"pictures": args.pictures, "epochs": args.epochs, "batch_size": args.batch_size}
     for rate in args.rates:
         recipe_of({"rate": rate, "seed": 0, **scale})
@@ -99,7 +99,7 @@ def run(key, arrays, run_dir):
     x, y = arrays["x_train"][: key["pictures"]], arrays["y_train"][: key["pictures"]]
     keras.utils.clear_session()
     keras.utils.set_random_seed(key["seed"])
-    model = zoo.build(key["network"], weights=None, classes=int(y.max()) + 1, classifier_activation=None)
+    model = registry.build(key["network"], weights=None, classes=int(y.max()) + 1, classifier_activation=None)
     folder = "-".join(map(str, key.values()))
     report = compile_and_fit(model, recipe, (x, y), run_dir=run_dir / folder, verbose=2)
     result = evaluate_run(run_dir / folder, (arrays["x_test"], arrays["y_test"]))

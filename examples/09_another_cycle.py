@@ -17,8 +17,8 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import keras
 
 from keras_resattn import CifarResidualAttention56, compile_and_fit
-from keras_resattn.checkpoints import find
 from keras_resattn.data import load_npz
+from keras_resattn.pretrained import find
 from keras_resattn.recipes import get_recipe
 
 RECIPE = get_recipe("cifar_one_cycle").replace(

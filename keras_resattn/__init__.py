@@ -2,17 +2,18 @@
 
 from typing import TYPE_CHECKING
 
-from keras_resattn import lazy
+from keras_resattn.utils import lazy
 
 if TYPE_CHECKING:  # for type checkers and editors; `MODULES` below says the same at run time
     from keras_resattn import layers, losses
     from keras_resattn.layers.class_names import set_class_names
-    from keras_resattn.layers.walk import freeze_batch_norm, iter_layers
-    from keras_resattn.models.attend import attend_and_rectify
+    from keras_resattn.models.attend_and_rectify import attend_and_rectify
     from keras_resattn.models.baselines import ResNet164, ResNet1001, WideResNetAtt2
-    from keras_resattn.models.cluttered_mnist import ClutteredMnistCNN
-    from keras_resattn.models.graph import count_macs, feature_pyramid
+    from keras_resattn.models.cluttered_mnist_cnn import ClutteredMnistCNN
+    from keras_resattn.models.features import feature_pyramid
     from keras_resattn.models.initialization import zero_init_residual
+    from keras_resattn.models.inspection import freeze_batch_norm, iter_layers
+    from keras_resattn.models.profiling import count_macs
     from keras_resattn.models.residual_attention import (
         AttentionInception56,
         AttentionNeXt56,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `MODULES` below says the sam
     from keras_resattn.models.wide_resnet import WideResNet, WideResNet50x2
     from keras_resattn.preprocessing import class_names_of, decode_predictions, preprocess_input
     from keras_resattn.recipes import compile_and_fit
-    from keras_resattn.transfer import fine_tune, with_normalization
+    from keras_resattn.recipes.transfer import fine_tune, with_normalization
     from keras_resattn.visualize import attention_gates, attention_maps, plot_attention
 
 __version__ = "0.1.0"
@@ -93,17 +94,15 @@ __all__ = [
 MODULES = {
     name: name
     for name in (
-        "checkpoints",
         "data",
         "evaluation",
         "layers",
         "losses",
         "models",
+        "pretrained",
         "preprocessing",
         "recipes",
         "reproduce",
-        "responses",
-        "transfer",
         "visualize",
     )
 }
@@ -111,17 +110,18 @@ MODULES |= {
     name: module
     for module, names in {
         "layers.class_names": ("set_class_names",),
-        "layers.walk": ("freeze_batch_norm", "iter_layers"),
-        "models.attend": ("attend_and_rectify",),
+        "models.inspection": ("freeze_batch_norm", "iter_layers"),
+        "models.attend_and_rectify": ("attend_and_rectify",),
         "models.baselines": ("ResNet164", "ResNet1001", "WideResNetAtt2"),
-        "models.cluttered_mnist": ("ClutteredMnistCNN",),
-        "models.graph": ("count_macs", "feature_pyramid"),
+        "models.cluttered_mnist_cnn": ("ClutteredMnistCNN",),
+        "models.features": ("feature_pyramid",),
+        "models.profiling": ("count_macs",),
         "models.initialization": ("zero_init_residual",),
         "models.warn": ("WARN", "WARN50x2"),
         "models.wide_resnet": ("WideResNet", "WideResNet50x2"),
         "preprocessing": ("class_names_of", "decode_predictions", "preprocess_input"),
         "recipes": ("compile_and_fit",),
-        "transfer": ("fine_tune", "with_normalization"),
+        "recipes.transfer": ("fine_tune", "with_normalization"),
         "visualize": ("attention_gates", "attention_maps", "plot_attention"),
         "models.residual_attention": (
             "AttentionInception56",
@@ -154,5 +154,5 @@ lazy.import_with_keras(
     "keras_resattn.layers",
     "keras_resattn.layers.global_attention",
     "keras_resattn.losses",
-    "keras_resattn.recipes.optimizer",
+    "keras_resattn.recipes.optimizers",
 )

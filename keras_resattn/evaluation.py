@@ -9,22 +9,22 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_resattn.checkpoints.loader import fill
-from keras_resattn.checkpoints.registry import Tag
 from keras_resattn.data import check_pictures, network_input, open_source
 from keras_resattn.data.arrays import normalize
-from keras_resattn.data.class_names import match_classes
-from keras_resattn.data.ordered import OrderedBatches
-from keras_resattn.data.pictures import as_pixels, to_numpy
-from keras_resattn.files import open_regular, read_json, user_path
+from keras_resattn.data.class_matching import match_classes
+from keras_resattn.data.evaluation_batches import OrderedBatches
+from keras_resattn.data.images import as_pixels, to_numpy
 from keras_resattn.layers.class_names import keeps_class_names, model_class_names, set_class_names
-from keras_resattn.layers.composite import check_count
-from keras_resattn.models import zoo
+from keras_resattn.models import registry
+from keras_resattn.pretrained.loading import fill
+from keras_resattn.pretrained.records import Tag
 from keras_resattn.recipes import Recipe, get_recipe
 from keras_resattn.recipes.checks import check_fits
 from keras_resattn.recipes.fit import TOP5_FROM, returns_logits
-from keras_resattn.recipes.run import ARCHITECTURE, WEIGHTS, read_report
+from keras_resattn.recipes.run_folder import ARCHITECTURE, WEIGHTS, read_report
 from keras_resattn.typing import ArrayLike, DataLike, PathLike, ResizeMode
+from keras_resattn.utils.io import open_regular, read_json, user_path
+from keras_resattn.utils.validation import check_count
 
 PREDICTIONS = "predictions.npy"
 
@@ -64,7 +64,7 @@ class Evaluation:
 
 def build(tag: Tag, **kwargs: Any) -> keras.Model:
     """Returns the network of a released `Tag`, with its weights."""
-    return zoo.build(tag.network, weights=str(tag.folder), classes=len(tag.classes), **kwargs)
+    return registry.build(tag.network, weights=str(tag.folder), classes=len(tag.classes), **kwargs)
 
 
 def evaluate(tag: Tag, x: ArrayLike, y: ArrayLike, batch_size: int = 256, verbose: int = 0) -> Evaluation:

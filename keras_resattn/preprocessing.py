@@ -11,15 +11,16 @@ import numpy as np
 from keras import ops
 from PIL import Image
 
-from keras_resattn.checkpoints import find, tags
-from keras_resattn.data.pictures import hint_on_bool, hint_on_range, read_picture, to_numpy
-from keras_resattn.files import user_path
+from keras_resattn.data.images import hint_on_bool, hint_on_range, read_picture, to_numpy
 from keras_resattn.layers.class_names import check_class_names, model_class_names
-from keras_resattn.layers.composite import channel_axis, is_integer, standardize_data_format
-from keras_resattn.models.parts import normalization, statistics_for
-from keras_resattn.recipes.run import run_class_names
-from keras_resattn.suggestions import did_you_mean
+from keras_resattn.models._build import normalization, statistics_for
+from keras_resattn.pretrained import find, tags
+from keras_resattn.recipes.run_folder import run_class_names
 from keras_resattn.typing import ArrayLike, DataFormat
+from keras_resattn.utils.data_format import channel_axis, standardize_data_format
+from keras_resattn.utils.io import user_path
+from keras_resattn.utils.suggestions import did_you_mean
+from keras_resattn.utils.validation import is_integer
 
 _RAISE: Any = object()
 T = TypeVar("T")

@@ -14,7 +14,7 @@ from sample_pictures import write_folder
 
 from keras_resattn import ResidualAttentionNet
 from keras_resattn.cli import main
-from keras_resattn.reproduce import TABLES, Row, Table, runs
+from keras_resattn.reproduce import TABLES, Row, Table, runner
 
 
 def pytest_configure(config):
@@ -142,7 +142,7 @@ def base():
 @pytest.fixture
 def table(monkeypatch):
     """A table of two rows, with networks that train in no time, and one row that shares the first one's run."""
-    monkeypatch.setattr(runs, "build", small_network)
+    monkeypatch.setattr(runner, "build", small_network)
     shape = {"recipe": "resattn_cifar", "data": "cifar10", "parameters": 1, "macs": 1}
     changes = {"changes": {"epochs": 2, "batch_size": 10, "normalization": "channel", "pad": 1}}
     rows = Row("first", "A", published=5.5, **changes, **shape), Row("second", "B", published=6.5, **changes, **shape)

@@ -21,7 +21,7 @@ from references import (
 import keras_resattn
 from keras_resattn import attend_and_rectify, count_macs
 from keras_resattn.losses import NegativeLogLikelihood
-from keras_resattn.models.graph import tensors_of_layers
+from keras_resattn.models.inspection import tensors_of_layers
 
 
 @pytest.mark.parametrize("aggregation", ["log_prob", "prob"])

@@ -6,7 +6,7 @@ import pytest
 
 from keras_resattn.data import arrays, augmentation
 from keras_resattn.data.augmentation import Plan, draw_plan
-from keras_resattn.data.layer_augmentation import LayerAugmentation
+from keras_resattn.data.augmentation_layers import LayerAugmentation
 from keras_resattn.recipes import get_recipe
 
 RNG = np.random.default_rng(0)

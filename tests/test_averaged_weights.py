@@ -7,8 +7,8 @@ from training import RECIPE, X, Y
 
 from keras_resattn import compile_and_fit
 from keras_resattn.data import Stream, network_input
-from keras_resattn.data.batches import TrainingBatches
-from keras_resattn.recipes import averages
+from keras_resattn.data.training_batches import TrainingBatches
+from keras_resattn.recipes import weight_averaging
 
 PLAIN = RECIPE.replace(ema=0.9, flip=False, pad=0)
 
@@ -70,12 +70,12 @@ def test_a_normalisation_that_is_called_twice_mixes_both_calls():
 def test_statistics_are_measured_as_compiled_as_the_training(monkeypatch):
     made = []
 
-    class Recorded(averages.Training):
+    class Recorded(weight_averaging.Training):
         def __init__(self, *arguments):
             super().__init__(*arguments)
             made.append(self)
 
-    monkeypatch.setattr(averages, "Training", Recorded)
+    monkeypatch.setattr(weight_averaging, "Training", Recorded)
     compile_and_fit(normalised(), PLAIN, (X, Y), verbose=0, jit_compile=False)
     assert [model.jit_compile for model in made] == [False]
 

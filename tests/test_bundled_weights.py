@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 import keras_resattn
-from keras_resattn import checkpoints, evaluation, preprocess_input
-from keras_resattn.checkpoints import registry
+from keras_resattn import evaluation, preprocess_input, pretrained
+from keras_resattn.pretrained import records
 
 ROOT = Path(__file__).parents[1]
 PICTURES = sorted((ROOT / "examples" / "pictures").glob("*.png"))
@@ -22,13 +22,13 @@ def sample_pictures():
     return np.stack([np.asarray(Image.open(path)) for path in PICTURES])
 
 
-@pytest.mark.parametrize("tag", checkpoints.tags(), ids=lambda tag: tag.id)
+@pytest.mark.parametrize("tag", pretrained.tags(), ids=lambda tag: tag.id)
 def test_every_bundled_file_has_its_hash(tag):
-    assert (tag.id, "ok", None) in checkpoints.verify()
-    assert registry.read_sums(tag.folder.parent).get(f"{tag.folder.name}/{tag.tensors.name}", tag.sha256) == tag.sha256
+    assert (tag.id, "ok", None) in pretrained.verify()
+    assert records.read_sums(tag.folder.parent).get(f"{tag.folder.name}/{tag.tensors.name}", tag.sha256) == tag.sha256
 
 
-@pytest.mark.parametrize("tag", checkpoints.tags(), ids=lambda tag: tag.id)
+@pytest.mark.parametrize("tag", pretrained.tags(), ids=lambda tag: tag.id)
 def test_the_card_is_the_records(tag):
     card = (tag.folder / "README.md").read_text()
     assert tag.sha256 in card
@@ -38,19 +38,19 @@ def test_the_card_is_the_records(tag):
     assert len(labels) == tag.metrics["test_pictures"]
 
 
-@pytest.mark.parametrize("tag", checkpoints.tags(), ids=lambda tag: tag.id)
+@pytest.mark.parametrize("tag", pretrained.tags(), ids=lambda tag: tag.id)
 def test_what_is_heavy_stays_out_of_the_wheel(tag):
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     excluded = setup.get("options.exclude_package_data", "keras_resattn.weights", fallback="")
     size = sum(path.stat().st_size for path in tag.folder.iterdir())
     name = f"{tag.folder.name}/{tag.tensors.name}"
-    assert (size >= 5e6) == (name in excluded.split()) == (name not in registry.read_sums(tag.folder.parent))
+    assert (size >= 5e6) == (name in excluded.split()) == (name not in records.read_sums(tag.folder.parent))
 
 
-@pytest.mark.parametrize("network", sorted({tag.network for tag in checkpoints.tags()}))
+@pytest.mark.parametrize("network", sorted({tag.network for tag in pretrained.tags()}))
 def test_each_network_has_one_default(network):
-    assert len(checkpoints.find("default", network)) == 1
+    assert len(pretrained.find("default", network)) == 1
 
 
 def test_the_first_command_of_the_readme_needs_no_network(monkeypatch):
@@ -69,18 +69,18 @@ def test_logits_are_the_same_on_every_backend():
 
 def test_predictions_on_the_sample_pictures_are_the_released_ones():
     labels, predictions = np.load(
-        checkpoints.find("cifar10", "CifarResidualAttention56")[0].folder / evaluation.PREDICTIONS
+        pretrained.find("cifar10", "CifarResidualAttention56")[0].folder / evaluation.PREDICTIONS
     )
     rows = [int(path.stem.rsplit("-", 1)[1]) for path in PICTURES]
     model = keras_resattn.CifarResidualAttention56()
     found = model.predict(preprocess_input(sample_pictures()), verbose=0).argmax(1)
     np.testing.assert_array_equal(found, predictions[rows])
-    names = checkpoints.find("cifar10", "CifarResidualAttention56")[0].classes
+    names = pretrained.find("cifar10", "CifarResidualAttention56")[0].classes
     assert [names[label] for label in labels[rows]] == [path.stem.split("-")[0] for path in PICTURES]
 
 
 def test_pictures_of_another_scale_are_not_measured():
-    tag, pictures, labels = checkpoints.find("cifar10", "CifarResidualAttention56")[0], sample_pictures(), np.arange(10)
+    tag, pictures, labels = pretrained.find("cifar10", "CifarResidualAttention56")[0], sample_pictures(), np.arange(10)
     as_tensors = evaluation.evaluate(tag, keras.ops.convert_to_tensor(pictures), labels)
     assert as_tensors.correct == evaluation.evaluate(tag, pictures.astype("float32"), labels).correct
     for x in (pictures / 255, pictures - 128.0):

@@ -12,8 +12,8 @@ import pytest
 from helpers import randomise, weights_by_path
 
 import keras_resattn
-from keras_resattn import checkpoints
-from keras_resattn.checkpoints.loader import fill
+from keras_resattn import pretrained
+from keras_resattn.pretrained.loading import fill
 
 
 @pytest.fixture
@@ -139,14 +139,14 @@ def test_files_that_do_not_fit_leave_the_model_untouched(narrow, file, tmp_path)
     before = weights_by_path(model)
     for path, message in broken_files(file, tmp_path).values():
         with pytest.raises(ValueError, match=message) as error:
-            checkpoints.load(model, resolve(path))
+            pretrained.load(model, resolve(path))
         assert str(path) in str(error.value)
         np.testing.assert_equal(weights_by_path(model), before)
         assert path.exists(), "a user's file is never removed"
 
 
 def resolve(path):
-    return checkpoints.resolve(path, network=None, include_top=True, classes=3, classifier_activation=None, channels=3)
+    return pretrained.resolve(path, network=None, include_top=True, classes=3, classifier_activation=None, channels=3)
 
 
 @pytest.mark.parametrize("kind", ["a named pipe", "a device"])
@@ -228,17 +228,17 @@ def test_a_record_with_a_field_of_another_type_is_refused(tmp_path, change):
     record = {"network": "Net", "tag": "a", "sha256": "0", "classes": ["x"], "input_shape": [32, 32, 3]}
     record |= {"preprocessing": {"mean": [0, 0, 0], "std": [1, 1, 1]}, "metrics": {}, "training": {}}
     (tmp_path / "config.json").write_text(json.dumps(record))
-    assert checkpoints.Tag.read(tmp_path).classes == ("x",)
+    assert pretrained.Tag.read(tmp_path).classes == ("x",)
     (tmp_path / "config.json").write_text(json.dumps(record | change))
     with pytest.raises(ValueError, match=r"Expected .*config\.json to be the record"):
-        checkpoints.Tag.read(tmp_path)
+        pretrained.Tag.read(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[]", b"null", b"7", b"[" * 100_000])
 def test_a_record_that_is_not_a_dictionary_is_refused(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"Expected .*config\.json to be the record"):
-        checkpoints.Tag.read(tmp_path)
+        pretrained.Tag.read(tmp_path)
 
 
 def test_a_record_that_is_broken_says_which(narrow, tmp_path):

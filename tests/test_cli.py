@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 import keras_resattn
-from keras_resattn import checkpoints
+from keras_resattn import pretrained
 from keras_resattn.cli import main
-from keras_resattn.cli.training import change_recipe
-from keras_resattn.models.zoo import NETWORKS
+from keras_resattn.cli.training_arguments import change_recipe
+from keras_resattn.models.registry import NETWORKS
 from keras_resattn.recipes import get_recipe
 
 NAME = "CifarResidualAttention56/cifar10_v2"
@@ -81,8 +81,8 @@ def test_verify_hashes_the_bundled_weights(capsys):
 
 
 def test_verify_fails_on_damage(monkeypatch, capsys):
-    results = [checkpoints.Verification(NAME, "damaged", "model.weights.h5 has SHA-256 0"), ("other", "not bundled")]
-    monkeypatch.setattr(checkpoints, "verify", lambda: [checkpoints.Verification(*result) for result in results])
+    results = [pretrained.Verification(NAME, "damaged", "model.weights.h5 has SHA-256 0"), ("other", "not bundled")]
+    monkeypatch.setattr(pretrained, "verify", lambda: [pretrained.Verification(*result) for result in results])
     assert main(["verify"]) == 1
     printed = capsys.readouterr()
     assert printed.out == f"{NAME}: damaged\nother: not bundled\n"
@@ -90,7 +90,7 @@ def test_verify_fails_on_damage(monkeypatch, capsys):
 
 
 def test_evaluate_takes_folders_of_the_same_classes(tmp_path, capsys):
-    classes = checkpoints.find(NAME)[0].classes
+    classes = pretrained.find(NAME)[0].classes
     assert main(["evaluate", "--data", folder(tmp_path / "sets" / "test", *classes)]) == 0
     assert "of 10 correct" in capsys.readouterr().out
 
@@ -98,7 +98,7 @@ def test_evaluate_takes_folders_of_the_same_classes(tmp_path, capsys):
 @pytest.mark.parametrize("pixels", [32, 28])
 def test_evaluate_takes_data_by_name(monkeypatch, capsys, pixels):
     test = np.random.default_rng(0).integers(0, 256, (4, pixels, pixels, 3), dtype="uint8"), np.arange(4)[:, None]
-    monkeypatch.setattr("keras_resattn.data.named._has_tfds", lambda: False)
+    monkeypatch.setattr("keras_resattn.data.named_datasets._has_tfds", lambda: False)
     monkeypatch.setattr("keras.datasets.cifar10.load_data", lambda: ((None, None), test))
     fits = pixels == 32
     assert main(["evaluate", "--data", "cifar10"]) == (0 if fits else 2)
@@ -298,9 +298,9 @@ def test_an_unknown_network_is_told_before_data_are_opened(tmp_path, capsys):
 
 
 def test_a_tag_of_several_networks_is_not_guessed(picture, monkeypatch, capsys):
-    (tag,) = checkpoints.find(NAME)
+    (tag,) = pretrained.find(NAME)
     twins = (tag, dataclasses.replace(tag, network="ResNet164"))
-    monkeypatch.setattr(checkpoints, "find", lambda name, network=None: list(twins))
+    monkeypatch.setattr(pretrained, "find", lambda name, network=None: list(twins))
     assert main(["predict", str(picture), "--weights", "cifar10_v2"]) == 2
     assert f"several networks: {NAME}, ResNet164/cifar10_v2." in capsys.readouterr().err
 

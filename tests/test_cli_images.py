@@ -11,7 +11,7 @@ from PIL import Image
 
 from keras_resattn.cli import main, output
 from keras_resattn.cli.arguments import check_folder, check_output
-from keras_resattn.models.zoo import NETWORKS
+from keras_resattn.models.registry import NETWORKS
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_an_unexpected_error_is_one_line(monkeypatch, capsys):
     def fail():
         raise RuntimeError("a bug\nof two lines")
 
-    monkeypatch.setattr("keras_resattn.checkpoints.verify", fail)
+    monkeypatch.setattr("keras_resattn.pretrained.verify", fail)
     assert main(["verify"]) == 1
     error = capsys.readouterr().err
     assert "unexpected RuntimeError: a bug of two lines" in error
@@ -125,7 +125,7 @@ def test_ctrl_c_is_told(monkeypatch, capsys):
     def stop():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("keras_resattn.checkpoints.verify", stop)
+    monkeypatch.setattr("keras_resattn.pretrained.verify", stop)
     assert main(["verify"]) == 130
     assert capsys.readouterr().err == "keras-resattn: stopped\n"
 

@@ -11,9 +11,9 @@ import pytest
 from helpers import randomise
 from PIL import Image
 
-from keras_resattn import checkpoints, class_names_of
+from keras_resattn import class_names_of, pretrained
 from keras_resattn.cli import main
-from keras_resattn.models import zoo
+from keras_resattn.models import registry
 
 TAG = "CifarResidualAttention56/cifar10_v2"
 ONE_EPOCH = ["epochs=1", "warmup_epochs=0", "batch_size=4"]
@@ -118,20 +118,20 @@ def seen(monkeypatch):
 
 
 def test_released_weights_are_trained_further_with_their_statistics(tmp_path, seen):
-    [tag] = checkpoints.find(TAG)
+    [tag] = pretrained.find(TAG)
     classes = np.array(tag.classes[::-1])
     data = tmp_path / "data.npz"
     np.savez(data, x_train=np.zeros((20, 32, 32, 3), "uint8"), y_train=np.arange(20) % 10, class_names=classes)
     assert main(["train", "--weights", TAG, "--data", str(data), "--run-dir", str(tmp_path / "run")]) == 2
     assert seen["statistics"] == (tag.mean, tag.std)
     np.testing.assert_array_equal(seen["data"].labels[:10], np.arange(10)[::-1])
-    released = zoo.build(tag.network, weights=tag.tag)
+    released = registry.build(tag.network, weights=tag.tag)
     for one, other in zip(seen["model"].weights, released.weights, strict=True):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other))
 
 
 def test_a_copied_folder_of_released_weights_predicts_as_the_tag(animals, tmp_path, capsys):
-    [tag] = checkpoints.find(TAG)
+    [tag] = pretrained.find(TAG)
     shutil.copytree(tag.folder, tmp_path / "copy")
     image = str(animals / "test" / "ape" / "0.png")
     expected = printed(capsys, "predict", image, "--weights", TAG)

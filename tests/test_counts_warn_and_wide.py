@@ -11,7 +11,7 @@ import pytest
 from helpers import undrawn
 
 from keras_resattn import ResNet164, ResNet1001, WideResNet50x2, count_macs
-from keras_resattn.models import zoo
+from keras_resattn.models import registry
 from keras_resattn.models.variants import VARIANTS
 
 pytestmark = pytest.mark.once
@@ -33,7 +33,7 @@ def measure(row):
 
 
 def _measure(network, **arguments):
-    model = zoo.build(network, weights=None, **arguments)
+    model = registry.build(network, weights=None, **arguments)
     costs = count_macs(model, per_layer=True)
     trainable = sum(math.prod(variable.shape) for variable in model.trainable_variables)
     assert sum(cost.parameters for cost in costs) == trainable
@@ -54,7 +54,7 @@ def test_counts(row):
 
 @pytest.mark.parametrize("network", [row for row in COUNTS if " " not in row])
 def test_the_table_states_the_counts(network):
-    row = zoo.NETWORKS[network]
+    row = registry.NETWORKS[network]
     assert {"input": row.size, "classes": row.classes, "trainable": row.parameters, "macs": row.macs} == {
         key: value for key, value in COUNTS[network].items() if key != "with_bn_statistics"
     }
@@ -62,7 +62,7 @@ def test_the_table_states_the_counts(network):
 
 def test_every_network_has_its_counts():
     """WARN50x2 is counted from its base, below, and Residual Attention Networks in `test_counts.py`."""
-    assert set(zoo.NETWORKS) == set(VARIANTS) | {row for row in COUNTS if " " not in row} | {"WARN50x2"}
+    assert set(registry.NETWORKS) == set(VARIANTS) | {row for row in COUNTS if " " not in row} | {"WARN50x2"}
 
 
 @pytest.mark.parametrize("build", [WideResNet50x2, ResNet164, ResNet1001])
@@ -83,7 +83,7 @@ def test_the_number_in_a_name_is_the_depth(network):
 
 
 def test_any_depth_and_width_has_an_id():
-    model = undrawn(zoo.build, network="WideResNet-22-2", weights=None, classes=7)
+    model = undrawn(registry.build, network="WideResNet-22-2", weights=None, classes=7)
     assert (model.name, model.output_shape) == ("wide_resnet_22_2", (None, 7))
     assert model.get_layer("group3_unit3").output.shape == (None, 8, 8, 128)
 
@@ -91,7 +91,7 @@ def test_any_depth_and_width_has_an_id():
 @pytest.mark.parametrize("network", ["ResNet50", "WideResNet-28", "WideResNet-28-10-4", None, 28])
 def test_no_such_network(network):
     with pytest.raises(ValueError, match=f"network to be one of .*'WideResNet-16-8'.*received: network={network!r}"):
-        zoo.build(network)
+        registry.build(network)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_what_attention_adds_to_the_fine_grained_network(depth, heads, classes):
 
 
 def test_the_table_states_the_counts_of_the_fine_grained_network():
-    row, base = zoo.NETWORKS["WARN50x2"], zoo.NETWORKS["WideResNet50x2"]
+    row, base = registry.NETWORKS["WARN50x2"], registry.NETWORKS["WideResNet50x2"]
     assert (row.size, row.classes) == (224, 1000)
     assert row.parameters - base.parameters == 16128 * 4 * 1002 + 8200
     positions = 256 * 56**2 + 512 * 28**2 + 1024 * 14**2

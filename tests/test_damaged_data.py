@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from sample_pictures import X, Y, write_folder
 
-from keras_resattn.cli.training import change_recipe
+from keras_resattn.cli.training_arguments import change_recipe
 from keras_resattn.data import Arrays, channel_statistics, check_pictures, load_npz, mnist_splits, open_source
 from keras_resattn.data.arrays import normalize, statistics
-from keras_resattn.npz import read_npz
 from keras_resattn.recipes import Recipe, get_recipe
+from keras_resattn.utils.npz import read_npz
 
 pytestmark = pytest.mark.once
 

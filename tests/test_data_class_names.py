@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from sample_pictures import Batches, MapStyle, X, Y, write_folder
 
-from keras_resattn.checkpoints import tags
-from keras_resattn.data import Arrays, Folder, Records, Stream, named, open_source
-from keras_resattn.data.class_names import KERAS_CLASS_NAMES, match_classes
+from keras_resattn.data import Arrays, Folder, Records, Stream, named_datasets, open_source
+from keras_resattn.data.class_matching import KERAS_CLASS_NAMES, match_classes
 from keras_resattn.data.tfrecords import RecordStream
-from keras_resattn.frozen_features import Resized
+from keras_resattn.pretrained import tags
+from keras_resattn.recipes.frozen_features import Resized
 
 pytestmark = pytest.mark.once
 
@@ -81,7 +81,7 @@ def test_well_known_names():
 def test_keras_data_sets_have_names(monkeypatch):
     splits = (X[..., 0], Y), (X[..., 0], Y)
     monkeypatch.setattr(keras.datasets.fashion_mnist, "load_data", lambda: splits)
-    assert named._open_keras("fashion_mnist", "train").class_names[9] == "Ankle boot"
+    assert named_datasets._open_keras("fashion_mnist", "train").class_names[9] == "Ankle boot"
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_keras_data_sets_have_names(monkeypatch):
 def test_numbers_that_tfds_counts_classes_by_are_no_names(name, names, expected):
     features = {"label": SimpleNamespace(names=names)}
     builder = SimpleNamespace(name=name, info=SimpleNamespace(features=features))
-    assert named._class_names(builder, "label") == expected
+    assert named_datasets._class_names(builder, "label") == expected
 
 
 SOURCES = {

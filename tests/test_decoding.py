@@ -11,7 +11,7 @@ from PIL import Image
 
 from keras_resattn.data import Folder, Records, open_source
 from keras_resattn.data.decoding import decode
-from keras_resattn.data.pictures import read_picture
+from keras_resattn.data.images import read_picture
 
 pytestmark = pytest.mark.once
 

@@ -18,9 +18,9 @@ from distributed_run import RECIPE, X, Y, network
 
 from keras_resattn import compile_and_fit
 from keras_resattn.data import open_source
-from keras_resattn.data.batches import TrainingBatches
-from keras_resattn.data.shares import EvaluationShares
-from keras_resattn.recipes import distribution, engines
+from keras_resattn.data.sharded_evaluation import EvaluationShares
+from keras_resattn.data.training_batches import TrainingBatches
+from keras_resattn.recipes import distribution, strategies
 
 BACKEND = keras.backend.backend()
 PROGRAM = Path(__file__).parent / "distributed_run.py"
@@ -260,7 +260,7 @@ def test_sharing_the_model_is_refused():
 
 
 def test_outside_of_a_scope_there_is_one_device():
-    engine = engines.current()
-    assert type(engine) is engines.Engine
+    engine = strategies.current()
+    assert type(engine) is strategies.Engine
     assert (engine.rank, engine.processes, engine.devices) == (0, 1, 1)
     assert (engine.signal(15, step=3), engine.signal(None), engine.first([1.0])) == (15, None, [[1.0]])

@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 import keras_resattn
-from keras_resattn.checkpoints import find
 from keras_resattn.evaluation import evaluate_run
-from keras_resattn.tables import read_rows
+from keras_resattn.pretrained import find
+from keras_resattn.utils.io import read_rows
 
 ROOT = Path(__file__).parents[1]
 
@@ -117,8 +117,10 @@ def test_a_schedule_is_sized_to_its_budget():
 def test_what_is_measured_is_an_epoch_of_the_run(tmp_path, monkeypatch):
     """With its validation and checkpoint: here a callback makes each last no less than half a second."""
     example = runpy.run_path(str(ROOT / "examples" / "07_train_in_a_time_budget.py"))
-    save = keras_resattn.recipes.run.RunFolder.save
-    monkeypatch.setattr(keras_resattn.recipes.run.RunFolder, "save", lambda *args: (time.sleep(0.5), save(*args)))
+    save = keras_resattn.recipes.run_folder.RunFolder.save
+    monkeypatch.setattr(
+        keras_resattn.recipes.run_folder.RunFolder, "save", lambda *args: (time.sleep(0.5), save(*args))
+    )
     names = {"model": "WideResNet-10-1", "precision": "float32", "seed": 0, "measure": 3, "steps_per_execution": 1}
     args = argparse.Namespace(run_dir=tmp_path, **names)
     rng = np.random.default_rng(0)
@@ -166,7 +168,7 @@ def small_network(include_top=True, classes=10, **_):
 
 
 def test_transfer_learning(run, data, tmp_path, monkeypatch):
-    monkeypatch.setattr("keras_resattn.models.zoo.build", lambda network, **kwargs: small_network(**kwargs))
+    monkeypatch.setattr("keras_resattn.models.registry.build", lambda network, **kwargs: small_network(**kwargs))
     out = run("03_transfer_learning.py", data, "--epochs", 2, "--batch-size", 8, "--run-dir", tmp_path / "run")
     assert re.search(r"24 training pictures, the classifier alone: test accuracy \d+\.\d\d%", out)
     assert (tmp_path / "run" / "head" / "report.json").exists()
@@ -176,7 +178,7 @@ def test_the_notebook_of_transfer_learning(tmp_path, monkeypatch, capsys):
     rng = np.random.default_rng(0)
     digits = rng.integers(0, 256, (60, 28, 28), dtype="uint8"), np.arange(60) % 10
     monkeypatch.setattr("keras.datasets.mnist.load_data", lambda: (digits, digits))
-    monkeypatch.setattr("keras_resattn.models.zoo.build", lambda network, **kwargs: small_network(**kwargs))
+    monkeypatch.setattr("keras_resattn.models.registry.build", lambda network, **kwargs: small_network(**kwargs))
     monkeypatch.setattr("keras_resattn.CifarResidualAttention56", small_network)
     monkeypatch.chdir(tmp_path)
     small = {"TRAINING": 40, "VALIDATION": 10, "TEST": 60, "HEAD_EPOCHS": 2, "EPOCHS": 1, "BATCH_SIZE": 20}

@@ -6,10 +6,10 @@ from helpers import tiny
 from training import RECIPE, X, Y
 
 from keras_resattn import CifarResidualAttention56, class_names_of, compile_and_fit
-from keras_resattn.checkpoints import find
 from keras_resattn.cli import main
 from keras_resattn.data import Folder, load_npz, open_source
 from keras_resattn.evaluation import evaluate_run, load_run
+from keras_resattn.pretrained import find
 
 
 @pytest.fixture

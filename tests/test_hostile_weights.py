@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from h5py import h5d, h5p, h5s, h5t, h5z
 
-from keras_resattn.checkpoints.tensors import open_layers, read_tensors
+from keras_resattn.pretrained.tensors import open_layers, read_tensors
 
 pytestmark = pytest.mark.once
 

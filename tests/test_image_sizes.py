@@ -9,8 +9,8 @@ from resuming import Killed, Stop, kill
 
 from keras_resattn import compile_and_fit
 from keras_resattn.data.arrays import normalize
-from keras_resattn.data.batches import TrainingBatches
-from keras_resattn.data.indexed import Arrays
+from keras_resattn.data.dataset import Arrays
+from keras_resattn.data.training_batches import TrainingBatches
 from keras_resattn.recipes import get_recipe
 
 RNG = np.random.default_rng(0)

@@ -19,10 +19,10 @@ from keras_resattn import (
     feature_pyramid,
     preprocess_input,
 )
-from keras_resattn.backbones import Backbone
-from keras_resattn.data.sources import Arrays
-from keras_resattn.files import sha256
-from keras_resattn.models import zoo
+from keras_resattn.data.open_dataset import Arrays
+from keras_resattn.models import registry
+from keras_resattn.recipes.backbones import Backbone
+from keras_resattn.utils.io import sha256
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype="uint8")
 
@@ -75,7 +75,7 @@ def expected(plain):
 
 
 def test_every_network_has_the_option():
-    for name, network in zoo.NETWORKS.items():
+    for name, network in registry.NETWORKS.items():
         parameter = inspect.signature(network.builder).parameters.get("include_preprocessing")
         assert parameter is not None, name
         assert parameter.kind is parameter.KEYWORD_ONLY

@@ -17,7 +17,7 @@ from keras_resattn import (
     plot_attention,
 )
 from keras_resattn.layers import AttentionResidual
-from keras_resattn.responses import stage_responses
+from keras_resattn.visualize.responses import stage_responses
 
 MASK = "stage1_attention1_mask"
 IMAGES = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from keras_resattn import compile_and_fit
-from keras_resattn.data import Arrays, Records, named, open_source
+from keras_resattn.data import Arrays, Records, named_datasets, open_source
 from keras_resattn.data.tfrecords import RecordStream
 from keras_resattn.recipes import get_recipe
 
@@ -113,9 +113,9 @@ def test_what_tfds_has_prepared_is_taken(tfds, tmp_path):
 
 def test_large_sets_are_read_picture_by_picture(tfds, monkeypatch):
     tfds.prepared.add("mnist")
-    monkeypatch.setattr(named, "IN_MEMORY", 12 * 28 * 28 - 1)
+    monkeypatch.setattr(named_datasets, "IN_MEMORY", 12 * 28 * 28 - 1)
     assert isinstance(open_source("mnist"), Records)
-    monkeypatch.setattr(named, "IN_MEMORY", 12 * 28 * 28)
+    monkeypatch.setattr(named_datasets, "IN_MEMORY", 12 * 28 * 28)
     assert isinstance(open_source("mnist"), Arrays)
 
 
@@ -281,7 +281,7 @@ def test_encoded_images_are_decoded_as_files_are(file_format, small, tmp_path, m
     """16 bits, orientation and transparency, in both formats, in memory or read image by image."""
     tfds = pytest.importorskip("tensorflow_datasets")
     pytest.importorskip("tensorflow")
-    monkeypatch.setattr(named, "IN_MEMORY", 10**6 if small else 0)
+    monkeypatch.setattr(named_datasets, "IN_MEMORY", 10**6 if small else 0)
     upright = np.full((32, 32, 3), 255, "uint8")
     upright[:8, :20] = 0
     turned, exif = np.ascontiguousarray(np.rot90(upright)), Image.Exif()
@@ -303,7 +303,7 @@ def test_encoded_images_are_decoded_as_files_are(file_format, small, tmp_path, m
     builder = tfds.builder("cifar10", data_dir=tmp_path, file_format=file_format)
     builder._split_generators = lambda *args, **kwargs: {"train": records()}
     builder.download_and_prepare()
-    source = named.open_builder(builder, "train")
+    source = named_datasets.open_builder(builder, "train")
     if isinstance(source, RecordStream):
         batch = next(source.prepared(3, size=(32, 32), train=False).epoch(0))
         order = np.argsort(batch[1])

@@ -11,7 +11,7 @@ from helpers import random_array
 from keras_resattn import compile_and_fit
 from keras_resattn.data import Arrays, Stream, TrainingBatches
 from keras_resattn.data.arrays import network_input, normalize, smoothed, statistics
-from keras_resattn.data.on_device import DevicePictures, on_device
+from keras_resattn.data.device_data import DevicePictures, on_device
 from keras_resattn.recipes import get_recipe
 
 RNG = np.random.default_rng(0)

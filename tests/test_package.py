@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import keras_resattn
-from keras_resattn import checkpoints, recipes
+from keras_resattn import pretrained, recipes
 
 PACKAGE = Path(keras_resattn.__file__).parent
 
@@ -38,9 +38,9 @@ def test_import_waits_with_keras_and_registers_all_classes_once_keras_is_there()
     """A saved model is loaded after `import keras_resattn`, whichever of the two is imported first."""
     printed = run(
         "import sys, keras_resattn\n"
-        "from keras_resattn import checkpoints, recipes\n"
-        "from keras_resattn.models.zoo import NETWORKS\n"
-        "assert checkpoints.tags() and recipes.RECIPES and NETWORKS\n"
+        "from keras_resattn import pretrained, recipes\n"
+        "from keras_resattn.models.registry import NETWORKS\n"
+        "assert pretrained.tags() and recipes.RECIPES and NETWORKS\n"
         "print('keras' in sys.modules)\n"
         "import keras\n"
         "names = set(keras.saving.get_custom_objects())\n"
@@ -50,7 +50,7 @@ def test_import_waits_with_keras_and_registers_all_classes_once_keras_is_there()
     assert printed.splitlines() == ["False", "True set()"]
 
 
-@pytest.mark.parametrize("package", [keras_resattn, checkpoints, recipes])
+@pytest.mark.parametrize("package", [keras_resattn, pretrained, recipes])
 def test_type_checkers_see_the_names_that_are_imported_at_first_use(package):
     tree = ast.parse(Path(package.__file__).read_text())
     [block] = [node for node in tree.body if isinstance(node, ast.If)]

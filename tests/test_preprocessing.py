@@ -6,7 +6,7 @@ from keras import ops
 from PIL import Image
 
 from keras_resattn import decode_predictions, preprocess_input
-from keras_resattn.checkpoints import find
+from keras_resattn.pretrained import find
 
 TAG = find("CifarResidualAttention56/cifar10")[0]
 PICTURES = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), dtype="uint8")

@@ -5,8 +5,8 @@ import subprocess
 import pytest
 
 import keras_resattn
-from keras_resattn.recipes.provenance import package_revision, revision_of
 from keras_resattn.recipes.report import environment
+from keras_resattn.utils.provenance import package_revision, revision_of
 
 pytestmark = pytest.mark.once
 

@@ -9,7 +9,7 @@ from helpers import weights_of
 from resuming import RECIPE, Killed, Stop, kill, train
 
 from keras_resattn.recipes import Recipe
-from keras_resattn.recipes.optimizer import build_optimizer
+from keras_resattn.recipes.optimizers import build_optimizer
 
 ADAMW = RECIPE.replace(optimizer="adamw", l2=0.0, weight_decay=0.05, learning_rate=0.01)
 

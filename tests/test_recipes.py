@@ -8,7 +8,7 @@ import pytest
 
 import keras_resattn
 from keras_resattn.recipes import RECIPES, Recipe, get_recipe
-from keras_resattn.recipes.optimizer import CoupledAdam, CoupledSGD, WarmUp
+from keras_resattn.recipes.optimizers import CoupledAdam, CoupledSGD, WarmUp
 
 RECIPE = get_recipe("cifar_one_cycle").replace(epochs=3, batch_size=8, warmup_epochs=1, learning_rate=0.05)
 RNG = np.random.default_rng(0)

@@ -9,8 +9,10 @@ import pytest
 from helpers import randomise, weights_by_path
 
 import keras_resattn
-from keras_resattn import checkpoints
-from keras_resattn.checkpoints import publish, registry
+from keras_resattn import pretrained
+from keras_resattn.pretrained import records
+from tools.release import half_precision, main
+from tools.release import release as write_release
 
 CLASSES = ("circle", "square", "triangle")
 
@@ -48,7 +50,7 @@ def run(tmp_path_factory):
     x = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype="uint8")
     np.savez(root / "data.npz", x_test=x, y_test=np.arange(8) % 3)
     (root / "weights").mkdir()
-    publish.release(root, root / "weights", tag="shapes_v1", aliases=["shapes", "default"], **release_arguments(root))
+    write_release(root, root / "weights", tag="shapes_v1", aliases=["shapes", "default"], **release_arguments(root))
     return root
 
 
@@ -56,17 +58,17 @@ def run(tmp_path_factory):
 def release(run, tmp_path, monkeypatch):
     """The only tag of a registry of its own: `CifarResidualAttention56/shapes_v1`."""
     shutil.copytree(run / "weights", tmp_path / "weights")
-    monkeypatch.setattr(registry, "weights_folder", lambda: tmp_path / "weights")
-    registry.tags.cache_clear()
-    yield registry.tags()[0]
-    registry.tags.cache_clear()
+    monkeypatch.setattr(records, "weights_folder", lambda: tmp_path / "weights")
+    records.tags.cache_clear()
+    yield records.tags()[0]
+    records.tags.cache_clear()
 
 
 # --- What is released ----------------------------------------------------------------------------
 
 
 def test_a_release_holds_half_precision_and_loads_in_float32(release):
-    tensors = checkpoints.read_tensors(release.tensors)
+    tensors = pretrained.read_tensors(release.tensors)
     assert {array.dtype for arrays in tensors.values() for array in arrays.values()} == {np.dtype("float16")}
     model = keras_resattn.CifarResidualAttention56(classes=3)
     assert {variable.dtype for variable in model.weights} == {"float32"}
@@ -79,7 +81,7 @@ def test_half_precision_refuses_what_it_cannot_hold(narrow_network, tmp_path):
     model.get_layer("predictions").bias.assign([1e6, 0.0, 0.0])
     model.save_weights(tmp_path / "large.weights.h5")
     with pytest.raises(ValueError, match="range of float16"):
-        publish.half_precision(tmp_path / "large.weights.h5", tmp_path / "half.weights.h5")
+        half_precision(tmp_path / "large.weights.h5", tmp_path / "half.weights.h5")
 
 
 def test_a_release_is_complete_and_immutable(release, run):
@@ -95,7 +97,7 @@ def test_a_release_is_complete_and_immutable(release, run):
     assert "1,028,563 trainable parameters" in card, "of three classes, not ten"
     assert release.metrics["test_pictures"] == 8
     with pytest.raises(ValueError, match="immutable"):
-        publish.release(run, release.folder.parent, tag="shapes_v1", aliases=[], **release_arguments(run))
+        write_release(run, release.folder.parent, tag="shapes_v1", aliases=[], **release_arguments(run))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +125,7 @@ def test_what_cannot_be_released_is_refused_before_anything_is_measured(release,
         np.savez(copy / "data.npz", y_test=np.arange(3))
     before = sorted(path.name for path in release.folder.parent.iterdir())
     with pytest.raises(ValueError, match=message):
-        publish.release(
+        write_release(
             copy, release.folder.parent, tag=change.get("tag", "shapes_v2"), aliases=[], **release_arguments(copy)
         )
     assert sorted(path.name for path in release.folder.parent.iterdir()) == before
@@ -135,7 +137,7 @@ def test_a_run_normalised_by_pixel_is_not_released(run, tmp_path):
     report["recipe"]["normalization"] = "pixel_mean"
     (copy / "report.json").write_text(json.dumps(report))
     with pytest.raises(ValueError, match=r"normalised by channel.*normalization='pixel_mean'"):
-        publish.release(copy, tmp_path, tag="shapes_v2", aliases=[], **release_arguments(copy))
+        write_release(copy, tmp_path, tag="shapes_v2", aliases=[], **release_arguments(copy))
     assert not list(tmp_path.glob("*shapes_v2"))
 
 
@@ -149,30 +151,30 @@ def test_a_card_says_what_its_releaser_has_to_say(release, run, monkeypatch):
     options |= {"data-name": "shapes", "command": "none", "notes": "it was stopped twice."}
     options |= {"tested": "The test pictures were used twice."}
     flags = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    monkeypatch.setattr("sys.argv", ["publish", str(run), str(folder), *flags])
-    publish.main()
+    monkeypatch.setattr("sys.argv", ["release.py", str(run), str(folder), *flags])
+    main()
     card = (folder / "cifar_residual_attention56-shapes_v2" / "README.md").read_text()
     assert "`log.csv` holds every epoch; it was stopped twice." in card
     assert "\nThe test pictures were used twice.\n" in card
     assert "used once" not in card
-    registry.tags.cache_clear()
-    assert [tag.tag for tag in checkpoints.find("shapes")] == ["shapes_v2"]
+    records.tags.cache_clear()
+    assert [tag.tag for tag in pretrained.find("shapes")] == ["shapes_v2"]
 
 
 def test_an_alias_moves_to_a_better_run_and_the_old_tag_stays(release, run):
     before = {path.name: path.read_bytes() for path in release.folder.iterdir()}
     folder = release.folder.parent
-    publish.release(run, folder, tag="shapes_v2", aliases=["shapes", "default"], **release_arguments(run))
-    assert [tag.tag for tag in checkpoints.find("shapes")] == ["shapes_v2"]
-    assert [tag.tag for tag in checkpoints.find("default")] == ["shapes_v2"]
-    assert [tag.aliases for tag in checkpoints.find("shapes_v1")] == [()]
+    write_release(run, folder, tag="shapes_v2", aliases=["shapes", "default"], **release_arguments(run))
+    assert [tag.tag for tag in pretrained.find("shapes")] == ["shapes_v2"]
+    assert [tag.tag for tag in pretrained.find("default")] == ["shapes_v2"]
+    assert [tag.aliases for tag in pretrained.find("shapes_v1")] == [()]
     assert {path.name: path.read_bytes() for path in release.folder.iterdir()} == before
 
 
 def test_an_alias_is_not_the_name_of_a_tag(release, run):
     for alias in ("shapes_v1", "shapes_v2"):
         with pytest.raises(ValueError, match=f"no tags; received: {alias}"):
-            publish.release(run, release.folder.parent, tag="shapes_v2", aliases=[alias], **release_arguments(run))
+            write_release(run, release.folder.parent, tag="shapes_v2", aliases=[alias], **release_arguments(run))
     assert not (release.folder.parent / "cifar_residual_attention56-shapes_v2").exists()
 
 
@@ -181,18 +183,18 @@ def test_a_release_whose_aliases_cannot_be_moved_leaves_nothing(release, run, mo
         raise OSError("No space left on device")
 
     before = sorted(path.name for path in release.folder.parent.iterdir())
-    listed = registry.read_sums(release.folder.parent)
-    monkeypatch.setattr(registry, "move_aliases", full)
+    listed = records.read_sums(release.folder.parent)
+    monkeypatch.setattr(records, "move_aliases", full)
     with pytest.raises(OSError, match="No space left"):
-        publish.release(run, release.folder.parent, tag="shapes_v2", aliases=["x"], **release_arguments(run))
+        write_release(run, release.folder.parent, tag="shapes_v2", aliases=["x"], **release_arguments(run))
     assert sorted(path.name for path in release.folder.parent.iterdir()) == before
-    assert registry.read_sums(release.folder.parent) == listed
+    assert records.read_sums(release.folder.parent) == listed
 
 
 def test_an_alias_of_a_tag_that_is_gone_says_so(release):
-    registry.move_aliases(release.folder.parent, release.network, "shapes_v3", ["shapes"])
+    records.move_aliases(release.folder.parent, release.network, "shapes_v3", ["shapes"])
     with pytest.raises(ValueError, match=r"aliases\.json to name released tags; CifarResidualAttention56/shapes_v3 is"):
-        registry.tags()
+        records.tags()
 
 
 # --- Loading a release ---------------------------------------------------------------------------
@@ -200,7 +202,7 @@ def test_an_alias_of_a_tag_that_is_gone_says_so(release):
 
 @pytest.mark.parametrize("name", ["default", "shapes", "shapes_v1", "CifarResidualAttention56/shapes_v1"])
 def test_a_tag_is_found_by_any_of_its_names(release, name):
-    source = checkpoints.resolve(
+    source = pretrained.resolve(
         name, network=release.network, include_top=True, classes=3, classifier_activation=None, channels=3
     )
     assert source.tag == release
@@ -208,7 +210,7 @@ def test_a_tag_is_found_by_any_of_its_names(release, name):
 
 def test_a_local_folder_is_a_release_too(release, tmp_path):
     shutil.copytree(release.folder, tmp_path / "copy")
-    registry.tags.cache_clear()
+    records.tags.cache_clear()
     model = keras_resattn.CifarResidualAttention56(classes=3, weights=tmp_path / "copy")
     np.testing.assert_equal(weights_by_path(model), weights_by_path(keras_resattn.CifarResidualAttention56(classes=3)))
     with pytest.raises(ValueError, match="holds weights of CifarResidualAttention56"):
@@ -240,6 +242,6 @@ def damage(path):
 
 def test_a_damaged_file_is_refused_and_verify_names_it(release):
     damage(release.tensors)
-    assert [result.status for result in checkpoints.verify()] == ["damaged", "ok"]
+    assert [result.status for result in pretrained.verify()] == ["damaged", "ok"]
     with pytest.raises(ValueError, match="SHA-256"):
         keras_resattn.CifarResidualAttention56(classes=3)

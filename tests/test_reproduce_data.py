@@ -6,7 +6,7 @@ from helpers import random_array
 from PIL import Image
 
 from keras_resattn.data import Arrays, Folder
-from keras_resattn.reproduce.sets import open_sets, thinned
+from keras_resattn.reproduce.datasets import open_sets, thinned
 
 pytestmark = pytest.mark.once
 

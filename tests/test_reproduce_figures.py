@@ -9,7 +9,7 @@ from PIL import Image
 
 from keras_resattn.data import Arrays
 from keras_resattn.reproduce import TABLES, Row, Table, figures
-from keras_resattn.tables import read_rows
+from keras_resattn.utils.io import read_rows
 
 
 def test_a_figure_trains_the_rows_of_another_table(table, reproduce, tmp_path, monkeypatch):

@@ -6,8 +6,8 @@ import re
 import pytest
 
 from keras_resattn.cli import main
-from keras_resattn.reproduce import runs
-from keras_resattn.tables import append_row
+from keras_resattn.reproduce import runner
+from keras_resattn.utils.io import append_row
 
 pytestmark = pytest.mark.once
 
@@ -64,7 +64,7 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused_before_any_work(case, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runs, "open_sets", None)
+    monkeypatch.setattr(runner, "open_sets", None)
     arguments, message = REFUSED[case]
     assert main(["reproduce", *arguments]) == 2
     assert re.search(message, capsys.readouterr().err)
@@ -74,7 +74,7 @@ def test_refused_before_any_work(case, monkeypatch, tmp_path, capsys):
 @pytest.mark.parametrize("option", ["--run-dir", "--results"])
 @pytest.mark.parametrize("path", ["data.npz", "data.npz/below"])
 def test_a_file_in_place_of_a_folder_is_refused_before_training(option, path, table, reproduce, monkeypatch, capsys):
-    monkeypatch.setattr(runs, "open_sets", None)
+    monkeypatch.setattr(runner, "open_sets", None)
     assert reproduce("resattn/tiny", option, path) == 2
     assert f"Expected {option} to be a folder; data.npz is a file." in capsys.readouterr().err
 

@@ -7,9 +7,9 @@ from helpers import assert_close, undrawn
 
 from keras_resattn import count_macs
 from keras_resattn.cli import main
-from keras_resattn.models.zoo import NETWORKS
+from keras_resattn.models.registry import NETWORKS
 from keras_resattn.recipes import get_recipe
-from keras_resattn.reproduce import DATA_SETS, TABLES, runs
+from keras_resattn.reproduce import DATA_SETS, TABLES, runner
 from keras_resattn.reproduce import published as tables
 
 pytestmark = pytest.mark.once
@@ -64,7 +64,7 @@ COUNTED = [
 def test_rows_cost_what_they_say(table, row):
     def counts():
         side = DATA_SETS[row.data].size or {"ClutteredMnistCNN": 40}.get(row.network, 32)
-        model = runs.build(row, (side, side, 1 if row.network == "ClutteredMnistCNN" else 3))
+        model = runner.build(row, (side, side, 1 if row.network == "ClutteredMnistCNN" else 3))
         return sum(int(np.prod(v.shape)) for v in model.trainable_variables), count_macs(model)
 
     assert undrawn(counts) == (row.parameters, row.macs)
@@ -77,13 +77,13 @@ def test_only_rows_that_nobody_can_run_offhand_need_something():
 
 def test_a_scaled_recipe_is_shorter_and_keeps_its_shape():
     paper = get_recipe("resattn_cifar")  # 160,000 iterations of 64: 204.9 passes over 50,000 pictures
-    short = runs.scaled(paper, pictures=5000, scale=0.1, whole=50_000)
+    short = runner.scaled(paper, pictures=5000, scale=0.1, whole=50_000)
     assert (short.epochs, short.iterations, short.milestones) == (20, None, paper.milestones)
     one_cycle = get_recipe("cifar_one_cycle")
-    assert runs.scaled(one_cycle, 25_000, 0.5).epochs == 7
-    assert runs.scaled(one_cycle, 25_000, 0.5).warmup_epochs == pytest.approx(one_cycle.warmup_epochs / 2)
-    assert runs.scaled(one_cycle, 500, 0.001).epochs == 1
-    assert runs.scaled(paper, 50_000, 1) is paper
+    assert runner.scaled(one_cycle, 25_000, 0.5).epochs == 7
+    assert runner.scaled(one_cycle, 25_000, 0.5).warmup_epochs == pytest.approx(one_cycle.warmup_epochs / 2)
+    assert runner.scaled(one_cycle, 500, 0.001).epochs == 1
+    assert runner.scaled(paper, 50_000, 1) is paper
 
 
 @pytest.mark.parametrize("name", ["warn/fig4", "resattn/table7"])
@@ -111,10 +111,10 @@ def test_a_row_starts_from_the_weights_of_its_base(tmp_path, monkeypatch):
             model.load_weights(weights)
         return model
 
-    monkeypatch.setattr(runs.zoo, "build", network)
+    monkeypatch.setattr(runner.registry, "build", network)
     base = network("base", include_top=False)
     base.save_weights(tmp_path / "base.weights.h5")
     _, row = ROWS["warn/table3/wrn_birds"]
-    model = runs.build(row, (4, 4, 3), tmp_path / "base.weights.h5")
+    model = runner.build(row, (4, 4, 3), tmp_path / "base.weights.h5")
     assert model.output_shape == (None, 200)
     assert_close(model.get_layer("conv").get_weights()[0], base.get_layer("conv").get_weights()[0], 0)

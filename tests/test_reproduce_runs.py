@@ -10,9 +10,9 @@ from helpers import assert_close
 from networks import small_network
 
 from keras_resattn.data import Arrays
-from keras_resattn.reproduce import TABLES, Row, runs
-from keras_resattn.reproduce.report import markdown
-from keras_resattn.tables import read_rows
+from keras_resattn.reproduce import TABLES, Row, runner
+from keras_resattn.reproduce.results import markdown
+from keras_resattn.utils.io import read_rows
 
 
 def test_a_run_is_measured_and_recorded_once(table, reproduce, tmp_path, monkeypatch, capsys):
@@ -31,7 +31,7 @@ def test_a_run_is_measured_and_recorded_once(table, reproduce, tmp_path, monkeyp
     def never(*args, **kwargs):
         raise AssertionError("the test pictures were used already")
 
-    monkeypatch.setattr(runs, "open_sets", never)
+    monkeypatch.setattr(runner, "open_sets", never)
     assert reproduce("resattn/tiny", "--row", "first") == 0
     assert "already" in capsys.readouterr().out
     assert read_rows(tmp_path / "results/resattn_tiny.csv") == results
@@ -95,14 +95,14 @@ def test_the_table_never_mixes_scales_or_numbers_of_pictures(table):
 
 
 def test_a_training_that_diverges_leaves_the_other_rows(table, reproduce, tmp_path, monkeypatch, capsys):
-    train = runs.compile_and_fit
+    train = runner.compile_and_fit
 
     def diverging(model, *args, **kwargs):
         if "first" in model.name:
             raise FloatingPointError("The loss is not a finite number.")
         return train(model, *args, **kwargs)
 
-    monkeypatch.setattr(runs, "compile_and_fit", diverging)
+    monkeypatch.setattr(runner, "compile_and_fit", diverging)
     assert reproduce("resattn/tiny") == 2
     assert "first, seed 0: The loss" in capsys.readouterr().err
     assert [row["row"] for row in read_rows(tmp_path / "results/resattn_tiny.csv")] == ["second"]
@@ -115,7 +115,7 @@ def test_options_given_again_add_up(table, reproduce, tmp_path, monkeypatch):
         given.append((row.name, seed, options.where))
         raise FloatingPointError("enough")
 
-    monkeypatch.setattr("keras_resattn.reproduce.runs.run", record)
+    monkeypatch.setattr("keras_resattn.reproduce.runner.run", record)
     repeated = ["--row", "second", "--row", "first", "--row", "second", "--seeds", "3", "--seeds", "5", "3"]
     assert reproduce("resattn/tiny", *repeated) == 2
     rows = [("second", 3), ("first", 3), ("second", 5), ("first", 5)]
@@ -133,16 +133,16 @@ def test_errors_of_one_and_of_five():
     row = Row("row", "A", "resattn_cifar", "cifar10", 1.0, top5=1.0)
     sets = argparse.Namespace(tests={"error": Arrays(scores, np.array([3, 3, 0, 0]))})
     normalised = argparse.Namespace(mean=[0.0] * 10, std=[1.0] * 10)
-    assert runs._errors(model, row, sets, normalised) == {"error": 75.0, "top5_error": 50.0}
+    assert runner._errors(model, row, sets, normalised) == {"error": 75.0, "top5_error": 50.0}
 
 
 def test_tested_at_another_size_with_the_same_weights():
     row = Row("row", "CifarResidualAttention56", "resattn_cifar", "cifar10", 1.0, test_size=9)
     sets = argparse.Namespace(train=argparse.Namespace(channels=3))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "build", small_network)
+        patch.setattr(runner, "build", small_network)
         model = small_network(row, (8, 8, 3))
-        tested = runs._tested(model, row, sets)
+        tested = runner._tested(model, row, sets)
     assert tested.input_shape == (None, 9, 9, 3)
     assert_close(tested.weights[0], model.weights[0], 0)
 
@@ -154,4 +154,4 @@ def test_outputs_that_are_not_numbers_are_no_result():
     sets = argparse.Namespace(tests={"error": Arrays(np.zeros((2, 1, 1, 10), "uint8"), np.array([3, 3]))})
     normalised = argparse.Namespace(mean=[0.0] * 10, std=[1.0] * 10)
     with pytest.raises(FloatingPointError, match="outputs on test pictures are not finite numbers"):
-        runs._errors(model, row, sets, normalised)
+        runner._errors(model, row, sets, normalised)

@@ -9,11 +9,11 @@ from sample_pictures import RNG, Batches, X, Y, encoded, write_folder
 from keras_resattn import compile_and_fit
 from keras_resattn.data import Arrays, Folder, Records, open_source, read_image
 from keras_resattn.data.arrays import normalize
-from keras_resattn.data.batches import TrainingBatches
-from keras_resattn.data.pictures import RESIZE_MODES, central_box, read_picture
+from keras_resattn.data.images import RESIZE_MODES, central_box, read_picture
+from keras_resattn.data.training_batches import TrainingBatches
 from keras_resattn.evaluation import evaluate_run
-from keras_resattn.frozen_features import resized
 from keras_resattn.recipes import get_recipe
+from keras_resattn.recipes.frozen_features import resized
 
 WIDE = np.zeros((16, 32, 3), "uint8")  # a white border of 2 pixels around grey
 WIDE[:] = 255

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from helpers import assert_close, forward
 
-from keras_resattn.responses import plot_responses, stage_responses
+from keras_resattn.visualize.responses import plot_responses, stage_responses
 
 
 def test_responses_are_the_mean_absolute_values_of_stage_outputs(narrow_network, images):

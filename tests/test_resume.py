@@ -16,7 +16,7 @@ from helpers import tiny, weights_of
 from resuming import RECIPE, STEPS, Killed, Stop, X, Y, files_of, kill, train
 
 from keras_resattn import compile_and_fit
-from keras_resattn.recipes.run import RunFolder
+from keras_resattn.recipes.run_folder import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_a_run_killed_around_a_checkpoint(tmp_path, unbroken, monkeypatch, momen
 
 
 def test_time_makes_a_checkpoint_due_inside_an_epoch(tmp_path, monkeypatch):
-    monkeypatch.setattr("keras_resattn.recipes.loop.SECONDS_BETWEEN_CHECKPOINTS", 0)
+    monkeypatch.setattr("keras_resattn.recipes.checkpointing.SECONDS_BETWEEN_CHECKPOINTS", 0)
     with pytest.raises(Killed):
         train(tmp_path, callbacks=[Stop(3, kill)])
     assert step_of(tmp_path) == 2

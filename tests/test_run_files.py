@@ -12,10 +12,11 @@ import pytest
 from helpers import tiny, weights_of
 from resuming import RECIPE, Killed, Stop, X, Y, files_of, kill, train
 
-from keras_resattn import compile_and_fit, files
+from keras_resattn import compile_and_fit
 from keras_resattn.evaluation import evaluate_run, load_run
-from keras_resattn.files import LOCK, atomic_write, locked
-from keras_resattn.recipes.run import RunFolder, read_report
+from keras_resattn.recipes.run_folder import RunFolder, read_report
+from keras_resattn.utils import io
+from keras_resattn.utils.io import LOCK, atomic_write, locked
 
 # Trains in no time; what is tried here does not depend on it.
 QUICK = RECIPE.replace(epochs=2, ema=None, mixup=0.0, cutmix=0.0, cutout=0, batch_size=20, warmup_epochs=0)
@@ -175,7 +176,7 @@ def test_a_folder_has_room_for_one_process(tmp_path, copied):
     run = tmp_path / "run"
     script = """
         import sys, pathlib
-        from keras_resattn.files import locked
+        from keras_resattn.utils.io import locked
         folder = pathlib.Path(sys.argv[1])
         folder.mkdir()
         (folder / ".partial-mine").write_text("")
@@ -211,7 +212,7 @@ def test_a_second_call_inside_the_first_is_kept_out(tmp_path):
 
 @pytest.mark.parametrize("name", ["log.csv", "model.weights.h5", "model.json", "report.json", "recipe.json"])
 def test_a_full_disk_is_said_with_the_file_that_it_was(tmp_path, monkeypatch, name):
-    replace = files.os.replace
+    replace = io.os.replace
 
     def full(source, target):
         if Path(target).name == name:
@@ -219,7 +220,7 @@ def test_a_full_disk_is_said_with_the_file_that_it_was(tmp_path, monkeypatch, na
         replace(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(files.os, "replace", full)
+        patch.setattr(io.os, "replace", full)
         with pytest.raises(
             OSError, match=rf"{tmp_path / name} could not be written .*No space left.*there is none yet"
         ):
@@ -235,7 +236,7 @@ def test_a_disk_that_is_really_full_leaves_the_old_file(tmp_path):
     script = """
         import resource, sys
         from pathlib import Path
-        from keras_resattn.files import atomic_write, reserve
+        from keras_resattn.utils.io import atomic_write, reserve
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
         for name, size in {"small": 3, "large": 2000}.items():
             try:

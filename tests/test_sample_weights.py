@@ -14,10 +14,10 @@ from training import RECIPE, X, Y
 
 from keras_resattn import compile_and_fit
 from keras_resattn.data import network_input, open_source
-from keras_resattn.data.batches import TrainingBatches
-from keras_resattn.data.sources import Arrays
+from keras_resattn.data.open_dataset import Arrays
+from keras_resattn.data.training_batches import TrainingBatches
 from keras_resattn.evaluation import evaluate_run
-from keras_resattn.frozen_features import resized
+from keras_resattn.recipes.frozen_features import resized
 
 W = np.linspace(0.2, 3.0, len(Y)).astype("float32")
 CLASSES = {0: 0.5, 1: 2.0, 2: 1.5}

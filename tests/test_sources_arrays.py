@@ -8,7 +8,7 @@ from PIL import Image
 from sample_pictures import RNG, X, Y, encoded
 
 from keras_resattn.data import Arrays, open_source
-from keras_resattn.data.pictures import central_box, crop_box, read_picture
+from keras_resattn.data.images import central_box, crop_box, read_picture
 
 pytestmark = pytest.mark.once
 

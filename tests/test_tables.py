@@ -2,7 +2,7 @@
 
 import pytest
 
-from keras_resattn.tables import append_row, read_rows
+from keras_resattn.utils.io import append_row, read_rows
 
 pytestmark = pytest.mark.once
 

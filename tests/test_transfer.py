@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from helpers import assert_close, weights_by_path
 
-from keras_resattn import fine_tune, preprocess_input, transfer, with_normalization
-from keras_resattn.backbones import Backbone
+from keras_resattn import fine_tune, preprocess_input, with_normalization
 from keras_resattn.data import network_input
-from keras_resattn.data.sources import Arrays
+from keras_resattn.data.open_dataset import Arrays
 from keras_resattn.layers import PreActivationUnit
-from keras_resattn.layers.composite import picture_shape
-from keras_resattn.recipes import get_recipe
+from keras_resattn.recipes import get_recipe, transfer
+from keras_resattn.recipes.backbones import Backbone
+from keras_resattn.utils.data_format import picture_shape
 
 STATISTICS = ([100.0, 110.0, 120.0], [50.0, 60.0, 70.0])
 HEAD = get_recipe("transfer_head").replace(batch_size=8, epochs=12, learning_rate=0.02)

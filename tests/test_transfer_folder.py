@@ -7,7 +7,7 @@ from helpers import weights_of
 from resuming import files_of
 from test_transfer import HEAD, TUNE, backbone, pictures, run
 
-from keras_resattn.files import locked
+from keras_resattn.utils.io import locked
 
 SHORT = {"head_recipe": HEAD.replace(epochs=3), "fine_tune_recipe": TUNE.replace(epochs=3)}
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import keras_resattn
-from keras_resattn import checkpoints, data, layers, recipes, reproduce
+from keras_resattn import data, layers, pretrained, recipes, reproduce
 
 pytestmark = pytest.mark.once
 
-PACKAGES = (keras_resattn, checkpoints, data, layers, recipes, reproduce)
+PACKAGES = (keras_resattn, pretrained, data, layers, recipes, reproduce)
 DOCS = Path(__file__).parents[1] / "docs"
 
 

@@ -1,4 +1,4 @@
-"""`checkpoints.verify`: missing, damaged and unreadable files; tags that are legitimately not bundled."""
+"""`pretrained.verify`: missing, damaged and unreadable files; tags that are legitimately not bundled."""
 
 import json
 import os
@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 
-from keras_resattn import checkpoints
-from keras_resattn.checkpoints import registry
-from keras_resattn.files import sha256
+from keras_resattn import pretrained
+from keras_resattn.pretrained import records
+from keras_resattn.utils.io import sha256
 
 pytestmark = pytest.mark.once
 
@@ -26,12 +26,12 @@ def weights(tmp_path, monkeypatch):
         record |= {"preprocessing": {"mean": [0.0] * 3, "std": [1.0] * 3}, "input_shape": [32, 32, 3]}
         (folder / "config.json").write_text(json.dumps(record | {"metrics": {}, "training": {}}))
         sums = {f"{folder.name}/{path.name}": sha256(path) for path in folder.iterdir()}
-        registry.write_sums(tmp_path, sums)
-    registry.move_aliases(tmp_path, "Net", "b_v1", ["default"])
-    monkeypatch.setattr(registry, "weights_folder", lambda: tmp_path)
-    registry.tags.cache_clear()
+        records.write_sums(tmp_path, sums)
+    records.move_aliases(tmp_path, "Net", "b_v1", ["default"])
+    monkeypatch.setattr(records, "weights_folder", lambda: tmp_path)
+    records.tags.cache_clear()
     yield tmp_path
-    registry.tags.cache_clear()
+    records.tags.cache_clear()
 
 
 def replace_by(make):
@@ -43,8 +43,8 @@ def replace_by(make):
 
 
 def test_intact_files_are_ok(weights):
-    assert checkpoints.verify() == [*((name, "ok", None) for name in IDS), ("aliases.json", "ok", None)]
-    assert not any(result.failed for result in checkpoints.verify())
+    assert pretrained.verify() == [*((name, "ok", None) for name in IDS), ("aliases.json", "ok", None)]
+    assert not any(result.failed for result in pretrained.verify())
 
 
 FAULTS = {
@@ -70,23 +70,23 @@ FAULTS = {
 def test_a_fault_is_found_and_names_its_file(weights, fault):
     name, change, status = FAULTS[fault]
     change(weights / name)
-    failed = [result for result in checkpoints.verify() if result.failed]
+    failed = [result for result in pretrained.verify() if result.failed]
     assert [result.status for result in failed] == [status]
     assert name in failed[0].problem
 
 
 def test_a_tag_that_nothing_lists_is_a_fault(weights):
     shutil.copytree(weights / "net-a_v1", weights / "net-a_v2")
-    assert [result.status for result in checkpoints.verify()] == ["ok", "not listed", "ok", "ok"]
+    assert [result.status for result in pretrained.verify()] == ["ok", "not listed", "ok", "ok"]
 
 
 def test_tensors_outside_the_package_are_no_fault(weights):
-    registry.write_sums(weights, {"net-a_v1/model.weights.h5": None})
+    records.write_sums(weights, {"net-a_v1/model.weights.h5": None})
     tensors = weights / "net-a_v1" / "model.weights.h5"
-    assert checkpoints.verify()[0] == (IDS[0], "ok", None)
+    assert pretrained.verify()[0] == (IDS[0], "ok", None)
     content = tensors.read_bytes()
     tensors.write_bytes(b"other")
-    assert checkpoints.verify()[0].status == "damaged"
+    assert pretrained.verify()[0].status == "damaged"
     tensors.write_bytes(content)
     tensors.unlink()
-    assert checkpoints.verify()[0] == (IDS[0], "not bundled", None)
+    assert pretrained.verify()[0] == (IDS[0], "not bundled", None)

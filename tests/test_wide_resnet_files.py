@@ -9,8 +9,8 @@ import pytest
 from helpers import assert_close, copy_weights, forward, randomise, weights_by_path
 from networks import WIDE_FAMILIES, narrow_wide, wide_body
 
-from keras_resattn import WideResNet, WideResNetAtt2, checkpoints, evaluation
-from keras_resattn.files import sha256
+from keras_resattn import WideResNet, WideResNetAtt2, evaluation, pretrained
+from keras_resattn.utils.io import sha256
 
 
 @pytest.mark.parametrize("build", WIDE_FAMILIES)
@@ -76,10 +76,10 @@ def test_a_file_of_another_network(tmp_path):
 def test_a_released_folder_names_its_network_by_id(tmp_path):
     model = randomise(narrow_wide(WideResNet, classes=10))
     model.save_weights(tmp_path / "model.weights.h5")
-    record = json.loads((checkpoints.tags()[0].folder / "config.json").read_text())
+    record = json.loads((pretrained.tags()[0].folder / "config.json").read_text())
     record |= {"network": "WideResNet-10-1", "sha256": sha256(tmp_path / "model.weights.h5")}
     (tmp_path / "config.json").write_text(json.dumps(record))
-    loaded = evaluation.build(checkpoints.Tag.read(tmp_path))
+    loaded = evaluation.build(pretrained.Tag.read(tmp_path))
     assert loaded.name == "wide_resnet_10_1"
     for path, value in weights_by_path(loaded).items():
         np.testing.assert_array_equal(value, weights_by_path(model)[path])

@@ -5,17 +5,17 @@ import pytest
 from helpers import undrawn
 
 import keras_resattn
-from keras_resattn.checkpoints import registry
-from keras_resattn.models import zoo
+from keras_resattn.models import registry
+from keras_resattn.pretrained import records
 
 
-@pytest.mark.parametrize("network", zoo.NETWORKS)
+@pytest.mark.parametrize("network", registry.NETWORKS)
 def test_the_name_of_a_model_tells_its_network(network):
-    entry = zoo.NETWORKS[network]
+    entry = registry.NETWORKS[network]
     if network in ("ResidualAttention452", "CifarResidualAttention452", "ResNet1001"):
         pytest.skip("takes seconds to build; its name is made as the others' are")
-    model = undrawn(zoo.build, network=network, weights=None, input_shape=_smallest(entry.size))
-    assert zoo.identify(model.name) == network
+    model = undrawn(registry.build, network=network, weights=None, input_shape=_smallest(entry.size))
+    assert registry.identify(model.name) == network
 
 
 def _smallest(size):
@@ -24,18 +24,18 @@ def _smallest(size):
 
 
 def test_any_depth_and_width_of_a_family_has_an_id():
-    assert undrawn(zoo.build, network="WARN-10-1", weights=None).name == "warn_10_1"
+    assert undrawn(registry.build, network="WARN-10-1", weights=None).name == "warn_10_1"
 
 
 @pytest.mark.parametrize("name", ["my_network", "", "warn_16"])
 def test_a_model_of_another_name(name):
     with pytest.raises(ValueError, match=r"Expected the default name of one of .*; received: "):
-        zoo.identify(name)
+        registry.identify(name)
 
 
 def test_an_unknown_network():
     with pytest.raises(ValueError, match="network='WARN'"):
-        zoo.build("WARN")
+        registry.build("WARN")
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_an_unknown_network():
     ],
 )
 def test_the_python_that_builds_a_network(network, call):
-    assert registry.call(network, "weights=None") == call
+    assert records.call(network, "weights=None") == call
     assert isinstance(
         undrawn(lambda: eval(call, {name: getattr(keras_resattn, name) for name in keras_resattn.__all__})), keras.Model
     )

@@ -5,7 +5,7 @@ import importlib.util
 
 import numpy as np
 
-from keras_resattn.cli import images, network, output, startup, weights
+from keras_resattn.cli import image_files, network, output, selection, startup
 from keras_resattn.cli.arguments import FIGURES, check_least, check_output, path
 
 MOST = 100  # images in a figure, which has a row for each
@@ -13,8 +13,8 @@ MOST = 100  # images in a figure, which has a row for each
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `attend` to an `argparse` parser."""
-    images.add_arguments(parser)
-    weights.add_arguments(parser)
+    image_files.add_arguments(parser)
+    selection.add_arguments(parser)
     parser.add_argument("-o", "--output", type=path, required=True, help=f"file to write ({', '.join(FIGURES)})")
     parser.add_argument("--channels", type=int, default=2, help="channels beside the mean (default: %(default)s)")
 
@@ -23,8 +23,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command. Returns 2 if an image could not be read, else 0."""
     check_output("--output", arguments.output, FIGURES, arguments.images)
     check_least("--channels", arguments.channels, 0)
-    choice = weights.choose(arguments)
-    given = images.Images(arguments)
+    choice = selection.choose(arguments)
+    given = image_files.Images(arguments)
     if not given.given:
         return given.finish()
     if importlib.util.find_spec("matplotlib") is None:
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _draw(net, batches, arguments):
-    from keras_resattn.files import atomic_write
+    from keras_resattn.utils.io import atomic_write
     from keras_resattn.visualize import plot_attention
 
     paths = [path for batch, _ in batches for path in batch]

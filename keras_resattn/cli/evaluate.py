@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from keras_resattn.cli import network, output, startup, weights
+from keras_resattn.cli import network, output, selection, startup
 from keras_resattn.cli.arguments import add_formats, check_least, expanded, path
 
 
@@ -22,14 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("crop", "squash", "pad"),
         help="resize images of another aspect ratio so (default: files as in training, or crop; arrays not at all)",
     )
-    weights.add_arguments(parser)
+    selection.add_arguments(parser)
     add_formats(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
     check_least("--batch-size", arguments.batch_size, 1)
-    choice = weights.choose(arguments)
+    choice = selection.choose(arguments)
     startup.start_keras()
     evaluate = {"tag": _released, "hub": _released, "run": _run}.get(choice.kind, _file)
     name, result = evaluate(choice, arguments)
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _released(choice, arguments):
     from keras_resattn import evaluation
     from keras_resattn.data import Arrays, Source, open_source
-    from keras_resattn.data.class_names import match_classes
+    from keras_resattn.data.class_matching import match_classes
 
     tag = network.open_tag(choice)
     mode = arguments.resize_mode
@@ -65,7 +65,7 @@ def _run(choice, arguments):
 
 def _file(choice, arguments):
     from keras_resattn.data import open_source
-    from keras_resattn.data.class_names import match_classes
+    from keras_resattn.data.class_matching import match_classes
     from keras_resattn.evaluation import evaluate_model
 
     net = network.open_network(choice)

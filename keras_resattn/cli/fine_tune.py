@@ -3,19 +3,19 @@
 import argparse
 import sys
 
-from keras_resattn import checkpoints
-from keras_resattn.cli import network, startup, training, weights
+from keras_resattn import pretrained
+from keras_resattn.cli import network, selection, startup, training_arguments
 from keras_resattn.cli.arguments import check_folder, check_output, path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `fine-tune` to an `argparse` parser."""
-    weights.add_arguments(parser, run_dir=False)
+    selection.add_arguments(parser, run_dir=False)
     parser.add_argument("--model", help="network of a .weights.h5 file, such as CifarResidualAttention56")
-    training.add_data(parser)
+    training_arguments.add_data(parser)
     parser.add_argument("--run-dir", type=path, required=True, help="folder for both phases and the classifier")
     parser.add_argument(
-        "--output", type=path, help=f"file of the classifier, .keras (default: {weights.CLASSIFIER} in --run-dir)"
+        "--output", type=path, help=f"file of the classifier, .keras (default: {selection.CLASSIFIER} in --run-dir)"
     )
     changes = {"nargs": "+", "action": "extend", "default": [], "metavar": "FIELD=VALUE"}
     named = "name of a recipe, or a .json file (default: %(default)s)"
@@ -41,17 +41,17 @@ def run(arguments: argparse.Namespace) -> None:
         ValueError: before any work, for unknown weights, recipes, fields or layers, and what does not go together.
         FloatingPointError: if the training diverges.
     """
-    head_recipe = training.change_recipe(arguments.head_recipe, arguments.head_set, "--head-set")
-    recipe = training.change_recipe(arguments.recipe, arguments.set)
-    choice = weights.choose(arguments)
-    training.check_data(arguments)
+    head_recipe = training_arguments.change_recipe(arguments.head_recipe, arguments.head_set, "--head-set")
+    recipe = training_arguments.change_recipe(arguments.recipe, arguments.set)
+    choice = selection.choose(arguments)
+    training_arguments.check_data(arguments)
     check_folder("--run-dir", arguments.run_dir)
     check_output("--output", arguments.output, (".keras",))
     startup.start_keras()
-    from keras_resattn.files import atomic_write
-    from keras_resattn.transfer import fine_tune, with_normalization
+    from keras_resattn.recipes.transfer import fine_tune, with_normalization
+    from keras_resattn.utils.io import atomic_write
 
-    source, validation = training.open_data(arguments)
+    source, validation = training_arguments.open_data(arguments)
     startup.set_random_seed(head_recipe.seed)
     backbone, statistics = _backbone(choice, arguments, source)
     model, report = fine_tune(
@@ -68,13 +68,13 @@ def run(arguments: argparse.Namespace) -> None:
         run_dir=arguments.run_dir,
         verbose=1 if sys.stdout.isatty() else 2,
     )
-    output = arguments.output or arguments.run_dir / weights.CLASSIFIER
+    output = arguments.output or arguments.run_dir / selection.CLASSIFIER
     with atomic_write(output) as partial:
         with_normalization(model, report.mean, report.std).save(partial)
-    training.print_metrics(report.head, "first phase, last epoch")
+    training_arguments.print_metrics(report.head, "first phase, last epoch")
     if report.fine_tune is not None:
-        training.print_metrics(report.fine_tune, "second phase, last epoch")
-    training.print_written(output)
+        training_arguments.print_metrics(report.fine_tune, "second phase, last epoch")
+    training_arguments.print_written(output)
 
 
 def _without_top(net):
@@ -93,10 +93,10 @@ def _without_top(net):
 def _backbone(choice, arguments, source):
     """What `fine_tune` takes as its network, and its images' mean and standard deviation, `None` for a released tag."""
     from keras_resattn.data import Source
-    from keras_resattn.layers.composite import picture_shape
-    from keras_resattn.models import zoo
+    from keras_resattn.models import registry
+    from keras_resattn.utils.data_format import picture_shape
 
-    if choice.kind == "tag" and choice.where in checkpoints.tags():
+    if choice.kind == "tag" and choice.where in pretrained.tags():
         return choice.where.id, None
     if choice.kind == "model":
         model = network.load_model(choice.where)
@@ -108,9 +108,9 @@ def _backbone(choice, arguments, source):
     if choice.kind == "weights":
         if arguments.size is None:
             raise ValueError("Expected --size, the height and width of images, with a .weights.h5 file.")
-        model = zoo.build(choice.model, weights=str(choice.where), **shape)
+        model = registry.build(choice.model, weights=str(choice.where), **shape)
         return model, network.statistics_of(model, choice)
     tag = network.open_tag(choice)
     size = arguments.size or tag.input_shape[0]
     shape["input_shape"] = picture_shape(size, size, channels)
-    return zoo.build(tag.network, weights=str(tag.folder), **shape), (tag.mean, tag.std)
+    return registry.build(tag.network, weights=str(tag.folder), **shape), (tag.mean, tag.std)

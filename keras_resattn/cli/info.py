@@ -2,9 +2,9 @@
 
 import argparse
 
-from keras_resattn import checkpoints
-from keras_resattn.cli import output, startup, weights
-from keras_resattn.models import zoo
+from keras_resattn import pretrained
+from keras_resattn.cli import output, selection, startup
+from keras_resattn.models import registry
 from keras_resattn.models.variants import VARIANTS
 
 
@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
-    fields = _of_network(arguments.name) if arguments.name in zoo.NETWORKS else _of_tag(arguments.name)
+    fields = _of_network(arguments.name) if arguments.name in registry.NETWORKS else _of_tag(arguments.name)
     rows = [
         [field, ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)]
         for field, value in fields.items()
@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _of_network(name):
-    entry = zoo.NETWORKS[name]
+    entry = registry.NETWORKS[name]
     if name in VARIANTS:
         startup.start_keras()  # the row's filters follow from its layers
         arguments = vars(VARIANTS[name].resolved())
@@ -37,13 +37,13 @@ def _of_network(name):
         "input": f"{entry.size} x {entry.size}",
         "classes": entry.classes,
         **arguments,
-        "released weights": [tag.tag for tag in checkpoints.tags() if tag.network == name] or "none",
+        "released weights": [tag.tag for tag in pretrained.tags() if tag.network == name] or "none",
     }
 
 
 def _of_tag(name):
     expected = "a network, as `keras-resattn list` has them, or released weights"
-    tag = weights.find_tag(name, expected, zoo.NETWORKS)
+    tag = selection.find_tag(name, expected, registry.NETWORKS)
     return {
         "network": tag.network,
         "tag": tag.tag,

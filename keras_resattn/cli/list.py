@@ -2,10 +2,10 @@
 
 import argparse
 
-from keras_resattn import checkpoints
+from keras_resattn import pretrained
 from keras_resattn.cli import output
 from keras_resattn.cli.arguments import add_formats
-from keras_resattn.models import zoo
+from keras_resattn.models import registry
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,9 +22,9 @@ def run(arguments: argparse.Namespace) -> None:
             "macs": network.macs,
             "size": network.size,
             "classes": network.classes,
-            "weights": [tag.tag for tag in checkpoints.tags() if tag.network == name],
+            "weights": [tag.tag for tag in pretrained.tags() if tag.network == name],
         }
-        for name, network in zoo.NETWORKS.items()
+        for name, network in registry.NETWORKS.items()
     ]
     if arguments.format is not None:
         return output.print_records(arguments.format, records)

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from keras_resattn import checkpoints
-from keras_resattn.checkpoints.registry import RECORD, Tag
-from keras_resattn.cli.weights import Choice
-from keras_resattn.models import zoo
+from keras_resattn import pretrained
+from keras_resattn.cli.selection import Choice
+from keras_resattn.models import registry
+from keras_resattn.pretrained.records import RECORD, Tag
 from keras_resattn.typing import PathLike
 
 
@@ -118,7 +118,7 @@ def open_tag(choice: Choice) -> Tag:
         return choice.where
     from huggingface_hub import hf_hub_download
 
-    from keras_resattn.checkpoints.source import Source
+    from keras_resattn.pretrained.resolution import Source
 
     repository, _, revision = choice.where.removeprefix("hf://").partition("@")
     try:
@@ -144,7 +144,7 @@ def _open_tag(choice):
 def _open_run(choice):
     from keras_resattn.evaluation import load_run
     from keras_resattn.preprocessing import class_names_of
-    from keras_resattn.recipes.run import read_report
+    from keras_resattn.recipes.run_folder import read_report
 
     folder = choice.where
     report = read_report(folder)
@@ -234,11 +234,11 @@ def _normalises(model):
 
 def _open_weights(choice):
     file, model = choice.where, choice.model
-    tensors = checkpoints.read_tensors(file)
+    tensors = pretrained.read_tensors(file)
     top = tensors.get("predictions") or tensors.get("classifier")
     if top is None:
         raise ValueError(f"Expected weights with a classifier in {file}; it has no layer `predictions`.")
-    network = zoo.build(model, weights=str(file), classes=int(top["0"].shape[-1]))
+    network = registry.build(model, weights=str(file), classes=int(top["0"].shape[-1]))
     mean, std = statistics_of(network, choice)
     return Network(str(file), network, mean, std, None)
 

@@ -2,14 +2,14 @@
 
 import argparse
 
-from keras_resattn.cli import images, network, output, startup, weights
+from keras_resattn.cli import image_files, network, output, selection, startup
 from keras_resattn.cli.arguments import add_formats, check_least
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `predict` to an `argparse` parser."""
-    images.add_arguments(parser)
-    weights.add_arguments(parser)
+    image_files.add_arguments(parser)
+    selection.add_arguments(parser)
     parser.add_argument("--top", type=int, default=3, help="classes to show for each image (default: %(default)s)")
     add_formats(parser)
 
@@ -17,8 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command. Returns 2 if an image could not be read, else 0."""
     check_least("--top", arguments.top, 1)
-    choice = weights.choose(arguments)
-    given = images.Images(arguments)
+    choice = selection.choose(arguments)
+    given = image_files.Images(arguments)
     if not given.given:
         return given.finish()
     startup.start_keras()

@@ -8,11 +8,10 @@ from typing import Any
 from keras_resattn.cli import startup
 from keras_resattn.cli.arguments import FIGURES, check_folder, check_output, expanded, path
 from keras_resattn.cli.output import printable
-from keras_resattn.files import atomic_write
-from keras_resattn.reproduce import report
+from keras_resattn.reproduce import results
 from keras_resattn.reproduce.published import TABLES, get_table, home
 from keras_resattn.reproduce.rows import DATA_SETS, check_name
-from keras_resattn.tables import read_rows
+from keras_resattn.utils.io import atomic_write, read_rows
 
 #: What runs go by; the list of tables takes none of it.
 DEFAULTS = {
@@ -74,9 +73,9 @@ def run(arguments: argparse.Namespace) -> None:
         return _draw_runs(table, rows, arguments, output)
     where = _check(arguments, rows, seeds)
     startup.start_keras()
-    from keras_resattn.reproduce import runs
+    from keras_resattn.reproduce import runner
 
-    options = runs.Options(
+    options = runner.Options(
         scale=arguments.scale,
         where=where,
         run_dir=arguments.run_dir,
@@ -85,24 +84,24 @@ def run(arguments: argparse.Namespace) -> None:
         verbose=1 if sys.stdout.isatty() else 2,
     )
     of_table = home(table, rows[0])[0] if table.figure else table  # a figure's runs are rows of another table
-    file = report.results_file(of_table, arguments.results)
-    report.check_file(file, report.columns(of_table))
+    file = results.results_file(of_table, arguments.results)
+    results.check_file(file, results.columns(of_table))
     diverged = []
     for seed in seeds:
         for row in rows:
             recorded = home(table, row)[1] if table.figure else row
             try:
-                result = runs.run(table, row, seed, options)
+                result = runner.run(table, row, seed, options)
             except FloatingPointError as error:
                 diverged.append(f"{row.name}, seed {seed}: {error}")
                 continue
-            added = report.record(file, report.result_row(of_table, recorded, result))
+            added = results.record(file, results.result_row(of_table, recorded, result))
             rehearsal = "" if options.scale == 1 else f" at scale {options.scale:g}"
             error = f"error {result['error']} % of {result['test_pictures']:,} test pictures"
             print(f"{row.name}, seed {seed}{rehearsal}: {error}", end="")
             print("" if added else f" (in {file} already)", flush=True)
     if not table.figure:
-        text = report.markdown(table, read_rows(file))
+        text = results.markdown(table, read_rows(file))
         print(text)
         if output is not None:
             with atomic_write(output) as partial:
@@ -111,7 +110,7 @@ def run(arguments: argparse.Namespace) -> None:
     if diverged:
         raise FloatingPointError("; ".join(diverged))
     if table.figure:
-        folders = [(row, runs.run_folder(table, row, seed, options)) for row in rows for seed in seeds]
+        folders = [(row, runner.run_folder(table, row, seed, options)) for row in rows for seed in seeds]
         _draw(table, folders, options.data(rows[0]), output)
 
 
@@ -124,7 +123,7 @@ def _list(arguments):
 
     console = Console()
     with console.capture() as capture:
-        for line in report.listing([get_table(arguments.table).name] if arguments.table else TABLES):
+        for line in results.listing([get_table(arguments.table).name] if arguments.table else TABLES):
             console.print(line)
     print(capture.get(), end="")
 

@@ -6,9 +6,9 @@ import importlib.util
 import sys
 from typing import Any
 
-from keras_resattn.cli import network, startup, training, weights
+from keras_resattn.cli import network, selection, startup, training_arguments
 from keras_resattn.cli.arguments import check_folder, check_least, path
-from keras_resattn.models import zoo
+from keras_resattn.models import registry
 from keras_resattn.recipes import RECIPES
 
 
@@ -17,12 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", help="as `list` has them, such as CifarResidualAttention56; not needed with --weights"
     )
-    weights.add_arguments(parser, default=None, run_dir=False)
+    selection.add_arguments(parser, default=None, run_dir=False)
     parser.add_argument("--recipe", default="cifar_one_cycle", help=f"{', '.join(RECIPES)}, or a .json file")
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="change fields of the recipe"
     )
-    training.add_data(parser)
+    training_arguments.add_data(parser)
     parser.add_argument("--run-dir", type=path, required=True, help="folder for log, checkpoint, weights and report")
     parser.add_argument(
         "--zero-init-residual", action="store_true", help="start with every residual branch at zero, for calmer steps"
@@ -41,9 +41,9 @@ def run(arguments: argparse.Namespace) -> None:
         ValueError: before any work, for an unknown network, recipe, field or data set, or what does not go together.
         FloatingPointError: if the training diverges.
     """
-    recipe = training.change_recipe(arguments.recipe, arguments.set)
+    recipe = training_arguments.change_recipe(arguments.recipe, arguments.set)
     choice = _choose(arguments)
-    training.check_data(arguments)
+    training_arguments.check_data(arguments)
     if recipe.image_sizes and arguments.size is not None:
         raise ValueError(f"Expected no --size with a recipe that has image_sizes; received: --size {arguments.size}.")
     if arguments.zero_init_residual and choice is not None:
@@ -54,12 +54,12 @@ def run(arguments: argparse.Namespace) -> None:
     startup.start_keras()
     import keras
 
-    from keras_resattn.recipes import distribution, engines, fit
+    from keras_resattn.recipes import distribution, fit, strategies
 
     scope = distribution.scope(arguments.distribute) if arguments.distribute else contextlib.nullcontext()
     with scope:
-        callbacks = _tensorboard(arguments.tensorboard) if engines.current().rank == 0 else []
-        source, validation = training.open_data(arguments)
+        callbacks = _tensorboard(arguments.tensorboard) if strategies.current().rank == 0 else []
+        source, validation = training_arguments.open_data(arguments)
         startup.set_random_seed(recipe.seed)
         keras.config.set_dtype_policy(recipe.precision or keras.config.dtype_policy())
         model, statistics, source = _start(arguments, choice, recipe, source)
@@ -76,10 +76,10 @@ def run(arguments: argparse.Namespace) -> None:
             steps_per_execution=arguments.steps_per_execution,
             callbacks=callbacks,
         )
-        if engines.current().rank > 0:
+        if strategies.current().rank > 0:
             return
-    training.print_metrics(report)
-    training.print_written(arguments.run_dir / "model.weights.h5")
+    training_arguments.print_metrics(report)
+    training_arguments.print_written(arguments.run_dir / "model.weights.h5")
 
 
 def _choose(arguments):
@@ -89,9 +89,9 @@ def _choose(arguments):
             raise ValueError("Expected --model with a network, or --weights to start from; received: neither.")
         if arguments.mean is not None or arguments.std is not None:
             raise ValueError("Expected --mean and --std only with --weights.")
-        zoo.check_id(arguments.model)
+        registry.check_id(arguments.model)
         return None
-    choice = weights.choose(arguments, any_model=True)
+    choice = selection.choose(arguments, any_model=True)
     if choice.kind == "tag" and arguments.model not in (None, choice.where.network):
         raise ValueError(
             f"Expected weights of {arguments.model}; {choice.where.id} are weights of {choice.where.network}."
@@ -132,7 +132,7 @@ def _per_channel(values, net):
 
 def _matched(arguments, source, names, classes, whose):
     """The data with labels numbered by the network's class names."""
-    from keras_resattn.data.class_names import match_classes
+    from keras_resattn.data.class_matching import match_classes
 
     remedy = "To train weights to tell other classes apart, use `keras-resattn fine-tune`."
     if _number_of_classes(arguments, source) > classes:
@@ -149,7 +149,7 @@ def _number_of_classes(arguments, source):
 
 
 def _build(arguments, name, recipe, source, weights=None):
-    from keras_resattn.layers.composite import picture_shape
+    from keras_resattn.utils.data_format import picture_shape
 
     shape: Any = source.picture_shape
     if shape is None and arguments.size is None and not recipe.image_sizes:
@@ -161,7 +161,7 @@ def _build(arguments, name, recipe, source, weights=None):
     channels = source.channels if shape is None else shape[2]
     dropout = {} if recipe.dropout is None else {"dropout": recipe.dropout}
     try:
-        return zoo.build(
+        return registry.build(
             name,
             weights=weights,
             input_shape=picture_shape(height, width, channels),

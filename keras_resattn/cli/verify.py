@@ -2,7 +2,7 @@
 
 import argparse
 
-from keras_resattn import checkpoints
+from keras_resattn import pretrained
 from keras_resattn.cli.output import complain
 
 
@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command. Returns 1 if a file is missing, damaged or cannot be read."""
-    results = checkpoints.verify()
+    results = pretrained.verify()
     for result in results:
         print(f"{result.name}: {result.status}")
     failed = [result for result in results if result.failed]

@@ -5,11 +5,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_resattn.data.pictures import to_numpy
-from keras_resattn.files import user_path
+from keras_resattn.data.images import to_numpy
 from keras_resattn.layers.class_names import check_class_names
-from keras_resattn.npz import read_npz
 from keras_resattn.typing import PathLike, Statistics
+from keras_resattn.utils.io import user_path
+from keras_resattn.utils.npz import read_npz
 
 # ImageNet's, from 0 to 255, as all that is published with it uses them.
 IMAGENET_MEAN = (123.675, 116.28, 103.53)

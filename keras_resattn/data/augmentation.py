@@ -1,12 +1,12 @@
 """What happens to training pictures: drawn for each picture, and repeatable from a generator.
 
 All draws of a batch are made first, as a `Plan` of small arrays, and carried out afterwards: here by NumPy, or by
-`keras_resattn.data.on_device` where the pictures lie. The same plan gives the same pictures in both places.
+`keras_resattn.data.device_data` where the pictures lie. The same plan gives the same pictures in both places.
 
 `keras.layers.RandomCrop` draws one place for a whole batch; the other layers of `keras.layers` draw from a state of
 their own, so that `keras.layers.MixUp` and `CutMix` could be shared neither with NumPy nor with the device, and would
 not mix integer labels: recipes say `mixup` and `cutmix` instead. Layers that change pictures alone are welcome, see
-`keras_resattn.data.layer_augmentation`.
+`keras_resattn.data.augmentation_layers`.
 """
 
 from __future__ import annotations

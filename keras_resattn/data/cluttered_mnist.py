@@ -9,9 +9,9 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from keras_resattn.data.arrays import check_pictures, load_npz
-from keras_resattn.data.pictures import to_numpy
-from keras_resattn.layers.composite import check_count
+from keras_resattn.data.images import to_numpy
 from keras_resattn.typing import PathLike
+from keras_resattn.utils.validation import check_count
 
 CHUNK = 1024  # pictures composed at once; the result does not depend on it
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")

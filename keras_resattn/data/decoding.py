@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from keras_resattn.files import open_regular
 from keras_resattn.typing import Size
+from keras_resattn.utils.io import open_regular
 
 BACKGROUND = (255, 255, 255)  # transparent pixels are composited on white
 _Turn = Image.Transpose

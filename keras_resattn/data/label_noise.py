@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_resattn.data.indexed import Source, as_labels
+from keras_resattn.data.dataset import Source, as_labels
 
 
 def confusion_matrix(classes: int, rate: float) -> np.ndarray:

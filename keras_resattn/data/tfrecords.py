@@ -11,10 +11,10 @@ import keras
 import numpy as np
 
 from keras_resattn.data.augmentation import draw_crops
-from keras_resattn.data.indexed import as_labels
-from keras_resattn.data.passes import SAMPLE, accumulated_statistics, in_threads
-from keras_resattn.data.pictures import check_resize_mode, read_picture
-from keras_resattn.data.streams import Stream, check_range, share_of
+from keras_resattn.data.batch_stream import Stream, check_range, share_of
+from keras_resattn.data.dataset import as_labels
+from keras_resattn.data.images import check_resize_mode, read_picture
+from keras_resattn.data.statistics import SAMPLE, accumulated_statistics, in_threads
 from keras_resattn.layers.class_names import check_class_names
 from keras_resattn.typing import ResizeMode, Size, Statistics
 

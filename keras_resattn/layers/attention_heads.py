@@ -9,8 +9,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_resattn.layers.composite import CompositeLayer, check_choice, check_count, check_number, spatial_axes
+from keras_resattn.layers.composite import CompositeLayer
 from keras_resattn.typing import GatedMaskActivation, Shape, Tensor
+from keras_resattn.utils.data_format import spatial_axes
+from keras_resattn.utils.validation import check_choice, check_count, check_number
 
 GATED_MASK_ACTIVATIONS = ("softmax", "sigmoid")
 

@@ -1,76 +1,16 @@
 """What every layer of this package that is made of other layers shares."""
 
-import numbers
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 
 from keras_resattn.layers.batch_normalization import BatchNormalization
-from keras_resattn.typing import DataFormat, Shape
+from keras_resattn.typing import DataFormat
+from keras_resattn.utils.data_format import channel_axis, standardize_data_format
 
 BN_MOMENTUM = 0.9
 EPSILON = 1e-5
-
-
-def check_choice(argument: str, value: object, choices: Collection[object]) -> None:
-    """Raises `ValueError` if `value` is not one of `choices`."""
-    if not isinstance(value, (str, type(None))) or value not in choices:
-        expected = ", ".join(map(repr, choices))
-        raise ValueError(f"Expected {argument} to be one of {expected}; received: {argument}={value!r}.")
-
-
-def check_count(argument: str, value: Any, least: int = 1) -> int:
-    """Returns `value`, an integer of Python's or NumPy's, as Python's, which JSON and a `get_config` can hold.
-
-    Raises:
-        ValueError: if it is not an integer, or less than `least`.
-    """
-    if not is_integer(value) or value < least:
-        raise ValueError(f"Expected {argument} to be an integer of at least {least}; received: {argument}={value!r}.")
-    return int(value)
-
-
-def is_integer(value: object) -> bool:
-    """Whether `value` is an integer of Python's or NumPy's; `True` and `False` are not."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-
-
-def check_number(argument: str, value: Any, below: float | None = None) -> None:
-    """Raises `ValueError` if `value` is not a number of at least 0 and, where given, below `below`."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not 0 <= value < (float("inf") if below is None else below):
-        limits = "of at least 0" if below is None else f"from 0 up to, but not including, {below}"
-        raise ValueError(f"Expected {argument} to be a number {limits}; received: {argument}={value!r}.")
-
-
-def standardize_data_format(data_format: DataFormat | None) -> DataFormat:
-    """Returns `data_format`, or Keras' default for `None`.
-
-    Raises:
-        ValueError: if it is neither `"channels_last"` nor `"channels_first"`.
-    """
-    data_format = data_format or keras.config.image_data_format()
-    if data_format not in ("channels_last", "channels_first"):
-        raise ValueError(
-            "Expected data_format to be 'channels_last', 'channels_first' or None; "
-            f"received: data_format={data_format!r}."
-        )
-    return data_format
-
-
-def channel_axis(data_format: DataFormat) -> int:
-    return -1 if data_format == "channels_last" else 1
-
-
-def spatial_axes(data_format: DataFormat) -> tuple[int, int]:
-    return (1, 2) if data_format == "channels_last" else (2, 3)
-
-
-def picture_shape(height: int | None, width: int | None, channels: int | None) -> Shape:
-    """Returns the shape of one picture in Keras' image data format: what `input_shape` says."""
-    last = keras.config.image_data_format() == "channels_last"
-    return (height, width, channels) if last else (channels, height, width)
 
 
 class CompositeLayer(keras.layers.Layer):

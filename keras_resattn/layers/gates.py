@@ -11,8 +11,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_resattn.layers.composite import CompositeLayer, check_choice, check_count, check_number
+from keras_resattn.layers.composite import CompositeLayer
 from keras_resattn.typing import Aggregation, BaseOutput, GlobalGating, HeadGating, Shape, Tensor
+from keras_resattn.utils.validation import check_choice, check_count, check_number
 
 HEAD_GATES = ("softmax", "mean")
 GATES = ("softmax", "sigmoid", "linear", "mean", "base")

@@ -6,8 +6,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_resattn.layers.composite import CompositeLayer, spatial_axes
+from keras_resattn.layers.composite import CompositeLayer
 from keras_resattn.typing import Shape, Tensor
+from keras_resattn.utils.data_format import spatial_axes
 
 
 @keras.saving.register_keras_serializable(package="keras_resattn")

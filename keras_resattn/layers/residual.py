@@ -6,8 +6,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_resattn.layers.composite import CompositeLayer, check_count, check_number, spatial_axes
+from keras_resattn.layers.composite import CompositeLayer
 from keras_resattn.typing import Shape, Tensor
+from keras_resattn.utils.data_format import spatial_axes
+from keras_resattn.utils.validation import check_count, check_number
 
 CARDINALITY = 32  # groups of a ResNeXt unit
 

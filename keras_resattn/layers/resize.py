@@ -7,8 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_resattn.layers.composite import spatial_axes, standardize_data_format
 from keras_resattn.typing import DataFormat, Shape, Tensor
+from keras_resattn.utils.data_format import spatial_axes, standardize_data_format
 
 
 @keras.saving.register_keras_serializable(package="keras_resattn")

@@ -6,10 +6,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_resattn.layers.composite import EPSILON, CompositeLayer, check_choice, check_count, spatial_axes
+from keras_resattn.layers.composite import EPSILON, CompositeLayer
 from keras_resattn.layers.residual import UNITS
 from keras_resattn.layers.resize import BilinearResize, CeilMaxPooling2D
 from keras_resattn.typing import Learning, Mask, MaskActivation, Shape, Tensor, Unit
+from keras_resattn.utils.data_format import spatial_axes
+from keras_resattn.utils.validation import check_choice, check_count
 
 MASKS = ("encoder_decoder", "local")
 MASK_ACTIVATIONS = ("mixed", "channel", "spatial")

@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 import keras
 
-from keras_resattn.layers.composite import channel_axis
 from keras_resattn.layers.global_attention import AttendedSum, GlobalAttentionMap
 from keras_resattn.layers.residual import PreActivationUnit
-from keras_resattn.models.parts import assemble, batch_norm, builder, classifier, convolution, relu
+from keras_resattn.models._build import assemble, batch_norm, builder, classifier, convolution, relu
 from keras_resattn.models.wide_resnet import SIZE, STEM_WIDTH, WIDTHS, check_wide, groups
 from keras_resattn.typing import PathLike, Shape
+from keras_resattn.utils.data_format import channel_axis
 
 
 def preactivation_body(inputs: keras.KerasTensor, depth: int) -> keras.KerasTensor:

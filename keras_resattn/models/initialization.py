@@ -3,7 +3,7 @@
 import keras
 
 from keras_resattn.layers.residual import ResidualUnit
-from keras_resattn.layers.walk import iter_layers
+from keras_resattn.models.inspection import iter_layers
 
 
 def zero_init_residual(model: keras.Model) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, overload
 import keras
 
 from keras_resattn.layers.composite import CompositeLayer
-from keras_resattn.layers.walk import iter_layers
+from keras_resattn.models.inspection import iter_layers
 
 _L = keras.layers
 CONVOLUTIONS = (_L.Conv1D, _L.Conv2D, _L.Conv3D, _L.DepthwiseConv1D, _L.DepthwiseConv2D)

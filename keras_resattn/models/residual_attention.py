@@ -8,13 +8,14 @@ from typing import Any
 import keras
 
 from keras_resattn.layers import AttentionResidual, CeilMaxPooling2D, SoftMask
-from keras_resattn.layers.composite import check_choice, check_count, spatial_axes
 from keras_resattn.layers.residual import UNITS, check_groups
 from keras_resattn.layers.soft_mask import LEARNING, MASK_ACTIVATIONS, MASKS, check_mask_depth
-from keras_resattn.models.arguments import check_counts
-from keras_resattn.models.parts import ARGUMENTS, Builder, assemble, batch_norm, convolution, relu, snake_case
+from keras_resattn.models._arguments import check_counts
+from keras_resattn.models._build import ARGUMENTS, Builder, assemble, batch_norm, convolution, relu, snake_case
 from keras_resattn.models.variants import TOPOLOGIES, VARIANTS, Variant
 from keras_resattn.typing import Learning, Mask, MaskActivation, PathLike, Pooling, Shape, Topology, Unit
+from keras_resattn.utils.data_format import spatial_axes
+from keras_resattn.utils.validation import check_choice, check_count
 
 
 def ResidualAttentionNet(

@@ -6,7 +6,6 @@ from typing import Literal
 import keras
 
 from keras_resattn.layers.attention_heads import GATED_MASK_ACTIVATIONS, AttentionHead, OutputHead
-from keras_resattn.layers.composite import check_choice, check_count, check_number
 from keras_resattn.layers.gates import (
     AGGREGATIONS,
     GATES,
@@ -17,7 +16,7 @@ from keras_resattn.layers.gates import (
     HeadGate,
     Rectify,
 )
-from keras_resattn.models.parts import assemble, classifier, full_precision, head
+from keras_resattn.models._build import assemble, classifier, full_precision, head
 from keras_resattn.models.wide_resnet import body as wide_body
 from keras_resattn.models.wide_resnet import bottleneck_body, check_wide
 from keras_resattn.typing import (
@@ -30,6 +29,7 @@ from keras_resattn.typing import (
     Pooling,
     Shape,
 )
+from keras_resattn.utils.validation import check_choice, check_count, check_number
 
 #: Three modules of four heads, softmax masks and gates: what the published networks have, and weights belong to.
 STANDARD = {

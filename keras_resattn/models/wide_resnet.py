@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import keras
 
-from keras_resattn.layers.composite import check_count, check_number
 from keras_resattn.layers.residual import PostActivationUnit, WideUnit
-from keras_resattn.models.arguments import check_depth
-from keras_resattn.models.parts import assemble, batch_norm, builder, convolution, relu
+from keras_resattn.models._arguments import check_depth
+from keras_resattn.models._build import assemble, batch_norm, builder, convolution, relu
 from keras_resattn.typing import PathLike, Pooling, Shape
+from keras_resattn.utils.validation import check_count, check_number
 
 SIZE = 32
 STEM_WIDTH = 16

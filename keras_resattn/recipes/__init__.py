@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from keras_resattn import lazy
-from keras_resattn.recipes.named import RECIPES, get_recipe
+from keras_resattn.recipes.presets import RECIPES, get_recipe
 from keras_resattn.recipes.recipe import Recipe
+from keras_resattn.utils import lazy
 
 if TYPE_CHECKING:
     from keras_resattn.recipes import distribution

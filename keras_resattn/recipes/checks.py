@@ -7,14 +7,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_resattn.data.class_names import match_classes
-from keras_resattn.data.sources import Source
-from keras_resattn.data.streams import Stream
+from keras_resattn.data.batch_stream import Stream
+from keras_resattn.data.class_matching import match_classes
+from keras_resattn.data.open_dataset import Source
 from keras_resattn.layers.class_names import model_class_names, some_names
-from keras_resattn.layers.composite import channel_axis, is_integer, spatial_axes
-from keras_resattn.layers.walk import iter_layers
+from keras_resattn.models.inspection import iter_layers
 from keras_resattn.recipes.recipe import Recipe
 from keras_resattn.typing import Size
+from keras_resattn.utils.data_format import channel_axis, spatial_axes
+from keras_resattn.utils.validation import is_integer
 
 #: How the warning of `warn_of_empty_classes` begins.
 EMPTY_CLASSES = "There are no training images"

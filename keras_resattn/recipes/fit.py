@@ -11,24 +11,23 @@ from typing import Literal
 
 import keras
 
-from keras_resattn.data.sources import Stream, open_source, open_validation
-from keras_resattn.files import atomic_write, reserve, user_path
+from keras_resattn.data.open_dataset import Stream, open_source, open_validation
 from keras_resattn.layers import Rectify
-from keras_resattn.layers.walk import iter_layers
 from keras_resattn.losses import NegativeLogLikelihood
-from keras_resattn.models.graph import last_layer
-from keras_resattn.recipes import engines
-from keras_resattn.recipes.averages import AveragedWeights, BatchStatistics
+from keras_resattn.models.inspection import iter_layers, last_layer
+from keras_resattn.recipes import strategies
+from keras_resattn.recipes.checkpointing import Loop, Progress, part
 from keras_resattn.recipes.checks import check_callbacks, check_lengths, check_model, check_restored
-from keras_resattn.recipes.kept import Kept
-from keras_resattn.recipes.loop import Loop, Progress, part
-from keras_resattn.recipes.named import get_recipe
-from keras_resattn.recipes.optimizer import build_optimizer
+from keras_resattn.recipes.kept_epoch import Kept
+from keras_resattn.recipes.optimizers import build_optimizer
+from keras_resattn.recipes.presets import get_recipe
 from keras_resattn.recipes.recipe import Recipe
 from keras_resattn.recipes.report import Report, best_on_validation, environment, plot_history
-from keras_resattn.recipes.run import ARCHITECTURE, REPORT, WEIGHTS, RunFolder
-from keras_resattn.recipes.task import Feed, Task
+from keras_resattn.recipes.run_folder import ARCHITECTURE, REPORT, WEIGHTS, RunFolder
+from keras_resattn.recipes.run_spec import Feed, Task
+from keras_resattn.recipes.weight_averaging import AveragedWeights, BatchStatistics
 from keras_resattn.typing import DataLike, PathLike, Statistics
+from keras_resattn.utils.io import atomic_write, reserve, user_path
 
 TOP5_FROM = 10  # networks of more classes log top-5 accuracy, too
 LOGITS = (keras.activations.linear, keras.activations.log_softmax)
@@ -111,7 +110,7 @@ def compile_and_fit(
     recipe = get_recipe(recipe)
     check_model(model, recipe)
     loss = _loss(model, recipe.mixes_labels)
-    engine = engines.current()
+    engine = strategies.current()
     engine.check(model, recipe, jit_compile, device_data, steps_per_execution)
     run_dir = None if run_dir is None else user_path(run_dir)
     callbacks = check_callbacks(callbacks, recipe)

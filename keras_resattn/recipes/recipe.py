@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from keras_resattn.suggestions import did_you_mean
+from keras_resattn.utils.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     import keras
@@ -132,7 +132,7 @@ class Recipe:
         # As JSON has it, so that a recipe equals the one read back.
         object.__setattr__(self, "augment", tuple(_without_names(self._as_json("augment", layers))))
         if self.optimizer not in OWN:
-            from keras_resattn.recipes.optimizer import as_data  # which imports Keras; named recipes are made without
+            from keras_resattn.recipes.optimizers import as_data  # which imports Keras; named recipes are made without
 
             optimizer = as_data(self.optimizer, self.learning_rate)
             object.__setattr__(self, "optimizer", self._as_json("optimizer", optimizer))
@@ -303,7 +303,7 @@ class Recipe:
         """
         import keras
 
-        from keras_resattn.recipes.optimizer import WarmUp
+        from keras_resattn.recipes.optimizers import WarmUp
 
         steps = self.steps(steps_per_epoch)
         warmup = round(self.warmup_epochs * steps_per_epoch)
@@ -329,7 +329,7 @@ class Recipe:
 
     def make_optimizer(self, steps_per_epoch: int) -> "keras.optimizers.Optimizer":
         """Returns a new optimizer with this recipe's schedule, for epochs of so many steps."""
-        from keras_resattn.recipes.optimizer import CoupledAdam, CoupledSGD, make_optimizer
+        from keras_resattn.recipes.optimizers import CoupledAdam, CoupledSGD, make_optimizer
 
         shared = {
             "global_clipnorm": self.clip,

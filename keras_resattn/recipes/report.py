@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from keras_resattn.recipes.provenance import PACKAGE, package_revision, package_version
+from keras_resattn.utils.provenance import PACKAGE, package_revision, package_version
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

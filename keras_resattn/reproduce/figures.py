@@ -9,21 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from keras_resattn.checkpoints.loader import fill
 from keras_resattn.data import network_input, open_source
-from keras_resattn.data.indexed import Source
-from keras_resattn.files import atomic_write, user_path
+from keras_resattn.data.dataset import Source
+from keras_resattn.models.registry import identify
 from keras_resattn.models.residual_attention import ResidualAttentionNet
 from keras_resattn.models.variants import VARIANTS
-from keras_resattn.models.zoo import identify
-from keras_resattn.recipes.provenance import revision_of
-from keras_resattn.recipes.run import read_report
+from keras_resattn.pretrained.loading import fill
+from keras_resattn.recipes.run_folder import read_report
+from keras_resattn.reproduce.datasets import thinned
 from keras_resattn.reproduce.published import get_table
 from keras_resattn.reproduce.rows import Row, Table
-from keras_resattn.reproduce.runs import RESULT, build, read_result
-from keras_resattn.reproduce.sets import thinned
-from keras_resattn.responses import plot_responses, stage_responses
+from keras_resattn.reproduce.runner import RESULT, build, read_result
 from keras_resattn.typing import DataLike, PathLike
+from keras_resattn.utils.io import atomic_write, user_path
+from keras_resattn.utils.provenance import revision_of
+from keras_resattn.visualize.responses import plot_responses, stage_responses
 
 #: Training pictures that responses are averaged over: the test pictures stay unseen.
 PICTURES = 1000

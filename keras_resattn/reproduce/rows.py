@@ -4,10 +4,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from keras_resattn.models.zoo import NETWORKS
+from keras_resattn.models.registry import NETWORKS
 from keras_resattn.recipes import get_recipe
 from keras_resattn.recipes.recipe import Recipe
-from keras_resattn.suggestions import did_you_mean
+from keras_resattn.utils.suggestions import did_you_mean
 
 PAPERS = {
     "resattn": "Wang et al., 'Residual Attention Network for Image Classification', CVPR 2017 (arXiv:1704.06904)",

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from keras_resattn.data.pictures import as_pixels, to_numpy
-from keras_resattn.layers.composite import check_count
+from keras_resattn.data.images import as_pixels, to_numpy
 from keras_resattn.typing import ArrayLike
-from keras_resattn.visualize.maps import BASE, GATES, MASK, find_attention
+from keras_resattn.utils.validation import check_count
+from keras_resattn.visualize.attention import BASE, GATES, MASK, find_attention
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

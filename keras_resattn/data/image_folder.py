@@ -1,0 +1,147 @@
+"""A folder of picture files."""
+
+import contextlib
+import functools
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from keras_resattn.data.dataset import Source
+from keras_resattn.data.decoding import opened, upright_size
+from keras_resattn.data.images import SUFFIXES, read_picture
+from keras_resattn.data.statistics import in_threads, one_shape
+from keras_resattn.layers.class_names import check_class_names
+from keras_resattn.typing import PathLike, ResizeMode
+from keras_resattn.utils.io import user_path
+
+# Names of the folders that hold a split, the first that is there. "test" takes pictures held out for validation where
+# nothing else is held out, as with ImageNet; "validation" never takes test pictures.
+SPLIT_FOLDERS = {
+    "train": ("train", "training"),
+    "test": ("test", "val", "validation"),
+    "validation": ("validation", "val"),
+}
+
+
+class Folder(Source):
+    """Picture files in a folder for each class: `root/class name/.../file.jpg`, decoded by Pillow when they are read.
+
+    Classes are numbered in the order of their names. Files of other kinds, and hidden ones, are left alone.
+
+    Args:
+        root: The folder.
+        class_names: Names of all classes, to number them as another folder does; by default those that are there.
+        channels: 3 for RGB, 1 for grey.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ValueError: if it holds no folders, a folder without pictures, or classes that are not in `class_names`.
+    """
+
+    resize_mode: ResizeMode | None = "crop"
+
+    def __init__(self, root: PathLike, *, class_names: Sequence[str] | None = None, channels: int = 3) -> None:
+        self.root = user_path(root)
+        if channels not in (1, 3):
+            raise ValueError(f"Expected channels to be 1 or 3; received: channels={channels!r}.")
+        folders = class_folders(self.root)
+        if not folders:
+            raise ValueError(
+                f"Expected a folder for each class in {root}, with its pictures in it; received: "
+                f"{'pictures without folders' if _files(self.root) else 'no folders'}."
+            )
+        names = [folder.name for folder in folders] if class_names is None else check_class_names(class_names)
+        unknown = sorted({folder.name for folder in folders} - set(names))
+        if unknown:
+            raise ValueError(f"Expected the classes {_few(names)} in {root}; received also: {_few(unknown)}.")
+        self.paths, self.sizes, labels = [], [], []
+        for folder in folders:
+            files = _files(folder)
+            if not files and class_names is None:
+                raise ValueError(f"Expected pictures ({', '.join(SUFFIXES)}) in {folder}; received: none.")
+            self.paths += [path for path, _ in files]
+            self.sizes += [bytes_ for _, bytes_ in files]
+            labels += [names.index(folder.name)] * len(files)
+        if not labels:
+            raise ValueError(f"Expected pictures ({', '.join(SUFFIXES)}) in the folders of {root}; received: none.")
+        super().__init__(labels, class_names=names, channels=channels)
+
+    @functools.cached_property
+    def picture_shape(self) -> tuple[int, ...] | None:
+        """Found by opening files, mostly without decoding them, up to the first that differs; on first use."""
+
+        def shape(path):
+            with opened(path, path) as image:
+                return upright_size(image)
+
+        with contextlib.closing(in_threads(shape, self.paths)) as shapes:
+            return one_shape(shapes, self.channels)
+
+    def _picture(self, row, size, crop, central):
+        path = self.paths[row]
+        return read_picture(path, path, size, crop, central, self.channels, self.resize_mode)
+
+    def _pictures_hash(self):
+        files = zip(self.paths, self.sizes, strict=True)
+        described = (f"{os.path.relpath(path, self.root)}\0{bytes_}\n" for path, bytes_ in files)
+        return hashlib.sha256("".join(described).encode()).hexdigest()
+
+
+def open_folder(root: PathLike, split: str) -> Folder:
+    """Open a split of a folder: `root/train`, `root/test`, `root/val`; or the class folders directly in `root`.
+
+    Other splits number their classes as `root/train` does. A folder without splits is opened as it is for any of them.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ValueError: if the folder has no such split.
+    """
+    root = user_path(root)
+    folders = {name: _split_folder(root, name) for name in SPLIT_FOLDERS}
+    chosen = folders.get(split)
+    if chosen is not None:
+        train = folders["train"]
+        names = None if split == "train" or train is None else [folder.name for folder in class_folders(train)]
+        return Folder(chosen, class_names=names)
+    if split in folders and not any(folders.values()):
+        return Folder(root)
+    known = [name for name, folder in folders.items() if folder is not None] or list(SPLIT_FOLDERS)
+    raise ValueError(
+        f"Expected split to be {_few(known, ' or ')} for {root}; received: split={split!r}. "
+        "Pass the folder that holds the class folders of the split itself to use those images."
+    )
+
+
+def class_folders(root: Path) -> list[Path]:
+    """Returns the folders in a folder, in the order of their names, hidden ones left out."""
+    if not root.is_dir():
+        raise FileNotFoundError(f"Expected a folder; there is no folder {root}.")
+    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _split_folder(root, split):
+    """The folder of a split; one without folders in it is a class of that name."""
+    found = (root / name for name in SPLIT_FOLDERS[split])
+    return next((path for path in found if path.is_dir() and class_folders(path)), None)
+
+
+def _files(folder, above=()):
+    """Picture files in a folder and below it, with their sizes in bytes, in the order of their paths."""
+    found, real = [], os.path.realpath(folder)
+    if real in above:
+        raise ValueError(f"Expected folders without loops; {folder} is a link to a folder above it.")
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                found += _files(entry.path, (*above, real))
+            elif entry.name.lower().endswith(SUFFIXES):
+                found.append((entry.path, entry.stat().st_size))
+    return sorted(found)
+
+
+def _few(names, separator=", "):
+    names = [repr(name) for name in names]
+    return separator.join(names if len(names) <= 10 else [*names[:9], f"... ({len(names)} in all)"])

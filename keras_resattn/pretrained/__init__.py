@@ -1,0 +1,16 @@
+"""Published weights: which there are, where they lie, and loading them strictly by name."""
+
+from typing import TYPE_CHECKING
+
+from keras_resattn.pretrained.records import Tag, find, tags
+from keras_resattn.pretrained.resolution import resolve
+from keras_resattn.pretrained.verification import Verification, verify
+from keras_resattn.utils import lazy
+
+if TYPE_CHECKING:
+    from keras_resattn.pretrained.loading import load
+    from keras_resattn.pretrained.tensors import read_tensors
+
+__all__ = ["Tag", "Verification", "find", "load", "read_tensors", "resolve", "tags", "verify"]
+
+__getattr__, __dir__ = lazy.names(__name__, {"load": "loading", "read_tensors": "tensors"})

@@ -1,0 +1,196 @@
+"""Pretrained networks that others stand on: the pictures that they take, and their last stage."""
+
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Self
+
+import keras
+import numpy as np
+
+from keras_resattn.data.open_dataset import Source, Stream
+from keras_resattn.models import registry
+from keras_resattn.models._build import PREPROCESSING, statistics_for
+from keras_resattn.models.inspection import freeze_batch_norm, tensors_of_layers
+from keras_resattn.pretrained import find, tags
+from keras_resattn.typing import Size, Statistics
+from keras_resattn.utils.data_format import channel_axis, picture_shape, spatial_axes
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network without its top, and the pictures that it takes.
+
+    Attributes:
+        model: The `keras.Model`; returns feature maps or vectors.
+        name: A published tag's id, or the model's name.
+        statistics: `(mean, std)`, each one float for each channel, that pictures of 0 to 255 are normalised with.
+        size: Height and width of the pictures.
+    """
+
+    model: keras.Model
+    name: str
+    statistics: Statistics
+    size: Size
+
+    @classmethod
+    def find(
+        cls,
+        network: str | keras.Model,
+        source: Source | Stream,
+        statistics: Statistics | None = None,
+        size: Size | None = None,
+    ) -> Self:
+        """Returns the published network of a tag, or the caller's model, for the pictures of `source`.
+
+        Args:
+            network: A tag's id, alias or `network/tag`, or a `keras.Model`.
+            source: A `Source` or `Stream`, whose channels and, at need, size are looked at.
+            statistics: As above; with a model alone.
+            size: Height and width, `None` for the tag's or the model's.
+
+        Raises:
+            ValueError: for unknown weights, a model with its top, and whatever does not go together.
+        """
+        channels = source.channels if isinstance(source, Source) else source.picture_shape[-1]
+        if not isinstance(network, str) and isinstance(network, keras.Model):
+            _check_model(network, channels)
+            return cls(
+                network,
+                network.name,
+                _checked_statistics(network, statistics, channels),
+                _model_size(network, source, size),
+            )
+        found = find(network) if isinstance(network, str) else []
+        if len(found) != 1:
+            known = ", ".join(tag.id for tag in found or tags())
+            raise ValueError(
+                f"Expected network to be a keras.Model without its top, or one of the published weights: {known}; "
+                f"received: {network!r}."
+            )
+        return cls._of_tag(found[0], channels, statistics, size)
+
+    @classmethod
+    def _of_tag(cls, tag, channels, statistics, size):
+        if statistics is not None:
+            raise ValueError(f"Expected no statistics with {tag.id}, which has its own; received: {statistics!r}.")
+        mean, std = statistics_for(tag, channels)
+        size = tuple(size or tag.input_shape[:2])
+        model = registry.build(
+            tag.network, include_top=False, weights=tag.tag, input_shape=picture_shape(*size, channels)
+        )
+        return cls(model, tag.id, (mean, std), size)
+
+    def layers(self, unfreeze: str | Iterable[str] | None) -> list[str]:
+        """Returns the names of the layers that `unfreeze` means, in the model's order.
+
+        Args:
+            unfreeze: `"last_stage"`, patterns for the beginnings of names (`re.match`), or `None` for none.
+
+        Raises:
+            ValueError: if a pattern matches no layer, or the last stage cannot be told.
+        """
+        names = [layer.name for layer in self.model.layers]
+        if unfreeze is None:
+            return []
+        if unfreeze == "last_stage":
+            return names[_first_of_last_stage(self.model) :]
+        missing = [pattern for pattern in unfreeze if not any(re.match(pattern, name) for name in names)]
+        if missing:
+            raise ValueError(
+                f"Expected patterns that match names of layers of {self.model.name}; received: "
+                f"{', '.join(map(repr, missing))}. Its layers are {', '.join(names)}."
+            )
+        return [name for name in names if any(re.match(pattern, name) for pattern in unfreeze)]
+
+    def unfreeze(self, names: Collection[str]) -> None:
+        """Makes the layers of these names trainable and no others, and no batch normalisation.
+
+        Keras runs batch normalisation in inference mode where it is not trainable. Calling the network with
+        `training=False` would not do: inside `fit`, a functional model passes `training=True` on to all its layers.
+        """
+        self.model.trainable = True
+        for layer in self.model.layers:
+            layer.trainable = layer.name in names
+        freeze_batch_norm(self.model)
+
+
+def check_statistics(statistics: Statistics, channels: int) -> tuple[list[float], list[float]]:
+    """Returns `(mean, std)` as two lists of floats, one for each channel, or raises a `ValueError`."""
+    lists = [np.asarray(values, "float64").reshape(-1).tolist() for values in statistics]
+    if [len(values) for values in lists] != [channels, channels]:
+        raise ValueError(f"Expected (mean, std) with a number for each of {channels} channels; received: {statistics}.")
+    mean, std = lists
+    return mean, std
+
+
+def _check_model(model, channels):
+    shape, outputs = model.input_shape, model.output_shape
+    if not isinstance(shape, tuple) or len(shape) != 4 or not isinstance(outputs, tuple) or len(outputs) not in (2, 4):
+        raise ValueError(
+            f"Expected {model.name} to take pictures and to return feature maps or vectors; "
+            f"received: input {shape}, output {outputs}."
+        )
+    if getattr(model.layers[-1], "activation", None) is keras.activations.softmax:
+        raise ValueError(
+            f"Expected {model.name} without its top; it ends in a softmax. Build it with include_top=False, or pass "
+            "keras.Model(model.input, model.layers[-2].output)."
+        )
+    expected = shape[channel_axis(keras.config.image_data_format())]
+    if channels != expected:
+        raise ValueError(f"Expected pictures of {expected} channels for {model.name}; received: {channels}.")
+
+
+def _checked_statistics(model, statistics, channels):
+    inside = _normalization_inside(model)
+    if inside and statistics is None:
+        return [0.0] * channels, [1.0] * channels
+    if statistics is None:
+        raise ValueError(
+            f"Expected statistics=(mean, std), which the pictures of {model.name} are normalised with; received: None. "
+            f"For a model that normalises inside: statistics=({[0] * channels}, {[1] * channels})."
+        )
+    mean, std = check_statistics(statistics, channels)
+    if inside and (mean, std) != ([0.0] * channels, [1.0] * channels):
+        raise ValueError(
+            f"Expected no statistics for {model.name}, which normalises its images itself (layer {inside}); "
+            f"received: {statistics}."
+        )
+    return mean, std
+
+
+def _normalization_inside(model):
+    """The name of the layer that `include_preprocessing=True` adds to a network, or `None`."""
+    names = [layer.name for layer in model.layers if isinstance(layer, keras.layers.Normalization)]
+    return next((name for name in names if name == PREPROCESSING), None)
+
+
+def _model_size(model, source, size):
+    own = tuple(model.input_shape[axis] for axis in spatial_axes(keras.config.image_data_format()))
+    if size is None:
+        size = own if None not in own or source.picture_shape is None else source.picture_shape[:2]
+    size = tuple(size)
+    if None in size or any(fixed not in (None, side) for fixed, side in zip(own, size, strict=True)):
+        raise ValueError(f"Expected size=(height, width) for {model.name}, which takes {own}; received: {size}.")
+    return size
+
+
+def _first_of_last_stage(model):
+    """Index of the first layer after the last one whose map is larger than what the network ends in.
+
+    Small maps before it, such as those of squeeze and excitation, do not count.
+    """
+    sizes = {}
+    if isinstance(model, (keras.Sequential, keras.Function)):
+        axes = spatial_axes(keras.config.image_data_format())
+        for name, (tensor, *_) in tensors_of_layers(model).items():
+            if len(tensor.shape) == 4 and None not in tensor.shape[1:]:
+                sizes[name] = tuple(tensor.shape[axis] for axis in axes)
+    maps = [(index, sizes[layer.name]) for index, layer in enumerate(model.layers) if layer.name in sizes]
+    larger = [index for index, size in maps if size > maps[-1][1]]
+    if not larger:
+        raise ValueError(
+            f"Expected a network with maps of known and falling size for unfreeze='last_stage'; {model.name} has none. "
+            "Pass patterns of the names of its layers instead."
+        )
+    return larger[-1] + 1

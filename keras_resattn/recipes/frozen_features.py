@@ -1,0 +1,98 @@
+"""Features of a frozen network: computed once, and a classifier trained on them alone."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_resattn.data import network_input
+from keras_resattn.data.open_dataset import Arrays, Source
+from keras_resattn.typing import Size, Statistics
+
+BATCH = 64
+
+
+def extract(frozen: keras.Model, source: Source, size: Size, statistics: Statistics, verbose: int = 0) -> np.ndarray:
+    """Returns what a network makes of each picture of a source, `(n, d)` float32.
+
+    Args:
+        frozen: A `keras.Model` that returns vectors.
+        source: A `Source`.
+        size: Height and width that pictures are read at.
+        statistics: `(mean, std)` that they are normalised with.
+        verbose: Keras' verbosity; 1 is a progress bar.
+    """
+    count = len(source)
+    batch = min(BATCH, count)
+    progress = keras.utils.Progbar(count, verbose=verbose, unit_name="picture")
+    found = []
+    for first in range(0, count, batch):
+        rows = np.arange(first, min(first + batch, count))
+        # The last batch is filled up, as another size would be compiled anew.
+        x = network_input(source.read(np.resize(rows, batch), size=size), *statistics)
+        found.append(np.asarray(frozen.predict_on_batch(x), "float32")[: len(rows)])
+        progress.add(len(rows))
+    return np.concatenate(found)
+
+
+def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns mean and standard deviation of each feature. Those that hardly vary are not blown up."""
+    mean, variance = features.mean(0, dtype="float64"), features.var(0, dtype="float64")
+    return mean, np.sqrt(variance + 1e-5 * (variance.mean() or 1.0))
+
+
+def as_pictures(features: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[list[float], list[float]]]:
+    """Returns features as recipes know data: pictures of one pixel, 0 to 255.
+
+    Args:
+        features: `{split: array (n, d)}`, with a split `"train"`.
+
+    Returns:
+        `{split: array (n, 1, 1, d)}`, and the `(mean, std)` by which these pictures become standardised features.
+    """
+    low = min(float(array.min()) for array in features.values())
+    high = max(float(array.max()) for array in features.values())
+    scale = 255.0 / ((high - low) or 1.0)
+    pictures = {
+        split: ((array.astype("float64") - low) * scale).clip(0, 255).astype("float32")[:, None, None]
+        for split, array in features.items()
+    }
+    mean, std = moments(features["train"])
+    return pictures, (((mean - low) * scale).tolist(), (std * scale).tolist())
+
+
+def fold(classifier: keras.layers.Layer, into: keras.layers.Layer, mean: np.ndarray, std: np.ndarray) -> None:
+    """Gives a dense layer the weights of another, which takes `(features - mean) / std`, so that it takes features."""
+    kernel, bias = (np.asarray(array, "float64") for array in classifier.get_weights())
+    kernel = kernel / std[:, None]
+    into.set_weights([kernel, bias - mean @ kernel])
+
+
+class Resized(Source):
+    """The pictures of another source, each resized as it is read.
+
+    Args:
+        source: A `Source`.
+        size: Height and width.
+    """
+
+    def __init__(self, source: Source, size: Size) -> None:
+        super().__init__(
+            source.labels, classes=source.classes, class_names=source.class_names, channels=source.channels
+        )
+        self.source, self.size = source, size
+        self.picture_shape = (*size, source.channels)
+        self.resize_mode, self.weights = source.resize_mode, source.weights
+
+    def _picture(self, row, size, crop, central):
+        return self.source._picture(row, self.size if size is None else size, crop, central)
+
+    def _pictures_hash(self):
+        return f"{self.source._pictures_hash()} {self.size}"
+
+
+def resized(source: Any, size: Size) -> Any:
+    """Returns `source` with pictures of `size`. Batches that are ready, and `None`, stay what they are."""
+    fits = isinstance(source, Arrays) and source.picture_shape[:2] == size
+    return source if fits or not isinstance(source, Source) else Resized(source, size)

@@ -1,0 +1,226 @@
+"""Files: atomic writing, guarded reading, JSON and CSV, hashes, and locks of folders."""
+
+import contextlib
+import csv
+import hashlib
+import json
+import os
+import socket
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+from keras_resattn.typing import PathLike
+
+LOCK = ".lock"
+
+
+def user_path(path: PathLike) -> Path:
+    """Return the `Path` that a user means: `~` and `~user` at its beginning are home folders, as in a shell."""
+    return Path(os.path.expanduser(path))
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`, which becomes `path` if the block succeeds.
+
+    Whatever happens in the block (an error, a full disk, a kill), `path` is the old file or the
+    whole new one. The temporary name ends like `path`, so that suffixes keep their meaning.
+
+    Raises:
+        OSError: if the file cannot be written; the message names it.
+    """
+    path = Path(path)
+    partial = None
+    try:
+        handle, partial = tempfile.mkstemp(prefix=".partial-", suffix="-" + path.name, dir=path.parent)
+        os.close(handle)
+        yield Path(partial)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(partial, 0o666 & ~umask)
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException as error:
+        if partial is not None:
+            Path(partial).unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
+        kept = "the file before it is whole" if path.exists() else "there is none yet"
+        message = f"{path} could not be written ({error}); {kept}. Fix the cause and repeat the call."
+        raise (OSError(error.errno, message) if error.errno else OSError(message)) from error
+
+
+@contextlib.contextmanager
+def open_regular(path: PathLike) -> Iterator[BufferedReader]:
+    """Open a regular file for reading in binary mode, without ever waiting for a writer.
+
+    Args:
+        path: Path of the file; symbolic links are followed.
+
+    Yields:
+        The open file.
+
+    Raises:
+        ValueError: if the path is no regular file (a folder, a named pipe, a socket, a device), does not exist, or
+            cannot be opened. The message names it.
+    """
+    try:
+        _check_regular(path, os.stat(path).st_mode)  # opening a device may already do something
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ValueError(f"Expected {path} to be a readable file; it cannot be opened ({reason}).") from error
+    try:
+        _check_regular(path, os.fstat(handle).st_mode)  # another file may have taken its place
+    except ValueError:
+        os.close(handle)
+        raise
+    with os.fdopen(handle, "rb") as file:
+        yield file
+
+
+def reserve(path: PathLike, size: int) -> None:
+    """Writes `size` bytes to a file, to see that there is room for them.
+
+    HDF5 is not prepared for a full disk: it raises errors of several kinds, and may end the process.
+
+    Raises:
+        OSError: if there is no room.
+    """
+    with open(path, "wb") as file:
+        for first in range(0, size, 2**20):
+            file.write(bytes(min(2**20, size - first)))
+
+
+def read_json(path: PathLike, remedy: str, kind: type = dict) -> Any:
+    """Returns what a file of JSON holds.
+
+    Args:
+        path: The file.
+        remedy: What to do if it is damaged, a sentence for the message.
+        kind: The Python type of what it holds.
+
+    Raises:
+        ValueError: if there is no such file, it is damaged, or it holds something of another type.
+    """
+    try:
+        with open_regular(path) as file:
+            content = json.loads(file.read())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"Expected {path} to hold JSON; it cannot be read as such ({error}). {remedy}") from error
+    if not isinstance(content, kind):
+        raise ValueError(
+            f"Expected {path} to hold a {kind.__name__} of JSON; received: a {type(content).__name__}. {remedy}"
+        )
+    return content
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a file of JSON, whole or not at all."""
+    with atomic_write(path) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps all other processes out of a folder while the block runs. The system ends the lock with the process.
+
+    Args:
+        folder: An existing folder.
+
+    Raises:
+        BlockingIOError: if another process, or another call in this one, is in the folder; the message names it.
+        OSError: if the lock cannot be written.
+    """
+    import filelock  # only training needs it
+
+    path = Path(folder) / LOCK
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout as error:
+        raise BlockingIOError(
+            f"Expected no other process to train in {folder}; it is locked by {_holder(path)}. Let that end, or pass "
+            "another run_dir."
+        ) from error
+    try:
+        with contextlib.suppress(OSError):  # it is for the message alone
+            path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
+        yield
+    finally:
+        lock.release()
+
+
+def _holder(path):
+    with contextlib.suppress(OSError, ValueError):
+        return path.read_text(encoding="utf-8")[:200].strip() or "another process"
+    return "another process"
+
+
+def sha256(path: PathLike) -> str:
+    """Return the SHA-256 of a regular file, in hexadecimal.
+
+    Raises:
+        ValueError: if the file cannot be read, or is no regular file.
+    """
+    with open_regular(path) as file:
+        return hash_of(file, path)
+
+
+def hash_of(file: BufferedReader, path: PathLike) -> str:
+    """Return the SHA-256 of an open file from where it stands, in hexadecimal; `path` is for messages.
+
+    Raises:
+        ValueError: if reading fails.
+    """
+    try:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ValueError(f"Expected {path} to be a readable file; reading failed ({error}).") from error
+
+
+def _check_regular(path, mode):
+    if stat.S_ISREG(mode):
+        return
+    kinds = {
+        "a folder": stat.S_ISDIR,
+        "a named pipe": stat.S_ISFIFO,
+        "a socket": stat.S_ISSOCK,
+        "a device": lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode),
+    }
+    kind = next((kind for kind, is_kind in kinds.items() if is_kind(mode)), "something else")
+    raise ValueError(f"Expected {path} to be a regular file; it is {kind}.")
+
+
+def read_rows(path: PathLike) -> list[dict[str, str]]:
+    """Returns the rows of a CSV file as dictionaries of strings; none if there is no such file."""
+    path = Path(path)
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def append_row(path: PathLike, row: Mapping[str, Any]) -> None:
+    """Adds a row, `{column: value}`, to a CSV file, whole or not at all. Missing columns stay empty.
+
+    The file's folder is made if there is none.
+
+    Raises:
+        ValueError: if the file has not the row's columns.
+        OSError: if it cannot be written.
+    """
+    rows = read_rows(path)
+    if rows and set(row) - set(rows[0]):
+        raise ValueError(f"Expected columns {', '.join(rows[0])} in {path}; received: {', '.join(row)}.")
+    columns = list(rows[0]) if rows else list(row)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(Path(path)) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows([*rows, row])
