@@ -39,10 +39,11 @@ test: .venv-test/installed ## Run the tests on each backend; TESTS='-k masks' pa
 
 # pyright reads the types of what the package imports in .venv-test, and asks for no newer version of itself.
 lint: export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
-lint: .venv-lint/installed .venv-test/installed ## Check style and formatting with ruff, and types with pyright
+lint: .venv-lint/installed .venv-test/installed ## Check style, formatting, types and the direction of imports
 	.venv-lint/bin/ruff check
 	.venv-lint/bin/ruff format --check
 	.venv-lint/bin/pyright
+	.venv-lint/bin/lint-imports
 
 bench: .venv-test/installed ## Run the benchmarks, which append to benchmarks/results/*.csv
 	@for script in benchmarks/*.py; do echo "== $$script"; .venv-test/bin/python $$script || exit; done
@@ -53,7 +54,7 @@ clean: ## Remove what make made: environments, caches and builds
 
 .venv-demo/installed: PACKAGES = $(TENSORFLOW) -e ".[viz]"
 .venv-test/installed: PACKAGES = $(TENSORFLOW) -e ".[jax,torch,viz,data,dev]"
-.venv-lint/installed: PACKAGES = ruff "pyright[nodejs]"
+.venv-lint/installed: PACKAGES = ruff "pyright[nodejs]" import-linter
 
 .venv-%/installed: $(REQUIREMENTS) | check-python
 	@echo "Installing into $(@D) ..."

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_resattn.recipes.recipe import Recipe
 from keras_resattn.typing import Size
 
 if TYPE_CHECKING:

@@ -18,7 +18,6 @@ from keras_resattn.data.augmentation import Plan
 from keras_resattn.data.batch_stream import Stream
 from keras_resattn.data.dataset import Source
 from keras_resattn.data.training_batches import TrainingBatches
-from keras_resattn.recipes.recipe import Recipe
 from keras_resattn.typing import Shape, Size, Tensor
 from keras_resattn.utils.data_format import spatial_axes
 

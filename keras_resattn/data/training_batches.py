@@ -17,7 +17,6 @@ from keras_resattn.data.augmentation import Plan, crop_and_flip, cutout, draw_pl
 from keras_resattn.data.augmentation_layers import LayerAugmentation
 from keras_resattn.data.batch_stream import Stream
 from keras_resattn.data.dataset import Source
-from keras_resattn.recipes.recipe import Recipe
 from keras_resattn.typing import Size
 
 if TYPE_CHECKING:
