@@ -21,9 +21,9 @@ test: export OMP_NUM_THREADS = 1
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
-demo: .venv-demo/installed ## Classify the pictures in examples/, and draw where the network looks (demo.png)
-	KERAS_BACKEND=tensorflow .venv-demo/bin/keras-resattn predict examples/pictures/*.png
-	KERAS_BACKEND=tensorflow .venv-demo/bin/keras-resattn attend examples/pictures/*.png -o demo.png
+demo: .venv-demo/installed ## Classify the images in examples/, and draw where the network looks (demo.png)
+	KERAS_BACKEND=tensorflow .venv-demo/bin/keras-resattn predict examples/images/*.png
+	KERAS_BACKEND=tensorflow .venv-demo/bin/keras-resattn attend examples/images/*.png -o demo.png
 
 test: .venv-test/installed ## Run the tests on each backend; TESTS='-k masks' passes arguments on to pytest
 	@status=0; summary=; \

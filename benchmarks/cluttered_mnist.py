@@ -1,10 +1,10 @@
-"""How fast Cluttered Translated MNIST is composed: vectorised, against a plain loop over pictures and distractors.
+"""How fast Cluttered Translated MNIST is composed: vectorised, against a plain loop over images and distractors.
 
-    python benchmarks/cluttered_mnist.py [--pictures 10000] [--loop 1000] [--distractors 8] [--pairs 5]
+    python benchmarks/cluttered_mnist.py [--images 10000] [--loop 1000] [--distractors 8] [--pairs 5]
 
 Both take the same random draws; the two alternate, on one thread, so that a change in the machine's load meets both.
 The digits are noise, as time does not depend on what they show. A row goes to results/cluttered_mnist.csv. Ends
-with status 1 if the pictures differ, or if 10,000 take longer than the goal.
+with status 1 if the images differ, or if 10,000 take longer than the goal.
 """
 
 import argparse
@@ -21,13 +21,13 @@ import numpy as np
 from keras_resattn.data import cluttered_mnist
 from keras_resattn.utils.io import append_row
 
-GOAL = 5.0  # seconds for 10,000 pictures with 8 distractors
+GOAL = 5.0  # seconds for 10,000 images with 8 distractors
 SIDE, SIZE, WINDOW = 28, 40, 8
 RESULTS = Path(__file__).parent / "results" / "cluttered_mnist.csv"
 
 
 def composed_one_by_one(digits, labels, count, distractors):
-    """The same pictures as `cluttered_mnist(..., seed=0)`, one window at a time. `count` is at most a pass."""
+    """The same images as `cluttered_mnist(..., seed=0)`, one window at a time. `count` is at most a pass."""
     order_rng, place_rng, clutter_rng = np.random.default_rng(0).spawn(3)
     order = order_rng.permutation(len(digits))[:count]
     bounds = (len(digits), *[SIDE - WINDOW + 1] * 2, *[SIZE - WINDOW + 1] * 2)
@@ -45,8 +45,8 @@ def composed_one_by_one(digits, labels, count, distractors):
     return x, labels[order]
 
 
-def pictures_per_second(function, *arguments):
-    """Returns the rate of one call, and its pictures."""
+def images_per_second(function, *arguments):
+    """Returns the rate of one call, and its images."""
     start = time.perf_counter()
     x, _ = function(*arguments)
     return len(x) / (time.perf_counter() - start), x
@@ -54,7 +54,7 @@ def pictures_per_second(function, *arguments):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pictures", type=int, default=10_000, help="composed vectorised (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=10_000, help="composed vectorised (default: %(default)s)")
     parser.add_argument("--loop", type=int, default=1_000, help="composed by the loop (default: %(default)s)")
     parser.add_argument("--distractors", type=int, default=8, help="default: %(default)s")
     parser.add_argument("--pairs", type=int, default=5, help="runs of each, alternating (default: %(default)s)")
@@ -65,9 +65,9 @@ def main():
     labels = rng.integers(0, 10, len(digits))
     rates = {"vectorised": [], "loop": []}
     for _ in range(arguments.pairs):
-        rate, fast = pictures_per_second(cluttered_mnist, digits, labels, arguments.pictures, arguments.distractors)
+        rate, fast = images_per_second(cluttered_mnist, digits, labels, arguments.images, arguments.distractors)
         rates["vectorised"].append(rate)
-        rate, slow = pictures_per_second(composed_one_by_one, digits, labels, arguments.loop, arguments.distractors)
+        rate, slow = images_per_second(composed_one_by_one, digits, labels, arguments.loop, arguments.distractors)
         rates["loop"].append(rate)
     vectorised, loop = (statistics.median(values) for values in rates.values())
     row = {
@@ -79,15 +79,15 @@ def main():
         "versions": f"python {platform.python_version()}; numpy {importlib.metadata.version('numpy')}",
     }
     append_row(RESULTS, row)
-    print(f"vectorised {vectorised:,.0f} pictures/s, loop {loop:,.0f} pictures/s, ratio {vectorised / loop:.1f}")
+    print(f"vectorised {vectorised:,.0f} images/s, loop {loop:,.0f} images/s, ratio {vectorised / loop:.1f}")
 
     common = min(len(fast), len(slow))
     differ = not np.array_equal(fast[:common], slow[:common])
     if differ:
-        print("the pictures differ", file=sys.stderr)
+        print("the images differ", file=sys.stderr)
     seconds = 10_000 / vectorised
     if seconds > GOAL:
-        print(f"over the goal of {GOAL} s for 10,000 pictures", file=sys.stderr)
+        print(f"over the goal of {GOAL} s for 10,000 images", file=sys.stderr)
     return int(differ or seconds > GOAL)
 
 

@@ -2,11 +2,11 @@
 
     python benchmarks/pipeline.py [--batch-sizes 128 256] [--seconds 4] [--pairs 5] [--workers 2]
 
-CIFAR's size: 50,000 pictures of 32 x 32, uint8, in memory. Both pad by 4 pixels, crop, mirror, normalise, cut out a
-square of 16 and mix pictures and labels. The peer does it as is usual in tf.data: picture by picture in a parallel
+CIFAR's size: 50,000 images of 32 x 32, uint8, in memory. Both pad by 4 pixels, crop, mirror, normalise, cut out a
+square of 16 and mix images and labels. The peer does it as is usual in tf.data: image by image in a parallel
 map, what concerns the batch in a second one, prefetched. The two take turns, so that a change in the machine's load
-meets both. The result is the ratio of pictures per second of processor time, which other work on the machine hardly
-changes; the goal, 20,000 pictures a second on two processors, is one of wall time, and for a machine that is idle (the
+meets both. The result is the ratio of images per second of processor time, which other work on the machine hardly
+changes; the goal, 20,000 images a second on two processors, is one of wall time, and for a machine that is idle (the
 row holds the load). Rows go to results/pipeline.csv. TensorFlow is needed, whatever the backend.
 """
 
@@ -31,7 +31,7 @@ PAD, CUTOUT, ALPHA, CLASSES, SIZE = 4, 16, 0.2, 10, 32
 
 def ours(x, y, mean, std, batch_size, workers):
     """Yields the batches of `TrainingBatches`."""
-    from keras_resattn.data import Arrays, TrainingBatches
+    from keras_resattn.data import ArrayDataset, TrainingBatches
     from keras_resattn.data.arrays import normalize
     from keras_resattn.recipes import get_recipe
 
@@ -39,7 +39,9 @@ def ours(x, y, mean, std, batch_size, workers):
         epochs=1000, batch_size=batch_size, pad=PAD, cutout=CUTOUT, mixup=ALPHA
     )
     prepare = functools.partial(normalize, mean=mean, std=std)
-    return iter(TrainingBatches(Arrays(x, y), recipe, prepare, size=(SIZE, SIZE), classes=CLASSES, workers=workers))
+    return iter(
+        TrainingBatches(ArrayDataset(x, y), recipe, prepare, size=(SIZE, SIZE), classes=CLASSES, workers=workers)
+    )
 
 
 def tf_data(x, y, mean, std, batch_size):
@@ -48,23 +50,23 @@ def tf_data(x, y, mean, std, batch_size):
 
     mean, std = tf.constant(mean, "float32"), tf.constant(std, "float32")
 
-    def one(picture, label):
-        picture = tf.pad(picture, ((PAD, PAD), (PAD, PAD), (0, 0)))
-        picture = tf.image.random_crop(picture, (SIZE, SIZE, 3))
-        picture = tf.image.random_flip_left_right(picture)
-        picture = (tf.cast(picture, "float32") - mean) / std
+    def one(image, label):
+        image = tf.pad(image, ((PAD, PAD), (PAD, PAD), (0, 0)))
+        image = tf.image.random_crop(image, (SIZE, SIZE, 3))
+        image = tf.image.random_flip_left_right(image)
+        image = (tf.cast(image, "float32") - mean) / std
         first = tf.random.uniform((2,), 0, SIZE, "int32") - CUTOUT // 2
         inside = [(tf.range(SIZE) >= first[i]) & (tf.range(SIZE) < first[i] + CUTOUT) for i in range(2)]
         inside = inside[0][:, None] & inside[1][None, :]
-        return tf.where(inside[..., None], 0.0, picture), tf.one_hot(label, CLASSES)
+        return tf.where(inside[..., None], 0.0, image), tf.one_hot(label, CLASSES)
 
-    def mixed(pictures, labels):
+    def mixed(images, labels):
         gammas = tf.random.gamma((2, batch_size), ALPHA)
         share = gammas[0] / tf.reduce_sum(gammas, 0)  # a beta distribution's
         partner = tf.random.shuffle(tf.range(batch_size))
         p, s = share[:, None, None, None], share[:, None]
-        pictures = p * pictures + (1 - p) * tf.gather(pictures, partner)
-        return pictures, s * labels + (1 - s) * tf.gather(labels, partner)
+        images = p * images + (1 - p) * tf.gather(images, partner)
+        return images, s * labels + (1 - s) * tf.gather(labels, partner)
 
     data = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x)).repeat()
     data = data.map(one, tf.data.AUTOTUNE).batch(batch_size, drop_remainder=True)
@@ -73,18 +75,18 @@ def tf_data(x, y, mean, std, batch_size):
 
 
 def rates(batches, batch_size, seconds):
-    """Pictures per second of wall time, and of processor time of all threads, over some seconds."""
+    """Images per second of wall time, and of processor time of all threads, over some seconds."""
     count, started, busy = 0, time.perf_counter(), time.process_time()
     while time.perf_counter() - started < seconds:
-        pictures, labels = next(batches)
-        count += len(pictures)
-    if pictures.shape != (batch_size, SIZE, SIZE, 3) or labels.shape != (batch_size, CLASSES):
-        raise RuntimeError(f"Expected batches of {batch_size}; received: {pictures.shape}, {labels.shape}.")
+        images, labels = next(batches)
+        count += len(images)
+    if images.shape != (batch_size, SIZE, SIZE, 3) or labels.shape != (batch_size, CLASSES):
+        raise RuntimeError(f"Expected batches of {batch_size}; received: {images.shape}, {labels.shape}.")
     return count / (time.perf_counter() - started), count / (time.process_time() - busy)
 
 
 def compared(streams, batch_size, seconds, pairs):
-    """`{name: (pictures per second, pictures per processor second)}`, medians of measurements in turns."""
+    """`{name: (images per second, images per processor second)}`, medians of measurements in turns."""
     measured = {name: [] for name in streams}
     for repeat in range(pairs + 1):  # the first one warms up
         for name, stream in streams.items():

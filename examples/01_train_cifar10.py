@@ -4,7 +4,7 @@
 
 `cifar10.npz` holds x_train, y_train, x_test and y_test as uint8 arrays; `np.savez("cifar10.npz", ...)` on the
 arrays of `keras.datasets.cifar10.load_data()` makes one. Kill it whenever you like: the same command goes
-on from its last checkpoint. The test pictures are not touched: docs/training.md says how to measure a run on them.
+on from its last checkpoint. The test images are not touched: docs/training.md says how to measure a run on them.
 """
 
 import argparse
@@ -26,11 +26,9 @@ def main():
     parser.add_argument("--network", default="CifarResidualAttention56", help="builder (default: %(default)s)")
     parser.add_argument("--recipe", default="cifar_one_cycle", help="recipe (default: %(default)s)")
     parser.add_argument("--epochs", type=int, help="length of the schedule (default: the recipe's)")
-    parser.add_argument("--batch-size", type=int, help="pictures in a step (default: the recipe's)")
-    parser.add_argument("--limit", type=int, help="use only the first so many training pictures")
-    parser.add_argument(
-        "--holdout", type=int, default=0, help="training pictures held out for validation, from the end"
-    )
+    parser.add_argument("--batch-size", type=int, help="images in a step (default: the recipe's)")
+    parser.add_argument("--limit", type=int, help="use only the first so many training images")
+    parser.add_argument("--holdout", type=int, default=0, help="training images held out for validation, from the end")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, order and augmentation")
     args = parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""What is in the sample pictures, and where the network looked: as names, as arrays, as a picture.
+"""What is in the sample images, and where the network looked: as names, as arrays, as a image.
 
 python examples/02_see_the_masks.py masks.png
 """
@@ -25,21 +25,21 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", nargs="?", default="masks.png", help="figure to write (default: %(default)s)")
     output = parser.parse_args().output
-    paths = sorted((Path(__file__).parent / "pictures").glob("*.png"))[:4]
-    pictures = np.stack([read_image(path, size=(32, 32)) for path in paths])  # uint8, (n, 32, 32, 3)
+    paths = sorted((Path(__file__).parent / "images").glob("*.png"))[:4]
+    images = np.stack([read_image(path, size=(32, 32)) for path in paths])  # uint8, (n, 32, 32, 3)
 
     model = CifarResidualAttention56()  # the bundled CIFAR-10 weights
-    images = preprocess_input(pictures)
+    x = preprocess_input(images)
 
     titles = []
-    for path, best in zip(paths, decode_predictions(model.predict(images, verbose=0), top=3), strict=True):
+    for path, best in zip(paths, decode_predictions(model.predict(x, verbose=0), top=3), strict=True):
         print(f"{path.name:22}", ", ".join(f"{name} {probability:.1%}" for _, name, probability in best))
         titles.append(f"{path.stem}\n{best[0][1]} {best[0][2]:.0%}")
 
-    for name, mask in attention_maps(model, images).items():
+    for name, mask in attention_maps(model, x).items():
         print(f"{name:22} shape {mask.shape}, mean {mask.mean():.3f}, from {mask.min():.3f} to {mask.max():.3f}")
 
-    plot_attention(model, images, pictures=pictures, titles=titles).savefig(output, dpi=150)
+    plot_attention(model, x, display_images=images, titles=titles).savefig(output, dpi=150)
     print("wrote", output)
 
 

@@ -3,8 +3,8 @@
     python examples/03_transfer_learning.py data.npz
     python examples/03_transfer_learning.py data.npz --fine-tune 10 --run-dir runs/transfer
 
-`data.npz` holds x_train, y_train, x_test and y_test: uint8 pictures, integer labels. As the network is frozen at first,
-its features are computed once, and the classifier trains in seconds on a CPU. The model that comes out takes pictures
+`data.npz` holds x_train, y_train, x_test and y_test: uint8 images, integer labels. As the network is frozen at first,
+its features are computed once, and the classifier trains in seconds on a CPU. The model that comes out takes images
 that `preprocess_input` has normalised. With a run directory, a run that was stopped goes on where it was.
 """
 
@@ -28,7 +28,7 @@ def main():
     parser.add_argument("--epochs", type=int, default=30, help="epochs of the classifier (default: %(default)s)")
     parser.add_argument("--fine-tune", type=int, default=0, metavar="EPOCHS", help="then train the last stage, too")
     parser.add_argument("--batch-size", type=int, default=32, help="default: %(default)s")
-    parser.add_argument("--limit", type=int, help="use only the first so many training pictures")
+    parser.add_argument("--limit", type=int, help="use only the first so many training images")
     parser.add_argument("--run-dir", help="folder for logs and checkpoints")
     args = parser.parse_args()
 
@@ -52,7 +52,7 @@ def main():
     inputs = preprocess_input(arrays["x_test"], weights=WEIGHTS)
     loss, accuracy = model.evaluate(inputs, arrays["y_test"], batch_size=256, verbose=0)
     trained = "and the last stage" if report.unfrozen else "alone"
-    print(f"{len(x)} training pictures, the classifier {trained}: test accuracy {accuracy:.2%}, loss {loss:.4f}")
+    print(f"{len(x)} training images, the classifier {trained}: test accuracy {accuracy:.2%}, loss {loss:.4f}")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@
     python examples/04_cluttered_mnist.py mnist.npz results/cluttered_mnist.csv --plot docs/images/cluttered_mnist.png
 
 `mnist.npz` holds x_train, y_train, x_test and y_test (60,000 and 10,000 digits); `keras` and `tfds` in its place
-take the digits from there. Each network trains on pictures with 8 distractors and is tested, once and after the last
-epoch, on pictures with 4 to 64. A network and seed is a row of the CSV file; rows that are there, with the same sizes
+take the digits from there. Each network trains on images with 8 distractors and is tested, once and after the last
+epoch, on images with 4 to 64. A network and seed is a row of the CSV file; rows that are there, with the same sizes
 and rate, are not run again.
 """
 
@@ -44,10 +44,8 @@ def main():
         "--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS), metavar="NAME", help=", ".join(NETWORKS)
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="default: 0")
-    parser.add_argument(
-        "--pictures", type=int, default=40_000, help="to train on (paper: 200,000; default: %(default)s)"
-    )
-    parser.add_argument("--test-pictures", type=int, default=10_000, help="for each number of distractors")
+    parser.add_argument("--images", type=int, default=40_000, help="to train on (paper: 200,000; default: %(default)s)")
+    parser.add_argument("--test-images", type=int, default=10_000, help="for each number of distractors")
     parser.add_argument("--epochs", type=int, default=12, help="(authors' script: 100; default: %(default)s)")
     parser.add_argument(
         "--learning-rate", type=float, default=0.1, help="as the authors' script (default: %(default)s)"
@@ -61,11 +59,11 @@ def main():
         return plot(read_rows(args.results), args.plot)
 
     splits = mnist_splits(args.digits)
-    print("composing pictures ...", flush=True)
-    train = cluttered_mnist(*splits["train"], args.pictures, TRAIN_DISTRACTORS, seed=0)
-    validation = cluttered_mnist(*splits["validation"], args.test_pictures, TRAIN_DISTRACTORS, seed=1)
+    print("composing images ...", flush=True)
+    train = cluttered_mnist(*splits["train"], args.images, TRAIN_DISTRACTORS, seed=0)
+    validation = cluttered_mnist(*splits["validation"], args.test_images, TRAIN_DISTRACTORS, seed=1)
     tests = {
-        distractors: cluttered_mnist(*splits["test"], args.test_pictures, distractors, seed=2)
+        distractors: cluttered_mnist(*splits["test"], args.test_images, distractors, seed=2)
         for distractors in TEST_DISTRACTORS
     }
     for seed in args.seeds:
@@ -73,7 +71,7 @@ def main():
             key = {
                 "network": network,
                 "seed": seed,
-                "pictures": args.pictures,
+                "images": args.images,
                 "epochs": args.epochs,
                 "learning_rate": args.learning_rate,
             }
@@ -99,7 +97,7 @@ def run(key, args, train, validation, tests):
     )
     attends = arguments["attention_depth"] > 0
     model.compile(
-        CoupledSGD(schedule, l2=1e-5, momentum=0.9, multipliers={"transformer_": TRANSFORMER.get(network, 1.0)}),
+        CoupledSGD(schedule, l2=1e-5, momentum=0.9, lr_multipliers={"transformer_": TRANSFORMER.get(network, 1.0)}),
         NegativeLogLikelihood() if attends else keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
@@ -115,7 +113,7 @@ def run(key, args, train, validation, tests):
         "parameters": sum(int(np.prod(variable.shape)) for variable in model.trainable_variables),
         "train_error": percent(fitted.history["accuracy"][-1]),
         "validation_error": percent(fitted.history["val_accuracy"][-1]),
-        **{f"test_error_{n}": percent(accuracy(model, *pictures)) for n, pictures in tests.items()},
+        **{f"test_error_{n}": percent(accuracy(model, *images)) for n, images in tests.items()},
         "seconds": round(time.monotonic() - started),
         "versions": f"{keras.backend.backend()}; keras {keras.version()}",
     }
@@ -172,7 +170,7 @@ def plot(rows, path):
             axes[3].plot(TEST_DISTRACTORS, curve, "o-", label=label)
     axes[3].set_xscale("log", base=2)
     axes[3].set_xticks(TEST_DISTRACTORS, TEST_DISTRACTORS)
-    axes[3].set_xlabel("distractors in the test pictures")
+    axes[3].set_xlabel("distractors in the test images")
     axes[3].set_ylabel("test error (%)")
     axes[3].legend(fontsize=8)
     figure.savefig(path, dpi=120)

@@ -4,13 +4,13 @@
         --mean 127 --std 128 --taps add_1 add_5 re_lu_32 --cache runs/birds
     python examples/05_attend_and_rectify.py results/birds.csv --data caltech_birds2011 --cache runs/birds
 
-`--data` is an .npz file with x_train, y_train, x_test and y_test (uint8 pictures), or the name of a data set of
+`--data` is an .npz file with x_train, y_train, x_test and y_test (uint8 images), or the name of a dataset of
 tensorflow_datasets. `--base` is a pretrained model without its top, saved by Keras, or the name of a function of
 `keras.applications` (EfficientNetB0 by default, which downloads its ImageNet weights). The base stays frozen: what it
-makes of each picture is computed once and kept in `--cache`, and only what stands on it is trained. With `--fine-tune`
+makes of each image is computed once and kept in `--cache`, and only what stands on it is trained. With `--fine-tune`
 the base is trained too, at a tenth of the learning rate.
 
-Hyperparameters are chosen on training pictures that are set aside (`--holdout`, of each class); the test pictures
+Hyperparameters are chosen on training images that are set aside (`--holdout`, of each class); the test images
 are measured once, after the last epoch. Each network, width, rate and seed is a row of the CSV file.
 """
 
@@ -42,7 +42,7 @@ def main():
     inputs = {split: preprocess(data[f"x_{split}"], args) for split in ("train", "test")}
     train, held_out = split_off(data["y_train"], args.holdout)
     if len(train) < args.batch_size:
-        raise SystemExit(f"Expected at least a batch of {args.batch_size} training pictures; there are {len(train)}.")
+        raise SystemExit(f"Expected at least a batch of {args.batch_size} training images; there are {len(train)}.")
     features = None if args.fine_tune else extract(base, inputs, args)
     for seed, width, rate in itertools.product(args.seeds, args.widths, args.learning_rates):
         key = {
@@ -52,7 +52,7 @@ def main():
             "learning_rate": rate,
             "measured_on": "validation" if args.holdout else "test",
             "seed": seed,
-            "pictures": len(train),
+            "images": len(train),
         }
         if any(all(row.get(k) == str(v) for k, v in key.items()) for row in read_rows(args.results)):
             print(f"{key['network']}, width {width}, rate {rate}, seed {seed}: in {args.results} already")
@@ -93,11 +93,11 @@ def parse():
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="default: 0")
     parser.add_argument("--epochs", type=int, default=15, help="default: %(default)s")
     parser.add_argument("--batch-size", type=int, default=64, help="default: %(default)s")
-    parser.add_argument("--holdout", type=int, default=0, help="training pictures of each class to measure on instead")
+    parser.add_argument("--holdout", type=int, default=0, help="training images of each class to measure on instead")
     parser.add_argument("--fine-tune", action="store_true", help="train the base too, at a tenth of the rate")
     parser.add_argument("--cache", type=Path, help="folder for the base's feature maps")
-    parser.add_argument("--limit", type=int, help="use only the first so many pictures of each split")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw where the attention looked on six pictures")
+    parser.add_argument("--limit", type=int, help="use only the first so many images of each split")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw where the attention looked on six images")
     return parser.parse_args()
 
 
@@ -134,13 +134,13 @@ def read_data(name, limit):
 
 
 def square(image, size):
-    """The largest central square of a picture, resized."""
+    """The largest central square of a image, resized."""
     from PIL import Image
 
-    picture = Image.fromarray(image)
-    side = min(picture.size)
-    left, upper = (picture.width - side) // 2, (picture.height - side) // 2
-    return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, (left, upper, left + side, upper + side)))
+    image = Image.fromarray(image)
+    side = min(image.size)
+    left, upper = (image.width - side) // 2, (image.height - side) // 2
+    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, (left, upper, left + side, upper + side)))
 
 
 def read_base(name, shape):
@@ -156,7 +156,7 @@ def preprocess(x, args):
 
 
 def split_off(labels, holdout):
-    """Indices of the pictures to train on, and of the last `holdout` of each class, to measure on."""
+    """Indices of the images to train on, and of the last `holdout` of each class, to measure on."""
     rank = np.zeros(len(labels), int)
     for label in np.unique(labels):
         own = np.flatnonzero(labels == label)
@@ -191,7 +191,7 @@ def extract(base, inputs, args):
         folder = args.cache and args.cache / fingerprint(x, model)
         paths = [folder / f"{split}-{i}.npy" for i in range(len(model.outputs))] if folder else []
         if not paths or not all(path.exists() for path in paths):
-            print(f"computing the feature maps of {len(x)} {split} pictures ...", flush=True)
+            print(f"computing the feature maps of {len(x)} {split} images ...", flush=True)
             parts = [model.predict(x[i : i + 256], batch_size=32, verbose=0) for i in range(0, len(x), 256)]
             features[split] = [np.concatenate(maps).astype("float16") for maps in zip(*parts, strict=True)]
             for path, maps in zip(paths, features[split], strict=bool(paths)):
@@ -203,7 +203,7 @@ def extract(base, inputs, args):
 
 
 def fingerprint(x, model):
-    """Of pictures as a model sees them, and of the model: its layers and weights."""
+    """Of images as a model sees them, and of the model: its layers and weights."""
     digest = hashlib.sha256(np.ascontiguousarray(x))
     digest.update(" ".join(output._keras_history[0].name for output in model.outputs).encode())
     for weight in model.get_weights():
@@ -215,9 +215,9 @@ def fit(model, x, y, rate, seed, args):
     attends = any(layer.name == "rectify" for layer in model.layers)
     steps = len(y) // args.batch_size * args.epochs
     schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
-    multipliers = {MODULES: 1.0, "classifier": 1.0, "": 0.1} if args.fine_tune else None
+    lr_multipliers = {MODULES: 1.0, "classifier": 1.0, "": 0.1} if args.fine_tune else None
     model.compile(
-        CoupledSGD(schedule, l2=args.l2, momentum=0.9, nesterov=True, multipliers=multipliers),
+        CoupledSGD(schedule, l2=args.l2, momentum=0.9, nesterov=True, lr_multipliers=lr_multipliers),
         NegativeLogLikelihood() if attends else keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )

@@ -6,8 +6,8 @@ The first call measures two epochs, and writes into `plan.json` how many epochs 
 `--call-minutes`, each of which takes some time to begin. The plan holds for all later calls: delete the folder to plan
 anew. `--benchmark FILE.csv` keeps what was measured as a row, too. Each call stops in good order (exit status 143) and
 the same command goes on; the schedule ends where it should. The run (log, checkpoint, weights, report) lies in `run/`
-of the folder. All pictures lie on the device, and the network computes in bfloat16; `share_of_matrix_peak` means
-something on JAX and on a CPU. The test pictures are not touched: docs/training.md says how to measure a run on them. On
+of the folder. All images lie on the device, and the network computes in bfloat16; `share_of_matrix_peak` means
+something on JAX and on a CPU. The test images are not touched: docs/training.md says how to measure a run on them. On
 a GPU the backend has to be installed with CUDA.
 """
 
@@ -74,13 +74,13 @@ def main():
     parser.add_argument("run_dir", type=Path, help="folder for the plan and, in run/, all of the run")
     parser.add_argument("--model", default="CifarResidualAttention92", help="network (default: %(default)s)")
     parser.add_argument("--recipe", default="resattn_cifar_modern", help="recipe (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, help="pictures in a step (default: the recipe's)")
+    parser.add_argument("--batch-size", type=int, help="images in a step (default: the recipe's)")
     parser.add_argument("--ema", type=float, help="momentum of the average of the weights (default: the recipe's)")
     parser.add_argument("--minutes", type=float, required=True, help="for the whole training, measuring included")
     parser.add_argument("--call-minutes", type=float, default=math.inf, help="for this call (default: no limit)")
     parser.add_argument("--precision", default="mixed_bfloat16", help="Keras policy (default: %(default)s)")
-    parser.add_argument("--limit", type=int, help="use only the first so many training pictures")
-    parser.add_argument("--holdout", type=int, default=0, help="training pictures, the last ones, to validate on")
+    parser.add_argument("--limit", type=int, help="use only the first so many training images")
+    parser.add_argument("--holdout", type=int, default=0, help="training images, the last ones, to validate on")
     parser.add_argument(
         "--steps-per-execution", type=int, default=1, help="divides the steps of an epoch (default: %(default)s)"
     )
@@ -107,9 +107,7 @@ def main():
     if args.measure < 2 or args.holdout < 0:
         sys.exit(f"Expected --measure from 2 and --holdout from 0; received: {args.measure} and {args.holdout}.")
     if steps_per_epoch < 1:
-        sys.exit(
-            f"Expected --batch-size of at most the {max(kept, 0)} training pictures; received: {recipe.batch_size}."
-        )
+        sys.exit(f"Expected --batch-size of at most the {max(kept, 0)} training images; received: {recipe.batch_size}.")
     if args.steps_per_execution < 1 or steps_per_epoch % args.steps_per_execution:
         sys.exit(
             f"Expected --steps-per-execution to divide the {steps_per_epoch} steps of an epoch; "

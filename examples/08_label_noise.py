@@ -46,31 +46,31 @@ def main():
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="default: 0")
     parser.add_argument(
-        "--pictures", type=int, default=10_000, help="to train on, the first ones (paper: 50,000; default: %(default)s)"
+        "--images", type=int, default=10_000, help="to train on, the first ones (paper: 50,000; default: %(default)s)"
     )
     parser.add_argument(
         "--epochs", type=int, default=8, help="more than the 3 of the warm-up (paper: 205; default: %(default)s)"
     )
     parser.add_argument(
-        "--batch-size", type=int, default=64, help="pictures in a step (paper: 64, the default); the rate goes with it"
+        "--batch-size", type=int, default=64, help="images in a step (paper: 64, the default); the rate goes with it"
     )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the results instead")
     args = parser.parse_args()
     if args.plot:
         rows = read_rows(args.results)
-        if len({(row["pictures"], row["epochs"], row["batch_size"]) for row in rows}) != 1:
-            parser.error(f"expected {args.results} to hold results at one scale: pictures, epochs, batch size")
+        if len({(row["images"], row["epochs"], row["batch_size"]) for row in rows}) != 1:
+            parser.error(f"expected {args.results} to hold results at one scale: images, epochs, batch size")
         return plot(rows, args.plot)
 
     arrays = load_npz(args.data)
     missing = [name for name in ("x_train", "y_train", "x_test", "y_test") if name not in arrays]
     if missing:
         parser.error(f"expected {args.data} to hold {', '.join(missing)}, too")
-    if not 0 < args.pictures <= len(arrays["x_train"]):
-        parser.error(f"expected --pictures up to {len(arrays['x_train'])}; received: {args.pictures}")
+    if not 0 < args.images <= len(arrays["x_train"]):
+        parser.error(f"expected --images up to {len(arrays['x_train'])}; received: {args.images}")
     for network in args.networks:  # whether all are known, before hours go into the first
         registry.build(network, weights=None)
-    scale = {"pictures": args.pictures, "epochs": args.epochs, "batch_size": args.batch_size}
+    scale = {"images": args.images, "epochs": args.epochs, "batch_size": args.batch_size}
     for rate in args.rates:
         recipe_of({"rate": rate, "seed": 0, **scale})
     for seed in args.seeds:
@@ -96,7 +96,7 @@ def recipe_of(key):
 def run(key, arrays, run_dir):
     """Trains one network and returns its row."""
     recipe = recipe_of(key)
-    x, y = arrays["x_train"][: key["pictures"]], arrays["y_train"][: key["pictures"]]
+    x, y = arrays["x_train"][: key["images"]], arrays["y_train"][: key["images"]]
     keras.utils.clear_session()
     keras.utils.set_random_seed(key["seed"])
     model = registry.build(key["network"], weights=None, classes=int(y.max()) + 1, classifier_activation=None)
@@ -105,7 +105,7 @@ def run(key, arrays, run_dir):
     result = evaluate_run(run_dir / folder, (arrays["x_test"], arrays["y_test"]))
     return {
         **key,
-        "test_pictures": result.total,
+        "test_images": result.total,
         "test_error": percent(1 - result.accuracy),
         "train_error": percent(1 - report.metrics["accuracy"]),
         "seconds": round(report.seconds),
@@ -128,7 +128,7 @@ def plot(rows, path):
         rates = sorted({float(row["rate"]) for row in own})
         errors = [[float(row["test_error"]) for row in own if float(row["rate"]) == rate] for rate in rates]
         here.plot([100 * rate for rate in rates], [np.mean(runs) for runs in errors], "o-", label=network)
-    here.set_title(f"here: {rows[0]['pictures']} pictures, {rows[0]['epochs']} epochs", fontsize=10)
+    here.set_title(f"here: {rows[0]['images']} images, {rows[0]['epochs']} epochs", fontsize=10)
     table = get_table("resattn/table5")
     for network in dict.fromkeys(row.network for row in table.rows):
         own = [row for row in table.rows if row.network == network]

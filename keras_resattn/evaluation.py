@@ -1,4 +1,4 @@
-"""Measuring networks on labelled pictures: published weights again, picture by picture, and runs of one's own."""
+"""Measuring networks on labelled images: published weights again, image by image, and runs of one's own."""
 
 import functools
 import json
@@ -9,15 +9,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_resattn.data import check_pictures, network_input, open_source
+from keras_resattn.data import check_images, network_input, open_dataset
 from keras_resattn.data.arrays import normalize
 from keras_resattn.data.class_matching import match_classes
-from keras_resattn.data.evaluation_batches import OrderedBatches
+from keras_resattn.data.evaluation_batches import EvaluationBatches
 from keras_resattn.data.images import as_pixels, to_numpy
 from keras_resattn.layers.class_names import keeps_class_names, model_class_names, set_class_names
 from keras_resattn.models import registry
 from keras_resattn.pretrained.loading import fill
-from keras_resattn.pretrained.records import Tag
+from keras_resattn.pretrained.records import Checkpoint
 from keras_resattn.recipes import Recipe, get_recipe
 from keras_resattn.recipes.checks import check_fits
 from keras_resattn.recipes.fit import TOP5_FROM, returns_logits
@@ -34,13 +34,13 @@ class Evaluation:
     """What a network got right.
 
     Attributes:
-        predictions: The class of highest probability for each picture, `(n,)` uint8 or int64.
-        correct: Number of pictures classified correctly.
-        total: Number of pictures.
+        predictions: The class of highest probability for each image, `(n,)` uint8 or int64.
+        correct: Number of images classified correctly.
+        total: Number of images.
         loss: Mean cross-entropy in nats; with gated attention that of the softmax of its output, not its authors' loss.
-        changed: Indices of the pictures whose predicted class is not the one that the tag was released
-            with; `None` where the tag was released with other pictures, and for a run.
-        correct_top5: Number of pictures whose class is among the five of highest probability; `None` for networks of
+        changed: Indices of the images whose predicted class is not the one that the tag was released
+            with; `None` where the tag was released with other images, and for a run.
+        correct_top5: Number of images whose class is among the five of highest probability; `None` for networks of
             up to ten classes.
     """
 
@@ -53,40 +53,40 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """Share of pictures classified correctly, 0 to 1."""
+        """Share of images classified correctly, 0 to 1."""
         return self.correct / self.total
 
     @property
     def top5_accuracy(self) -> float | None:
-        """Share of pictures whose class is among the five of highest probability, or `None`."""
+        """Share of images whose class is among the five of highest probability, or `None`."""
         return None if self.correct_top5 is None else self.correct_top5 / self.total
 
 
-def build(tag: Tag, **kwargs: Any) -> keras.Model:
-    """Returns the network of a released `Tag`, with its weights."""
+def build(tag: Checkpoint, **kwargs: Any) -> keras.Model:
+    """Returns the network of a released `Checkpoint`, with its weights."""
     return registry.build(tag.network, weights=str(tag.folder), classes=len(tag.classes), **kwargs)
 
 
-def evaluate(tag: Tag, x: ArrayLike, y: ArrayLike, batch_size: int = 256, verbose: int = 0) -> Evaluation:
-    """Classifies labelled pictures with released weights.
+def evaluate(tag: Checkpoint, x: ArrayLike, y: ArrayLike, batch_size: int = 256, verbose: int = 0) -> Evaluation:
+    """Classifies labelled images with released weights.
 
     Args:
-        tag: A `Tag` of the registry.
-        x: Pictures, `(n, h, w, 3)`, 0 to 255.
+        tag: A `Checkpoint` of the registry.
+        x: Images, `(n, h, w, 3)`, 0 to 255.
         y: Integer labels, `(n,)`.
-        batch_size: Pictures in a step.
+        batch_size: Images in a step.
         verbose: Keras' verbosity; 1 is a progress bar.
 
     Raises:
-        ValueError: if pictures or labels do not fit the tag, or pictures are not from 0 to 255.
+        ValueError: if images or labels do not fit the tag, or images are not from 0 to 255.
     """
     x = to_numpy(x)
-    y = check_pictures(x, y, len(tag.classes))
-    x = as_pixels(x, "pictures")
+    y = check_images(x, y, len(tag.classes))
+    x = as_pixels(x, "images")
     if tuple(x.shape[1:]) != tag.input_shape:
-        raise ValueError(f"Expected pictures of shape {tag.input_shape} for {tag.id}; received: {tuple(x.shape[1:])}.")
+        raise ValueError(f"Expected images of shape {tag.input_shape} for {tag.id}; received: {tuple(x.shape[1:])}.")
     if not len(x):
-        raise ValueError("Expected at least one picture; received: none.")
+        raise ValueError("Expected at least one image; received: none.")
     model = build(tag, classifier_activation=None)
     logits = model.predict(network_input(x, tag.mean, tag.std), batch_size=batch_size, verbose=verbose)
     return _evaluation(logits, y, functools.partial(_changed, tag, y))
@@ -99,24 +99,24 @@ def evaluate_run(
     data_dir: PathLike | None = None,
     resize_mode: ResizeMode | None = None,
 ) -> Evaluation:
-    """Classifies labelled pictures with the network that `compile_and_fit` left in a folder, of any kind.
+    """Classifies labelled images with the network that `compile_and_fit` left in a folder, of any kind.
 
-    Pictures are normalised by the statistics that the run was trained with.
+    Images are normalised by the statistics that the run was trained with.
 
     Args:
         run_dir: Folder of a finished run; of `fine_tune` it is the folder `fine_tune` in its own.
-        data: What `keras_resattn.data.open_source` takes; of an `.npz` file, a folder or a name its test pictures.
+        data: What `keras_resattn.data.open_dataset` takes; of an `.npz` file, a folder or a name its test images.
             Images of files and records are resized to the network's size; arrays have to have it.
-        batch_size: Pictures in a step; a stream has its own.
+        batch_size: Images in a step; a stream has its own.
         data_dir: Where TensorFlow Datasets lie, for data by name.
-        resize_mode: How images are resized, see `open_source`; by default files and records as the training images.
+        resize_mode: How images are resized, see `open_dataset`; by default files and records as the training images.
 
     Returns:
         An `Evaluation`.
 
     Raises:
         ValueError: if the folder holds no finished run, or one of another image data format, the network has layers
-            that cannot be read from a file, the pictures or labels do not fit it, or the data have classes that the
+            that cannot be read from a file, the images or labels do not fit it, or the data have classes that the
             run was not trained on. The same classes in another order, and some of them, are renumbered by name.
     """
     batch_size = check_count("batch_size", batch_size)
@@ -126,16 +126,16 @@ def evaluate_run(
         raise ValueError(
             f"Expected keras.config.set_image_data_format({expected!r}), as when {run_dir} was trained; it is {now!r}."
         )
-    source = open_source(data, split="test", data_dir=data_dir, resize_mode=resize_mode)
+    dataset = open_dataset(data, split="test", data_dir=data_dir, resize_mode=resize_mode)
     trained: Any = report.get("resize_mode")
-    if None not in (trained, source.resize_mode) and resize_mode is None:
-        source = source.with_resize_mode(trained)
+    if None not in (trained, dataset.resize_mode) and resize_mode is None:
+        dataset = dataset.with_resize_mode(trained)
     model = load_run(run_dir)
     names = report.get("class_names") or model_class_names(model)
-    source = match_classes(source, names, f"the run in {run_dir}")
-    size = check_fits(model, source, Recipe.from_json(json.dumps(report["recipe"])))
+    dataset = match_classes(dataset, names, f"the run in {run_dir}")
+    size = check_fits(model, dataset, Recipe.from_json(json.dumps(report["recipe"])))
     prepare = functools.partial(normalize, mean=report["mean"], std=report["std"])
-    return _measure(model, source, batch_size, prepare, size)
+    return _measure(model, dataset, batch_size, prepare, size)
 
 
 def evaluate_model(
@@ -157,7 +157,7 @@ def evaluate_model(
         std: Standard deviation, likewise; 1 for a model that normalises images itself.
         batch_size: Images in a step; a stream has its own.
         data_dir: Folder of TensorFlow Datasets, for data by name.
-        resize_mode: How images are resized, see `keras_resattn.data.open_source`.
+        resize_mode: How images are resized, see `keras_resattn.data.open_dataset`.
 
     Returns:
         An `Evaluation`.
@@ -166,14 +166,14 @@ def evaluate_model(
         ValueError: if images or labels do not fit the model.
     """
     batch_size = check_count("batch_size", batch_size)
-    source = open_source(data, split="test", data_dir=data_dir, resize_mode=resize_mode)
-    size = check_fits(model, source, get_recipe("cifar_one_cycle"))  # as any recipe that takes arrays as they are
-    return _measure(model, source, batch_size, functools.partial(normalize, mean=mean, std=std), size)
+    dataset = open_dataset(data, split="test", data_dir=data_dir, resize_mode=resize_mode)
+    size = check_fits(model, dataset, get_recipe("cifar_one_cycle"))  # as any recipe that takes arrays as they are
+    return _measure(model, dataset, batch_size, functools.partial(normalize, mean=mean, std=std), size)
 
 
-def _measure(model, source, batch_size, prepare, size):
-    """The `Evaluation` of a model on a source, whose images `prepare` normalises."""
-    batches = OrderedBatches(source, batch_size, prepare, size=size)
+def _measure(model, dataset, batch_size, prepare, size):
+    """The `Evaluation` of a model on a dataset, whose images `prepare` normalises."""
+    batches = EvaluationBatches(dataset, batch_size, prepare, size=size)
     outputs, labels = [], []
     for i in range(batches.num_batches):
         x, y = batches[i]

@@ -1,4 +1,4 @@
-"""From pictures to a network's input, and from its output to names."""
+"""From images to a network's input, and from its output to names."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 from PIL import Image
 
-from keras_resattn.data.images import hint_on_bool, hint_on_range, read_picture, to_numpy
+from keras_resattn.data.images import hint_on_bool, hint_on_range, load_image, to_numpy
 from keras_resattn.layers.class_names import check_class_names, model_class_names
 from keras_resattn.models._build import normalization, statistics_for
 from keras_resattn.pretrained import find, tags
@@ -95,14 +95,14 @@ def _as_numbers(x):
         return array.astype("float32")
     if array.dtype.kind not in "uif":
         raise ValueError(
-            f"Expected pictures as arrays of numbers; received: {type(x).__name__} of {array.dtype}."
+            f"Expected images as arrays of numbers; received: {type(x).__name__} of {array.dtype}."
             + hint_on_bool(array)
         )
     return array
 
 
 def _decoded(x):
-    return read_picture(x, "a Pillow image") if isinstance(x, Image.Image) else x
+    return load_image(x, "a Pillow image") if isinstance(x, Image.Image) else x
 
 
 def _check_shape(shape, axis, channels):
@@ -114,7 +114,7 @@ def _check_shape(shape, axis, channels):
     if len(shape) in (3, 4) and shape[other] in channels:
         hint = f" Pass data_format={formats[other]!r} if that is what they are."
     raise ValueError(
-        f"Expected pictures with {' or '.join(map(str, channels))} channels, {formats[axis]}, and 3 or 4 dimensions; "
+        f"Expected images with {' or '.join(map(str, channels))} channels, {formats[axis]}, and 3 or 4 dimensions; "
         f"received: shape {shape}.{hint}"
     )
 
@@ -126,13 +126,13 @@ def _check_values(x):
     if not (low >= 0 and high <= 255):  # or one is NaN
         hint = hint_on_range(x.dtype, low, high)
         if hint or x.dtype.kind in "ui":
-            raise ValueError(f"Expected pictures from 0 to 255; received: {x.dtype} from {low} to {high}.{hint}")
+            raise ValueError(f"Expected images from 0 to 255; received: {x.dtype} from {low} to {high}.{hint}")
         warnings.warn(
-            f"Pictures are expected from 0 to 255; these go from {low:.4g} to {high:.4g}. Are they normalised already?",
+            f"Images are expected from 0 to 255; these go from {low:.4g} to {high:.4g}. Are they normalised already?",
             stacklevel=3,
         )
     elif x.dtype.kind == "f" and 0 < high <= 1:
-        warnings.warn("Pictures are expected from 0 to 255; these go up to 1 at most. Multiply by 255.", stacklevel=3)
+        warnings.warn("Images are expected from 0 to 255; these go up to 1 at most. Multiply by 255.", stacklevel=3)
 
 
 def warn_of_raw(images: np.ndarray, reader: str | None, stacklevel: int = 2) -> None:

@@ -20,7 +20,7 @@ Size: TypeAlias = tuple[int, ...]
 #: Mean and standard deviation, each a number, a list with one for each channel, or nested lists.
 Statistics: TypeAlias = tuple[Any, Any] | list[Any]
 
-#: What `keras_resattn.data.open_source` takes.
+#: What `keras_resattn.data.open_dataset` takes.
 DataLike: TypeAlias = Any
 
 DataFormat: TypeAlias = Literal["channels_last", "channels_first"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers import random_array, randomise
 from networks import base_of, small_cnn, small_network
-from sample_pictures import write_folder
+from sample_images import write_folder
 
 from keras_resattn import ResidualAttentionNet
 from keras_resattn.cli import main
@@ -97,14 +97,14 @@ def narrow_network():
 
 @pytest.fixture
 def images():
-    """Two random pictures, `(2, 32, 32, 3)`."""
+    """Two random images, `(2, 32, 32, 3)`."""
     return random_array(2, 32, 32, 3)
 
 
 @pytest.fixture
-def picture_folder(tmp_path):
-    """The pictures of `sample_pictures`, in a folder for each class."""
-    return write_folder(tmp_path / "pictures")
+def image_folder(tmp_path):
+    """The images of `sample_images`, in a folder for each class."""
+    return write_folder(tmp_path / "images")
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def table(monkeypatch):
 
 @pytest.fixture
 def reproduce(tmp_path, monkeypatch):
-    """Runs the command in an empty folder, on 40 training and 20 test pictures of 8 x 8."""
+    """Runs the command in an empty folder, on 40 training and 20 test images of 8 x 8."""
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (60, 8, 8, 3), dtype="uint8"), np.arange(60) % 10
     np.savez(tmp_path / "data.npz", x_train=x[:40], y_train=y[:40], x_test=x[40:], y_test=y[40:])

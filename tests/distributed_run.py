@@ -20,7 +20,7 @@ from keras_resattn.recipes import distribution, get_recipe, strategies
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.integers(0, 256, (27, 8, 8, 3), dtype="uint8"), RNG.integers(0, 3, 27)
-# 2 epochs of 3 steps; averaged weights, a penalty, and pictures that are mixed with those of another device.
+# 2 epochs of 3 steps; averaged weights, a penalty, and images that are mixed with those of another device.
 RECIPE = get_recipe("cifar_one_cycle").replace(
     epochs=2, batch_size=8, warmup_epochs=0, learning_rate=0.1, l2=0.01, ema=0.5, mixup=0.2, cutout=4, pad=1
 )
@@ -50,7 +50,7 @@ def network(norm=True):
 
 
 def train(norm=True, **arguments):
-    """Returns `(report, model)`. The 13 validation pictures are no multiple of any number of devices."""
+    """Returns `(report, model)`. The 13 validation images are no multiple of any number of devices."""
     model = network(norm)
     report = compile_and_fit(model, RECIPE, (X, Y), validation_data=(X[:13], Y[:13]), verbose=0, **arguments)
     return report, model
@@ -64,14 +64,14 @@ def outcome(report, model):
 
 
 def refusals(outside):
-    """What the scope's engine refuses, by name, with its messages. `outside` is a model from outside of the scope."""
+    """What the scope's strategy refuses, by name, with its messages. `outside` is a model from outside of the scope."""
     asked = {
         "batch_size": {"recipe": RECIPE.replace(batch_size=9)},
         "device_data": {"device_data": True},
         "jit_compile": {"jit_compile": True},
         "steps_per_execution": {"steps_per_execution": 2},
-        "clip": {"recipe": RECIPE.replace(clip=1.0)},
-        "accumulate": {"recipe": RECIPE.replace(accumulate=2)},
+        "clip_norm": {"recipe": RECIPE.replace(clip_norm=1.0)},
+        "gradient_accumulation_steps": {"recipe": RECIPE.replace(gradient_accumulation_steps=2)},
         "outside": {"model": outside},
     }
     defaults = {"model": network(), "recipe": RECIPE}
@@ -96,10 +96,10 @@ def main(path, address=None, processes=None, process=None):
     outside = network() if address is None else None
     run_dir = Path(path).parent / "run"  # that of all processes
     with distribution.scope("data", address=address, **arguments):
-        engine = strategies.current()
-        result = {"devices": engine.devices, "refused": refusals(outside or network())}
+        strategy = strategies.current()
+        result = {"devices": strategy.devices, "refused": refusals(outside or network())}
         try:
-            train(run_dir=run_dir, callbacks=[StopsAfter(4, engine.processes - 1)])
+            train(run_dir=run_dir, callbacks=[StopsAfter(4, strategy.processes - 1)])
         except SystemExit as stopped:
             result["stopped"] = stopped.code
         report, model = train(run_dir=run_dir)

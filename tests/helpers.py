@@ -90,9 +90,9 @@ def weights_by_path(layer):
     return {variable.path: keras.ops.convert_to_numpy(variable) for variable in layer.weights}
 
 
-def copy_weights(source, target):
+def copy_weights(dataset, target):
     """Copies every weight of `source` into the weight of `target` of the same path."""
-    values = weights_by_path(source)
+    values = weights_by_path(dataset)
     assert sorted(values) == sorted(variable.path for variable in target.weights)
     for variable in target.weights:
         variable.assign(values[variable.path])

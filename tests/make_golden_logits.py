@@ -1,4 +1,4 @@
-"""Writes golden_logits.json: what the bundled CIFAR-10 network answers to the sample pictures.
+"""Writes golden_logits.json: what the bundled CIFAR-10 network answers to the sample images.
 
 KERAS_BACKEND=tensorflow python tests/make_golden_logits.py
 
@@ -17,11 +17,11 @@ HERE = Path(__file__).parent
 
 
 def main():
-    pictures = sorted((HERE.parent / "examples" / "pictures").glob("*.png"))
-    x = np.stack([np.asarray(Image.open(path)) for path in pictures])
+    images = sorted((HERE.parent / "examples" / "images").glob("*.png"))
+    x = np.stack([np.asarray(Image.open(path)) for path in images])
     model = keras_resattn.CifarResidualAttention56(classifier_activation=None)
     logits = model.predict(keras_resattn.preprocess_input(x))
-    golden = {"pictures": [path.name for path in pictures], "logits": logits.astype("float64").round(6).tolist()}
+    golden = {"images": [path.name for path in images], "logits": logits.astype("float64").round(6).tolist()}
     (HERE / "golden_logits.json").write_text(json.dumps(golden, indent=1) + "\n")
 
 

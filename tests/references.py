@@ -177,14 +177,14 @@ def module_reference(x, weights, activation="softmax", head_gate="softmax", name
 
 
 def overlap_reference(masks):
-    """Picture by picture: the products of all pairs of different heads' masks, after 2x2 averages, squared."""
+    """Image by image: the products of all pairs of different heads' masks, after 2x2 averages, squared."""
     heads = masks.shape[-1]
     if min(masks.shape[1:3]) > 1:
         rows, columns = (size // 2 for size in masks.shape[1:3])
         masks = masks[:, : 2 * rows, : 2 * columns].reshape(-1, rows, 2, columns, 2, heads).mean((2, 4))
     total = 0.0
-    for picture in masks.reshape(len(masks), -1, heads):
-        total += sum((picture[:, i] @ picture[:, j]) ** 2 for i in range(heads) for j in range(heads) if i != j)
+    for image in masks.reshape(len(masks), -1, heads):
+        total += sum((image[:, i] @ image[:, j]) ** 2 for i in range(heads) for j in range(heads) if i != j)
     return total / (len(masks) * heads**2)
 
 

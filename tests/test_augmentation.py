@@ -1,11 +1,11 @@
-"""What happens to training pictures, drawn for each of them."""
+"""What happens to training images, drawn for each of them."""
 
 import keras
 import numpy as np
 import pytest
 
 from keras_resattn.data import arrays, augmentation
-from keras_resattn.data.augmentation import Plan, draw_plan
+from keras_resattn.data.augmentation import AugmentationParams, draw_params
 from keras_resattn.data.augmentation_layers import LayerAugmentation
 from keras_resattn.recipes import get_recipe
 
@@ -14,68 +14,68 @@ NOTHING = get_recipe("cifar_one_cycle").replace(pad=0, flip=False)
 
 
 def drawn(n, size=(8, 8), seed=0, **fields):
-    return draw_plan(NOTHING.replace(**fields), n, size, np.random.default_rng(seed))
+    return draw_params(NOTHING.replace(**fields), n, size, np.random.default_rng(seed))
 
 
 def test_a_plan_holds_what_the_recipe_does_and_nothing_else():
-    assert drawn(4) == Plan()
-    plan = drawn(4, pad=2, flip=True, cutout=3, mixup=1.0)
-    assert plan.offsets.shape == plan.cutout.shape == (4, 2)
-    assert plan.flips.shape == plan.partner.shape == plan.share.shape == (4,)
-    assert plan.crops is None
-    assert plan.boxes is None
-    part = plan.take([3, 1])
-    np.testing.assert_array_equal(part.offsets, plan.offsets[[3, 1]])
-    np.testing.assert_array_equal(part.partner, plan.partner[[3, 1]])
+    assert drawn(4) == AugmentationParams()
+    params = drawn(4, pad=2, flip=True, cutout=3, mixup=1.0)
+    assert params.offsets.shape == params.cutout.shape == (4, 2)
+    assert params.flips.shape == params.partner.shape == params.share.shape == (4,)
+    assert params.crops is None
+    assert params.boxes is None
+    part = params.take([3, 1])
+    np.testing.assert_array_equal(part.offsets, params.offsets[[3, 1]])
+    np.testing.assert_array_equal(part.partner, params.partner[[3, 1]])
 
 
 @pytest.mark.parametrize("pad_mode", ["zeros", "reflect"])
 @pytest.mark.parametrize("pad", [2, 9])
-def test_crops_are_drawn_per_picture_from_the_padded_one(pad, pad_mode):
+def test_crops_are_drawn_per_image_from_the_padded_one(pad, pad_mode):
     x = RNG.integers(1, 256, (64, 8, 10, 3), dtype="uint8")
     margins = ((0, 0), (pad, pad), (pad, pad), (0, 0))
     padded = np.pad(x, margins) if pad_mode == "zeros" else np.pad(x, margins, "reflect")
-    plan = drawn(64, pad=pad)
-    cropped = augmentation.crop_and_flip(x, plan, pad, pad_mode)
-    for one, source, (top, left) in zip(cropped, padded, plan.offsets, strict=True):
-        np.testing.assert_array_equal(one, source[top : top + 8, left : left + 10])
-    assert (plan.offsets.min(), plan.offsets.max()) == (0, 2 * pad)
-    assert len(np.unique(plan.offsets, axis=0)) > 12, "64 draws from at least 25 places"
+    params = drawn(64, pad=pad)
+    cropped = augmentation.crop_and_flip(x, params, pad, pad_mode)
+    for one, dataset, (top, left) in zip(cropped, padded, params.offsets, strict=True):
+        np.testing.assert_array_equal(one, dataset[top : top + 8, left : left + 10])
+    assert (params.offsets.min(), params.offsets.max()) == (0, 2 * pad)
+    assert len(np.unique(params.offsets, axis=0)) > 12, "64 draws from at least 25 places"
     assert cropped.dtype == np.uint8
 
 
 def test_half_of_the_crops_are_mirrored():
     x = RNG.integers(0, 256, (400, 4, 5, 3), dtype="uint8")
-    plan = drawn(400, pad=1, flip=True)
-    both = augmentation.crop_and_flip(x, plan, 1)
-    cropped = augmentation.crop_and_flip(x, Plan(offsets=plan.offsets), 1)
-    np.testing.assert_array_equal(both[plan.flips], cropped[plan.flips][:, :, ::-1])
-    np.testing.assert_array_equal(both[~plan.flips], cropped[~plan.flips])
-    assert 160 < plan.flips.sum() < 240
+    params = drawn(400, pad=1, flip=True)
+    both = augmentation.crop_and_flip(x, params, 1)
+    cropped = augmentation.crop_and_flip(x, AugmentationParams(offsets=params.offsets), 1)
+    np.testing.assert_array_equal(both[params.flips], cropped[params.flips][:, :, ::-1])
+    np.testing.assert_array_equal(both[~params.flips], cropped[~params.flips])
+    assert 160 < params.flips.sum() < 240
 
 
 def test_flips_alone_need_no_padding():
     x = RNG.integers(0, 256, (8, 4, 5, 3), dtype="uint8")
-    plan = drawn(8, flip=True)
-    expected = np.where(plan.flips[:, None, None, None], x[:, :, ::-1], x)
-    np.testing.assert_array_equal(augmentation.crop_and_flip(x, plan, pad=3), expected)
+    params = drawn(8, flip=True)
+    expected = np.where(params.flips[:, None, None, None], x[:, :, ::-1], x)
+    np.testing.assert_array_equal(augmentation.crop_and_flip(x, params, pad=3), expected)
 
 
 @pytest.mark.parametrize("recipe", [{"pad": 2, "flip": True}, {"mixup": 0.4}, {"cutmix": 1.0}])
-def test_how_many_pictures_are_worked_on_at_once_changes_nothing(recipe, monkeypatch):
+def test_how_many_images_are_worked_on_at_once_changes_nothing(recipe, monkeypatch):
     x = RNG.normal(size=(20, 8, 10, 3)).astype("float32")
-    plan = drawn(20, (8, 10), **recipe)
-    work = mixed if plan.partner is not None else augmentation.crop_and_flip
+    params = drawn(20, (8, 10), **recipe)
+    work = mixed if params.partner is not None else augmentation.crop_and_flip
     arguments = () if work is mixed else (2,)
-    whole = work(x, plan, *arguments)
+    whole = work(x, params, *arguments)
     for values in (1, 3 * 240):
         monkeypatch.setattr(augmentation, "AT_ONCE", values)
-        np.testing.assert_array_equal(work(x, plan, *arguments), whole)
+        np.testing.assert_array_equal(work(x, params, *arguments), whole)
 
 
-def test_pictures_with_nothing_to_do_are_not_copied():
+def test_images_with_nothing_to_do_are_not_copied():
     x = np.zeros((2, 4, 4, 3), "uint8")
-    assert augmentation.crop_and_flip(x, Plan()) is x
+    assert augmentation.crop_and_flip(x, AugmentationParams()) is x
 
 
 def test_inception_crops_have_a_uniform_area_and_a_log_uniform_ratio():
@@ -111,31 +111,31 @@ def one_hot(n, classes=4):
     return np.eye(classes, dtype="float32")[np.arange(n) % classes]
 
 
-def mixed(x, plan):
-    return augmentation.mix(x.__getitem__, np.arange(len(x)), plan.partner, plan, x.shape[1:])
+def mixed(x, params):
+    return augmentation.mix(x.__getitem__, np.arange(len(x)), params.partner, params, x.shape[1:])
 
 
-def test_mixup_averages_pictures_and_labels_by_the_same_shares():
+def test_mixup_averages_images_and_labels_by_the_same_shares():
     y = one_hot(64)
     x = np.ascontiguousarray(np.broadcast_to(y[:, None, None, :], (64, 5, 5, 4)))
-    plan = drawn(64, mixup=0.4)
-    pictures, labels = mixed(x, plan), augmentation.mixed_labels(y, plan)
-    np.testing.assert_allclose(pictures, np.broadcast_to(labels[:, None, None, :], x.shape), atol=1e-6)
+    params = drawn(64, mixup=0.4)
+    images, labels = mixed(x, params), augmentation.mixed_labels(y, params)
+    np.testing.assert_allclose(images, np.broadcast_to(labels[:, None, None, :], x.shape), atol=1e-6)
     np.testing.assert_allclose(labels.sum(1), np.ones(64), atol=1e-6)
-    assert len(np.unique(plan.share.round(4))) > 32, "a share for each picture"
-    assert sorted(plan.partner) == list(range(64))
-    assert (pictures.dtype, labels.dtype) == (np.float32, np.float32)
+    assert len(np.unique(params.share.round(4))) > 32, "a share for each image"
+    assert sorted(params.partner) == list(range(64))
+    assert (images.dtype, labels.dtype) == (np.float32, np.float32)
     assert (x == y[:, None, None, :]).all(), "never changed"
 
 
 def test_cutmix_labels_are_the_areas():
     y = one_hot(64)
     x = np.ascontiguousarray(np.broadcast_to(y[:, None, None, :], (64, 10, 12, 4)))
-    plan = drawn(64, (10, 12), cutmix=1.0)
-    pictures, labels = mixed(x, plan), augmentation.mixed_labels(y, plan)
-    assert set(np.unique(pictures)) == {0.0, 1.0}, "pixels come from one picture or the other"
-    np.testing.assert_allclose(labels, pictures.mean((1, 2)), atol=1e-6)
-    assert np.mean(plan.share < 0.99) > 0.2, "most are mixed"
+    params = drawn(64, (10, 12), cutmix=1.0)
+    images, labels = mixed(x, params), augmentation.mixed_labels(y, params)
+    assert set(np.unique(images)) == {0.0, 1.0}, "pixels come from one image or the other"
+    np.testing.assert_allclose(labels, images.mean((1, 2)), atol=1e-6)
+    assert np.mean(params.share < 0.99) > 0.2, "most are mixed"
 
 
 def test_a_batch_gets_one_of_two_mixes():
@@ -153,21 +153,21 @@ def layers(*augmentations):
     return tuple(keras.layers.serialize(layer) for layer in augmentations)
 
 
-PICTURES = RNG.integers(0, 256, (6, 8, 8, 3), dtype="uint8")
+IMAGES = RNG.integers(0, 256, (6, 8, 8, 3), dtype="uint8")
 
 
 def test_layers_of_keras_draw_by_the_given_seed_alone():
     recipe = layers(keras.layers.RandomBrightness(0.5), keras.layers.RandomFlip("vertical"))
     once, again = LayerAugmentation(recipe), LayerAugmentation(recipe)
-    first = once(PICTURES, (0, 1, 2))
-    other = once(PICTURES, (0, 1, 3))
-    assert first.shape == PICTURES.shape
+    first = once(IMAGES, (0, 1, 2))
+    other = once(IMAGES, (0, 1, 3))
+    assert first.shape == IMAGES.shape
     assert first.dtype == np.float32
     assert first.min() >= 0
     assert 200 < first.max() <= 255
-    assert np.abs(first - PICTURES).max() > 1
+    assert np.abs(first - IMAGES).max() > 1
     assert np.abs(first - other).max() > 1
-    np.testing.assert_array_equal(again(PICTURES, (0, 1, 2)), first)
+    np.testing.assert_array_equal(again(IMAGES, (0, 1, 2)), first)
 
 
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX compiles each of its operations: many seconds")
@@ -176,19 +176,19 @@ def test_layers_within_layers_draw_by_the_seed_too():
     """RandAugment holds a layer for each operation, and each of them a seed of its own."""
     recipe = layers(keras.layers.RandAugment((0, 255), num_ops=1, factor=1.0))
     augment, again = LayerAugmentation(recipe), LayerAugmentation(recipe)
-    batches = [augment(PICTURES, (seed,)) for seed in range(4)]
+    batches = [augment(IMAGES, (seed,)) for seed in range(4)]
     for seed in (2, 0):
-        np.testing.assert_array_equal(again(PICTURES, (seed,)), batches[seed])
+        np.testing.assert_array_equal(again(IMAGES, (seed,)), batches[seed])
     assert len({batch.tobytes() for batch in batches}) > 1
 
 
 def test_layers_of_keras_see_channels_last_whatever_the_setting():
     keras.config.set_image_data_format("channels_first")
     flip = layers(keras.layers.RandomFlip("vertical"))
-    flipped = LayerAugmentation(flip)(PICTURES, (0,))
+    flipped = LayerAugmentation(flip)(IMAGES, (0,))
     assert keras.config.image_data_format() == "channels_first"
-    kept = [np.array_equal(a, b) for a, b in zip(flipped, PICTURES, strict=True)]
-    turned = [np.array_equal(a, b[::-1]) for a, b in zip(flipped, PICTURES, strict=True)]
+    kept = [np.array_equal(a, b) for a, b in zip(flipped, IMAGES, strict=True)]
+    turned = [np.array_equal(a, b[::-1]) for a, b in zip(flipped, IMAGES, strict=True)]
     assert all(a != b for a, b in zip(kept, turned, strict=True))
     assert any(turned)
 
@@ -202,7 +202,7 @@ def test_layers_of_keras_see_channels_last_whatever_the_setting():
         (keras.layers.AugMix, r"received: AugMix, which draws from Python's.*Use RandAugment"),
     ],
 )
-def test_layers_that_mix_pictures_or_cannot_be_repeated_are_refused(layer, message, wrap):
+def test_layers_that_mix_images_or_cannot_be_repeated_are_refused(layer, message, wrap):
     with pytest.raises(ValueError, match=message):
         LayerAugmentation(layers(wrap(layer())))
 
@@ -210,7 +210,7 @@ def test_layers_that_mix_pictures_or_cannot_be_repeated_are_refused(layer, messa
 def test_layers_that_change_the_size_are_refused():
     augment = LayerAugmentation(layers(keras.layers.CenterCrop(4, 4, name="crop")))
     with pytest.raises(ValueError, match=r"keep their shape \(6, 8, 8, 3\); received: CenterCrop, .* \(6, 4, 4, 3\)"):
-        augment(PICTURES, (0,))
+        augment(IMAGES, (0,))
 
 
 @pytest.mark.parametrize("normalization", ["channel", "pixel_mean", "unit", "imagenet", "none"])
@@ -229,7 +229,7 @@ def test_normalizations(normalization):
     assert normalized.dtype == np.float32
 
 
-def test_normalising_changes_no_picture_of_the_callers():
+def test_normalising_changes_no_image_of_the_callers():
     x = np.ones((2, 3, 3, 1), "float32")
     assert (arrays.normalize(x, [1.0], [0.0]) == 0).all(), "a constant channel's deviation counts as 1"
     assert (x == 1).all()

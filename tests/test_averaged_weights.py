@@ -6,7 +6,7 @@ import pytest
 from training import RECIPE, X, Y
 
 from keras_resattn import compile_and_fit
-from keras_resattn.data import Stream, network_input
+from keras_resattn.data import BatchStream, network_input
 from keras_resattn.data.training_batches import TrainingBatches
 from keras_resattn.recipes import weight_averaging
 
@@ -27,7 +27,7 @@ def statistics(layer):
 
 
 class Shuffled:
-    """Two batches of eight pictures, in an order that changes with each pass."""
+    """Two batches of eight images, in an order that changes with each pass."""
 
     passes = 0
 
@@ -40,7 +40,7 @@ class Shuffled:
 
 @pytest.mark.parametrize("device_data", [False, True])
 def test_statistics_are_those_of_the_averaged_weights(device_data):
-    """The mean over batches of means and variances, of what the averaged kernel makes of the last epoch's pictures."""
+    """The mean over batches of means and variances, of what the averaged kernel makes of the last epoch's images."""
     model = normalised()
     report = compile_and_fit(model, PLAIN, (X, Y), verbose=0, device_data=device_data)
     convolve = keras.Model(model.inputs, model.get_layer("conv").output)
@@ -112,7 +112,7 @@ def test_a_pass_of_a_stream_goes_on_where_it_was():
     def as_they_are(x):
         return x.astype("float32")
 
-    batches = TrainingBatches(Stream(Shuffled(), steps=2), PLAIN, as_they_are, size=(32, 32), classes=3)
+    batches = TrainingBatches(BatchStream(Shuffled(), steps=2), PLAIN, as_they_are, size=(32, 32), classes=3)
     first, _ = batches[0]
     batches.batch(0)
     second, _ = batches[1]

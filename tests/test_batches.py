@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_resattn.data import Arrays, Stream, TrainingBatches
+from keras_resattn.data import ArrayDataset, BatchStream, TrainingBatches
 from keras_resattn.data.arrays import normalize
 from keras_resattn.recipes import get_recipe
 
@@ -19,8 +19,8 @@ EVERYTHING = {"pad": 2, "flip": True, "cutout": 4, "mixup": 0.4, "cutmix": 1.0, 
 BRIGHTNESS = keras.layers.RandomBrightness(0.5)
 
 
-class Watched(Arrays):
-    """Arrays that know who read what."""
+class Watched(ArrayDataset):
+    """ArrayDataset that know who read what."""
 
     def __init__(self, x=X, y=Y):
         super().__init__(x, y)
@@ -33,10 +33,10 @@ class Watched(Arrays):
         return super().read(rows, size, crops, central)
 
 
-def batches(recipe, source=None, **arguments):
+def batches(recipe, dataset=None, **arguments):
     prepare = functools.partial(normalize, mean=[100.0] * 3, std=[50.0] * 3)
-    source = Watched() if source is None else source
-    return TrainingBatches(source, recipe, prepare, **{"size": (8, 10), "classes": 4, "workers": 0, **arguments})
+    dataset = Watched() if dataset is None else dataset
+    return TrainingBatches(dataset, recipe, prepare, **{"size": (8, 10), "classes": 4, "workers": 0, **arguments})
 
 
 def assert_same(a, b):
@@ -44,7 +44,7 @@ def assert_same(a, b):
         np.testing.assert_array_equal(one, other)
 
 
-def test_an_epoch_sees_each_picture_once_but_for_the_remainder():
+def test_an_epoch_sees_each_image_once_but_for_the_remainder():
     stream = batches(PLAIN)
     assert (stream.steps_per_epoch, len(stream)) == (3, 12)
     seen = [np.concatenate([stream.rows(epoch * 3 + step) for step in range(3)]) for epoch in range(2)]
@@ -82,7 +82,7 @@ def test_what_is_done_already_costs_one_batch():
     rest = batches(PLAIN, first_step=9, workers=1)
     for index in range(10):
         rest[index]
-    assert len(rest.source.reads) <= 3, "step 9, and what is made ahead"
+    assert len(rest.dataset.reads) <= 3, "step 9, and what is made ahead"
 
 
 def test_channels_first():
@@ -110,9 +110,9 @@ def test_the_shards_of_a_batch_are_the_batch(fields, read):
         assert_same([np.concatenate(part) for part in parts], whole[step])
     for shard in shards:
         if read is None:
-            assert max(shard.source.reads) <= 8, "its four pictures, and the four that are mixed in"
+            assert max(shard.dataset.reads) <= 8, "its four images, and the four that are mixed in"
         else:
-            assert sum(shard.source.reads) == read
+            assert sum(shard.dataset.reads) == read
 
 
 @pytest.mark.parametrize(
@@ -132,19 +132,19 @@ def test_inception_crops_are_the_sources_to_make():
     stream = batches(PLAIN.replace(crop="inception"), size=(6, 6))
     x, _ = stream[3]
     assert x.shape == (8, 6, 6, 3)
-    ((size, crops),) = stream.source.arguments
+    ((size, crops),) = stream.dataset.arguments
     assert size == (6, 6)
-    np.testing.assert_array_equal(crops, stream.plan(3).crops)
+    np.testing.assert_array_equal(crops, stream.params(3).crops)
 
 
-def test_layers_of_keras_see_pictures_before_normalisation_and_repeat_themselves():
+def test_layers_of_keras_see_images_before_normalisation_and_repeat_themselves():
     recipe = PLAIN.replace(augment=[BRIGHTNESS])
     one, other = batches(recipe), batches(recipe, workers=2)
     x, _ = one[1]
-    pictures = x * 50 + 100
-    assert pictures.min() > -1e-3
-    assert pictures.max() < 255 + 1e-3
-    assert np.abs(pictures - X[one.rows(1)]).max() > 1
+    images = x * 50 + 100
+    assert images.min() > -1e-3
+    assert images.max() < 255 + 1e-3
+    assert np.abs(images - X[one.rows(1)]).max() > 1
     for step in (2, 1):
         assert_same(one[step], other[step])
 
@@ -154,8 +154,8 @@ def test_batches_are_made_ahead_in_threads_and_come_in_order():
     plain, ahead = batches(recipe), batches(recipe, workers=2)
     for step in range(12):
         assert_same(ahead[step], plain[step])
-    assert threading.current_thread() not in ahead.source.threads
-    assert len(ahead.source.reads) == 12, "each once, and none past the end"
+    assert threading.current_thread() not in ahead.dataset.threads
+    assert len(ahead.dataset.reads) == 12, "each once, and none past the end"
 
 
 def test_threads_may_ask_for_any_batch_at_any_time():
@@ -170,7 +170,7 @@ def test_threads_may_ask_for_any_batch_at_any_time():
 def test_what_goes_wrong_in_a_thread_is_raised_where_the_batch_is_asked_for():
     class Broken(Watched):
         def read(self, rows, **arguments):
-            raise ValueError("Expected cat.jpg to be a picture")
+            raise ValueError("Expected cat.jpg to be a image")
 
     with pytest.raises(ValueError, match=r"cat\.jpg"):
         batches(PLAIN, Broken(), workers=2)[0]
@@ -196,7 +196,7 @@ class Counted:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_stream_keeps_its_order_and_is_augmented(workers):
-    stream = batches(PLAIN, Stream(in_batches()), workers=workers)
+    stream = batches(PLAIN, BatchStream(in_batches()), workers=workers)
     assert (stream.steps_per_epoch, len(stream)) == (3, 12)
     assert stream.rows(0) is None
     for index in (0, 1, 0, 1, 2, 3, 4, 2):  # Keras asks for the first ones again, and for the first of each epoch
@@ -204,14 +204,14 @@ def test_a_stream_keeps_its_order_and_is_augmented(workers):
         first = index % 3 * 8
         np.testing.assert_allclose(x, (X[first : first + 8] - 100.0) / 50, atol=1e-6)
         np.testing.assert_array_equal(y, Y[first : first + 8])
-    augmented = batches(PLAIN.replace(**EVERYTHING), Stream(in_batches()))
+    augmented = batches(PLAIN.replace(**EVERYTHING), BatchStream(in_batches()))
     assert augmented[0][1].shape == (8, 4)
     assert np.abs(augmented[0][0] - augmented[3][0]).max() > 1, "another epoch, other draws"
 
 
 def test_a_stream_is_passed_once_where_it_is_asked_in_order():
     counted = Counted()
-    stream = batches(PLAIN, Stream(counted), workers=1)
+    stream = batches(PLAIN, BatchStream(counted), workers=1)
     before = counted.passes
     for index in range(6):
         stream[index]
@@ -219,13 +219,13 @@ def test_a_stream_is_passed_once_where_it_is_asked_in_order():
 
 
 def test_a_stream_goes_on_in_the_middle_of_a_pass():
-    _, y = batches(PLAIN, Stream(in_batches()), first_epoch=1, first_step=4)[0]
+    _, y = batches(PLAIN, BatchStream(in_batches()), first_epoch=1, first_step=4)[0]
     np.testing.assert_array_equal(y, Y[8:16])
 
 
 def test_each_process_draws_for_its_own_part_of_a_stream():
     recipe = PLAIN.replace(batch_size=16, pad=2, mixup=0.4)
-    streams = [batches(recipe, Stream(in_batches()), shard=(rank, 2)) for rank in range(2)]
+    streams = [batches(recipe, BatchStream(in_batches()), shard=(rank, 2)) for rank in range(2)]
     assert [stream.steps_per_epoch for stream in streams] == [3, 3]
     assert streams[0][0][0].shape == (8, 8, 10, 3)
     assert np.abs(streams[0][0][0] - streams[1][0][0]).max() > 1
@@ -233,18 +233,20 @@ def test_each_process_draws_for_its_own_part_of_a_stream():
 
 def test_a_stream_with_other_batches_than_the_recipe_is_refused():
     with pytest.raises(ValueError, match=r"batch_size=13"):
-        batches(PLAIN, Stream(in_batches(13)))
+        batches(PLAIN, BatchStream(in_batches(13)))
 
 
-@pytest.mark.parametrize("source", [Arrays(X, Y % 3), Stream([(X[i : i + 8], Y[i : i + 8] % 3) for i in (0, 8, 16)])])
-def test_keras_trains_on_them_in_order(source):
+@pytest.mark.parametrize(
+    "dataset", [ArrayDataset(X, Y % 3), BatchStream([(X[i : i + 8], Y[i : i + 8] % 3) for i in (0, 8, 16)])]
+)
+def test_keras_trains_on_them_in_order(dataset):
     """Whatever a backend asks for beforehand, each step comes once: seen by its loss, as nothing is learnt."""
     losses = []
     inputs = keras.Input((8, 10, 3))
     outputs = keras.layers.Dense(3, "softmax")(keras.layers.GlobalAveragePooling2D()(inputs))
     network = keras.Model(inputs, outputs)
     network.compile(keras.optimizers.SGD(0.0), "mean_squared_error")
-    stream = batches(PLAIN.replace(mixup=0.4), source, classes=3, workers=2)
+    stream = batches(PLAIN.replace(mixup=0.4), dataset, classes=3, workers=2)
     record = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: losses.append(float(logs["loss"])))
     network.fit(stream, steps_per_epoch=3, epochs=3, shuffle=False, verbose=0, callbacks=[record])
     expected = [np.mean((network.predict_on_batch(x) - y) ** 2) for x, y in (stream[step] for step in range(9))]

@@ -141,7 +141,7 @@ def test_name_of_the_model_leaves_its_layers_alone(narrow_network):
 
 # --- Sizes and data formats ----------------------------------------------------------------------
 
-# Height and width of the last map, for pictures of each size.
+# Height and width of the last map, for images of each size.
 LAST_MAPS = {
     "cifar": {(32, 32): (8, 8), (33, 47): (9, 12), (64, 35): (16, 9)},
     "imagenet": {(32, 32): (1, 1), (33, 47): (1, 2), (64, 35): (2, 2)},

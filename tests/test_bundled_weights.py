@@ -14,12 +14,12 @@ from keras_resattn import evaluation, preprocess_input, pretrained
 from keras_resattn.pretrained import records
 
 ROOT = Path(__file__).parents[1]
-PICTURES = sorted((ROOT / "examples" / "pictures").glob("*.png"))
+IMAGES = sorted((ROOT / "examples" / "images").glob("*.png"))
 GOLDEN = json.loads((Path(__file__).parent / "golden_logits.json").read_text())
 
 
-def sample_pictures():
-    return np.stack([np.asarray(Image.open(path)) for path in PICTURES])
+def sample_images():
+    return np.stack([np.asarray(Image.open(path)) for path in IMAGES])
 
 
 @pytest.mark.parametrize("tag", pretrained.tags(), ids=lambda tag: tag.id)
@@ -35,7 +35,7 @@ def test_the_card_is_the_records(tag):
     assert f"{tag.metrics['test_accuracy']:.2%}" in card
     labels, predictions = np.load(tag.folder / evaluation.PREDICTIONS)
     assert (labels == predictions).sum() == tag.metrics["test_correct"]
-    assert len(labels) == tag.metrics["test_pictures"]
+    assert len(labels) == tag.metrics["test_images"]
 
 
 @pytest.mark.parametrize("tag", pretrained.tags(), ids=lambda tag: tag.id)
@@ -61,30 +61,30 @@ def test_the_first_command_of_the_readme_needs_no_network(monkeypatch):
 def test_logits_are_the_same_on_every_backend():
     """Golden logits were computed on TensorFlow; the tolerance is 1e-3 of their standard deviation."""
     model = keras_resattn.CifarResidualAttention56(classifier_activation=None)
-    logits = model.predict(preprocess_input(sample_pictures()), verbose=0)
+    logits = model.predict(preprocess_input(sample_images()), verbose=0)
     golden = np.array(GOLDEN["logits"])
-    assert [path.name for path in PICTURES] == GOLDEN["pictures"]
+    assert [path.name for path in IMAGES] == GOLDEN["images"]
     assert np.abs(logits - golden).max() < 1e-3 * golden.std()
 
 
-def test_predictions_on_the_sample_pictures_are_the_released_ones():
+def test_predictions_on_the_sample_images_are_the_released_ones():
     labels, predictions = np.load(
         pretrained.find("cifar10", "CifarResidualAttention56")[0].folder / evaluation.PREDICTIONS
     )
-    rows = [int(path.stem.rsplit("-", 1)[1]) for path in PICTURES]
+    rows = [int(path.stem.rsplit("-", 1)[1]) for path in IMAGES]
     model = keras_resattn.CifarResidualAttention56()
-    found = model.predict(preprocess_input(sample_pictures()), verbose=0).argmax(1)
+    found = model.predict(preprocess_input(sample_images()), verbose=0).argmax(1)
     np.testing.assert_array_equal(found, predictions[rows])
     names = pretrained.find("cifar10", "CifarResidualAttention56")[0].classes
-    assert [names[label] for label in labels[rows]] == [path.stem.split("-")[0] for path in PICTURES]
+    assert [names[label] for label in labels[rows]] == [path.stem.split("-")[0] for path in IMAGES]
 
 
-def test_pictures_of_another_scale_are_not_measured():
-    tag, pictures, labels = pretrained.find("cifar10", "CifarResidualAttention56")[0], sample_pictures(), np.arange(10)
-    as_tensors = evaluation.evaluate(tag, keras.ops.convert_to_tensor(pictures), labels)
-    assert as_tensors.correct == evaluation.evaluate(tag, pictures.astype("float32"), labels).correct
-    for x in (pictures / 255, pictures - 128.0):
-        with pytest.raises(ValueError, match="Expected pictures from 0 to 255"):
+def test_images_of_another_scale_are_not_measured():
+    tag, images, labels = pretrained.find("cifar10", "CifarResidualAttention56")[0], sample_images(), np.arange(10)
+    as_tensors = evaluation.evaluate(tag, keras.ops.convert_to_tensor(images), labels)
+    assert as_tensors.correct == evaluation.evaluate(tag, images.astype("float32"), labels).correct
+    for x in (images / 255, images - 128.0):
+        with pytest.raises(ValueError, match="Expected images from 0 to 255"):
             evaluation.evaluate(tag, x, labels)
 
 
@@ -92,7 +92,7 @@ def test_the_trained_network_round_trips_as_a_safe_keras_file(tmp_path):
     model = keras_resattn.CifarResidualAttention56()
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
-    x = preprocess_input(sample_pictures())
+    x = preprocess_input(sample_images())
     np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
 
 
@@ -102,7 +102,7 @@ def test_transfer_a_dense_on_the_frozen_backbone():
     before = [keras.ops.convert_to_numpy(weight).copy() for weight in backbone.weights]
     model = keras.Sequential([backbone, keras.layers.Dense(2, activation="softmax")])
     model.compile("adam", "sparse_categorical_crossentropy")
-    x = preprocess_input(sample_pictures())
+    x = preprocess_input(sample_images())
     losses = model.fit(x, np.arange(len(x)) % 2, epochs=3, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
     for weight, old in zip(backbone.weights, before, strict=True):

@@ -228,17 +228,17 @@ def test_a_record_with_a_field_of_another_type_is_refused(tmp_path, change):
     record = {"network": "Net", "tag": "a", "sha256": "0", "classes": ["x"], "input_shape": [32, 32, 3]}
     record |= {"preprocessing": {"mean": [0, 0, 0], "std": [1, 1, 1]}, "metrics": {}, "training": {}}
     (tmp_path / "config.json").write_text(json.dumps(record))
-    assert pretrained.Tag.read(tmp_path).classes == ("x",)
+    assert pretrained.Checkpoint.read(tmp_path).classes == ("x",)
     (tmp_path / "config.json").write_text(json.dumps(record | change))
     with pytest.raises(ValueError, match=r"Expected .*config\.json to be the record"):
-        pretrained.Tag.read(tmp_path)
+        pretrained.Checkpoint.read(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[]", b"null", b"7", b"[" * 100_000])
 def test_a_record_that_is_not_a_dictionary_is_refused(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"Expected .*config\.json to be the record"):
-        pretrained.Tag.read(tmp_path)
+        pretrained.Checkpoint.read(tmp_path)
 
 
 def test_a_record_that_is_broken_says_which(narrow, tmp_path):

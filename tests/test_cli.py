@@ -20,14 +20,14 @@ NAME = "CifarResidualAttention56/cifar10_v2"
 
 
 @pytest.fixture
-def picture(tmp_path):
+def image(tmp_path):
     path = tmp_path / "noise.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 40, 3), dtype="uint8")).save(path)
     return path
 
 
-def test_predict_prints_a_table(picture, capsys):
-    assert main(["predict", str(picture), "--top", "2"]) == 0
+def test_predict_prints_a_table(image, capsys):
+    assert main(["predict", str(image), "--top", "2"]) == 0
     out = capsys.readouterr().out
     assert NAME in out
     assert "noise.png" in out
@@ -40,9 +40,9 @@ def test_predict_reads_any_colour_mode(tmp_path, mode, capsys):
     assert main(["predict", str(tmp_path / "red.png")]) == 0
 
 
-def test_attend_writes_a_picture(picture, tmp_path, capsys):
+def test_attend_writes_a_image(image, tmp_path, capsys):
     output = tmp_path / "out.png"
-    assert main(["attend", str(picture), str(picture), "-o", str(output), "--channels", "1"]) == 0
+    assert main(["attend", str(image), str(image), "-o", str(output), "--channels", "1"]) == 0
     with Image.open(output) as image:
         assert image.width > image.height > 300
     assert f"wrote {output}" in capsys.readouterr().out
@@ -107,8 +107,8 @@ def test_evaluate_takes_data_by_name(monkeypatch, capsys, pixels):
     assert ("of shape (32, 32, 3)" in captured.err) == (not fits)
 
 
-def test_the_weights_of_a_network_are_its_default_ones(picture, capsys):
-    assert main(["predict", str(picture), "--weights", "CifarResidualAttention56"]) == 0
+def test_the_weights_of_a_network_are_its_default_ones(image, capsys):
+    assert main(["predict", str(image), "--weights", "CifarResidualAttention56"]) == 0
     assert NAME in capsys.readouterr().out
 
 
@@ -134,58 +134,58 @@ def folder(path, *classes):
     return str(path.parent)
 
 
-def bad_calls(tmp_path, picture):
+def bad_calls(tmp_path, image):
     text = tmp_path / "text.png"
-    text.write_text("no picture")
+    text.write_text("no image")
     cut = tmp_path / "cut.png"
-    cut.write_bytes(picture.read_bytes()[:500])
-    pictures = np.zeros((2, 32, 32, 3), "uint8")
+    cut.write_bytes(image.read_bytes()[:500])
+    images = np.zeros((2, 32, 32, 3), "uint8")
     empty = tmp_path / "empty"
     empty.mkdir()
     return {
         "missing file": (["predict", "no.png"], "no file or folder no.png"),
-        "unreadable picture": (["predict", str(text)], "text.png to be an image"),
-        "cut-off picture": (["predict", str(cut)], "cut.png to be an image"),
+        "unreadable image": (["predict", str(text)], "text.png to be an image"),
+        "cut-off image": (["predict", str(cut)], "cut.png to be an image"),
         "an empty folder": (["predict", str(empty)], "in the folder"),
         "wrong tag": (
-            ["predict", str(picture), "--weights", "imagenet"],
+            ["predict", str(image), "--weights", "imagenet"],
             f"Expected released weights, a file or a folder ({NAME[:-1]}",
         ),
-        "nearly a tag": (["predict", str(picture), "--weights", "cifar01"], "Did you mean 'cifar10'"),
-        "no weights": (["predict", str(picture), "--weights", "ResNet164"], "received: ResNet164. It has none."),
-        "no weights of a width": (["predict", str(picture), "--weights", "WARN-22-8"], "WARN-22-8. It has none."),
+        "nearly a tag": (["predict", str(image), "--weights", "cifar01"], "Did you mean 'cifar10'"),
+        "no weights": (["predict", str(image), "--weights", "ResNet164"], "received: ResNet164. It has none."),
+        "no weights of a width": (["predict", str(image), "--weights", "WARN-22-8"], "WARN-22-8. It has none."),
         "nearly a network": (
-            ["predict", str(picture), "--weights", "CifarResidualAttention65"],
+            ["predict", str(image), "--weights", "CifarResidualAttention65"],
             "Did you mean 'CifarResidualAttention56'",
         ),
-        "top": (["predict", str(picture), "--top", "0"], "--top to be 1 or more; received: 0"),
+        "top": (["predict", str(image), "--top", "0"], "--top to be 1 or more; received: 0"),
         "unknown name": (["info", "ResNet50"], "received: ResNet50"),
         "other case": (["info", "resnet164"], "Did you mean 'ResNet164'"),
-        "output folder": (["attend", str(picture), "-o", str(tmp_path / "no" / "out.png")], "cannot"),
-        "output is a folder": (["attend", str(picture), "-o", str(tmp_path / "text.png" / "x.png")], "cannot"),
-        "output format": (["attend", str(picture), "-o", "out.txt"], "out.txt"),
-        "channels": (["attend", str(picture), "-o", str(tmp_path / "o.png"), "--channels", "-1"], "-1"),
+        "output folder": (["attend", str(image), "-o", str(tmp_path / "no" / "out.png")], "cannot"),
+        "output is a folder": (["attend", str(image), "-o", str(tmp_path / "text.png" / "x.png")], "cannot"),
+        "output format": (["attend", str(image), "-o", "out.txt"], "out.txt"),
+        "channels": (["attend", str(image), "-o", str(tmp_path / "o.png"), "--channels", "-1"], "-1"),
         "no data": (["evaluate", "--data", "no.npz"], "there is nothing at no.npz"),
         "a name": (["evaluate", "--data", "cifar01"], "Did you mean 'cifar10'"),
         "data_dir": (["evaluate", "--data", str(text), "--data-dir", "sets"], "data_dir only with the name"),
         "no archive": (["evaluate", "--data", str(text)], "text.png to be an .npz file"),
         "objects": (["evaluate", "--data", npz(tmp_path / "o.npz", x_test=[{}])], "holds Python objects"),
         "scale": (
-            ["evaluate", "--data", npz(tmp_path / "e.npz", x_test=pictures / 255 + 0.5, y_test=[0, 1])],
+            ["evaluate", "--data", npz(tmp_path / "e.npz", x_test=images / 255 + 0.5, y_test=[0, 1])],
             "0 to 255; received: floats that go up to 0.5",
         ),
         "classes": (["evaluate", "--data", folder(tmp_path / "sets" / "test", "cat", "gnu")], "other classes: 'gnu'"),
-        "no test pictures": (["evaluate", "--data", npz(tmp_path / "a.npz", x_train=pictures)], "x_test and y_test"),
+        "no test images": (["evaluate", "--data", npz(tmp_path / "a.npz", x_train=images)], "x_test and y_test"),
         "labels": (
-            ["evaluate", "--data", npz(tmp_path / "b.npz", x_test=pictures, y_test=[0, 10])],
+            ["evaluate", "--data", npz(tmp_path / "b.npz", x_test=images, y_test=[0, 10])],
             "labels from 0 to 9",
         ),
         "size": (
-            ["evaluate", "--data", npz(tmp_path / "c.npz", x_test=pictures[:, :16], y_test=[0, 1])],
+            ["evaluate", "--data", npz(tmp_path / "c.npz", x_test=images[:, :16], y_test=[0, 1])],
             "(32, 32, 3)",
         ),
         "batch": (
-            ["evaluate", "--data", npz(tmp_path / "d.npz", x_test=pictures, y_test=[0, 1]), "--batch-size", "0"],
+            ["evaluate", "--data", npz(tmp_path / "d.npz", x_test=images, y_test=[0, 1]), "--batch-size", "0"],
             "0",
         ),
     }
@@ -194,15 +194,15 @@ def bad_calls(tmp_path, picture):
 @pytest.mark.parametrize(
     "fault",
     [
-        "missing file", "unreadable picture", "cut-off picture", "an empty folder", "wrong tag", "nearly a tag",
+        "missing file", "unreadable image", "cut-off image", "an empty folder", "wrong tag", "nearly a tag",
         "no weights", "no weights of a width", "nearly a network", "top", "unknown name", "other case",
         "objects", "scale", "classes",
         "output folder", "output is a folder", "output format", "channels", "no data", "a name", "data_dir",
-        "no archive", "no test pictures", "labels", "size", "batch",
+        "no archive", "no test images", "labels", "size", "batch",
     ],
 )  # fmt: skip
-def test_a_mistake_gets_one_line_and_exit_code_2(tmp_path, picture, capsys, fault):
-    argv, message = bad_calls(tmp_path, picture)[fault]
+def test_a_mistake_gets_one_line_and_exit_code_2(tmp_path, image, capsys, fault):
+    argv, message = bad_calls(tmp_path, image)[fault]
     before = sorted(path.name for path in tmp_path.iterdir())
     assert main(argv) == 2
     captured = capsys.readouterr()
@@ -217,28 +217,28 @@ def test_a_mistake_gets_one_line_and_exit_code_2(tmp_path, picture, capsys, faul
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (12, 32, 32, 3), dtype="uint8"), np.arange(12) % 3
-    np.savez(tmp_path / "pictures.npz", x_train=x, y_train=y)
-    return tmp_path / "pictures.npz"
+    np.savez(tmp_path / "images.npz", x_train=x, y_train=y)
+    return tmp_path / "images.npz"
 
 
-def test_train_writes_a_run_and_goes_on_with_it(pictures, tmp_path, capsys):
-    command = ["train", "--model", "WideResNet-10-1", "--recipe", "warn_cifar", "--data", str(pictures)]
+def test_train_writes_a_run_and_goes_on_with_it(images, tmp_path, capsys):
+    command = ["train", "--model", "WideResNet-10-1", "--recipe", "warn_cifar", "--data", str(images)]
     command += ["--holdout", "4", "--run-dir", str(tmp_path / "run")]
     command += ["--set", "epochs=2", "batch_size=4", "normalization=unit"]
     assert main(command) == 0
     out = capsys.readouterr().out
     assert re.search(r"last epoch: epoch 2, .*val_accuracy", out)
     report = json.loads((tmp_path / "run" / "report.json").read_text())
-    assert (report["training_pictures"], report["recipe"]["normalization"]) == (8, "unit")
+    assert (report["training_images"], report["recipe"]["normalization"]) == (8, "unit")
     log = (tmp_path / "run" / "log.csv").read_text()
     assert main(command) == 0
     assert (tmp_path / "run" / "log.csv").read_text() == log, "a finished run is not run again"
 
 
-def test_pictures_that_are_too_small_may_be_resized(tmp_path, capsys):
+def test_images_that_are_too_small_may_be_resized(tmp_path, capsys):
     np.savez(tmp_path / "digits.npz", x_train=np.zeros((8, 28, 28, 1), "uint8"), y_train=np.arange(8))
     command = ["train", "--model", "CifarResidualAttention56", "--data", str(tmp_path / "digits.npz")]
     assert main([*command, "--run-dir", str(tmp_path / "run")]) == 2
@@ -267,14 +267,14 @@ def test_a_recipe_may_come_from_a_file(tmp_path):
         (["--size", "16"], r"at least 32 .*input_shape=\(16, 16, 3\)\.$"),
     ],
 )
-def test_bad_training_arguments_leave_no_run(pictures, tmp_path, capsys, changes, message):
-    command = ["train", "--model", "WideResNet-10-1", "--data", str(pictures), "--run-dir", str(tmp_path / "run")]
+def test_bad_training_arguments_leave_no_run(images, tmp_path, capsys, changes, message):
+    command = ["train", "--model", "WideResNet-10-1", "--data", str(images), "--run-dir", str(tmp_path / "run")]
     assert main([*command, *changes]) == 2
     assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / "run").exists()
 
 
-def test_every_option_of_train_arrives(pictures, tmp_path, monkeypatch):
+def test_every_option_of_train_arrives(images, tmp_path, monkeypatch):
     seen = {}
 
     def fit(model, recipe, data, **arguments):
@@ -282,7 +282,7 @@ def test_every_option_of_train_arrives(pictures, tmp_path, monkeypatch):
         raise ValueError("seen")
 
     monkeypatch.setattr("keras_resattn.recipes.fit.compile_and_fit", fit)
-    command = ["train", "--model", "WideResNet-10-1", "--data", str(pictures), "--run-dir", str(tmp_path / "run")]
+    command = ["train", "--model", "WideResNet-10-1", "--data", str(images), "--run-dir", str(tmp_path / "run")]
     command += ["--set", "dropout=0.3", "precision=mixed_bfloat16", "--size", "40", "--holdout", "4", "--device-data"]
     assert main([*command, "--checkpoint-steps", "7", "--steps-per-execution", "2"]) == 2
     assert (seen["checkpoint_steps"], seen["steps_per_execution"], seen["device_data"]) == (7, 2, True)
@@ -297,11 +297,11 @@ def test_an_unknown_network_is_told_before_data_are_opened(tmp_path, capsys):
     assert "network='WARN'. Did you mean 'WARN" in capsys.readouterr().err
 
 
-def test_a_tag_of_several_networks_is_not_guessed(picture, monkeypatch, capsys):
+def test_a_tag_of_several_networks_is_not_guessed(image, monkeypatch, capsys):
     (tag,) = pretrained.find(NAME)
     twins = (tag, dataclasses.replace(tag, network="ResNet164"))
     monkeypatch.setattr(pretrained, "find", lambda name, network=None: list(twins))
-    assert main(["predict", str(picture), "--weights", "cifar10_v2"]) == 2
+    assert main(["predict", str(image), "--weights", "cifar10_v2"]) == 2
     assert f"several networks: {NAME}, ResNet164/cifar10_v2." in capsys.readouterr().err
 
 

@@ -60,8 +60,8 @@ def test_an_image_that_cannot_be_read_is_skipped_and_reported(folder, capsys):
 def test_a_figure_has_a_row_for_each_image_that_can_be_read(folder, monkeypatch, capsys):
     seen = {}
 
-    def plot(model, images, pictures, titles, channels):
-        seen.update(titles=titles, pictures=pictures)
+    def plot(model, images, display_images, titles, channels):
+        seen.update(titles=titles, display_images=display_images)
         raise ValueError("seen")
 
     monkeypatch.setattr("keras_resattn.visualize.plot_attention", plot)
@@ -70,7 +70,7 @@ def test_a_figure_has_a_row_for_each_image_that_can_be_read(folder, monkeypatch,
     paths = [str(folder / name) for name in ("a", "b/1.png", "a$b$.png")]
     assert main(["attend", *paths, "-o", str(folder / "masks.png")]) == 2
     assert [title.splitlines()[0] for title in seen["titles"]] == ["a/1.png", "b/1.png", "a$b$.png"]
-    assert seen["pictures"].shape == (3, 32, 32, 3)
+    assert seen["display_images"].shape == (3, 32, 32, 3)
     assert not (folder / "masks.png").exists()
 
 

@@ -11,7 +11,7 @@ import pytest
 
 pytestmark = pytest.mark.once
 
-IMAGE = str(Path(__file__).parents[1] / "examples" / "pictures" / "cat-0000.png")
+IMAGE = str(Path(__file__).parents[1] / "examples" / "images" / "cat-0000.png")
 COMMAND = [sys.executable, "-m", "keras_resattn"]
 
 GOOD = [

@@ -1,4 +1,4 @@
-"""Cluttered Translated MNIST: the pictures, against a plain reading of their rules, and the sets of digits."""
+"""Cluttered Translated MNIST: the images, against a plain reading of their rules, and the sets of digits."""
 
 import importlib
 import sys
@@ -12,7 +12,7 @@ from keras_resattn.data import cluttered_mnist, mnist_splits
 
 pytestmark = pytest.mark.once
 
-# --- Pictures ------------------------------------------------------------------------------------
+# --- Images ------------------------------------------------------------------------------------
 
 
 def noise_digits(n=7, side=28, low=0, high=256, seed=0):
@@ -22,7 +22,7 @@ def noise_digits(n=7, side=28, low=0, high=256, seed=0):
 
 
 def plain_reading(digits, labels, count, distractors, seed, size=40, window=8):
-    """One picture, one distractor, one rule after the other, in [0, 1]; only the random streams are shared."""
+    """One image, one distractor, one rule after the other, in [0, 1]; only the random streams are shared."""
     side = digits.shape[1]
     values = digits.astype("float64") / digits.max()
     orders, places, clutter = np.random.default_rng(seed).spawn(3)
@@ -31,10 +31,10 @@ def plain_reading(digits, labels, count, distractors, seed, size=40, window=8):
         if not rows:
             rows = orders.permutation(len(digits)).tolist()
         for _ in range(distractors):
-            source = clutter.integers(len(digits))
+            dataset = clutter.integers(len(digits))
             top, left = (clutter.integers(side - window + 1) for _ in range(2))
             row, column = (clutter.integers(size - window + 1) for _ in range(2))
-            canvas[row : row + window, column : column + window] += values[source][
+            canvas[row : row + window, column : column + window] += values[dataset][
                 top : top + window, left : left + window
             ]
         canvas[:] = np.minimum(canvas, 1)
@@ -46,7 +46,7 @@ def plain_reading(digits, labels, count, distractors, seed, size=40, window=8):
 
 @pytest.mark.parametrize("white", [255, 100])
 @pytest.mark.parametrize("distractors", [0, 1, 8])
-def test_pictures_follow_the_rules(distractors, white):
+def test_images_follow_the_rules(distractors, white):
     digits, labels = noise_digits(high=white // 2)
     digits[3, 5, 6] = white
     x, y = cluttered_mnist(digits, labels, 20, distractors, seed=5)
@@ -54,7 +54,7 @@ def test_pictures_follow_the_rules(distractors, white):
     np.testing.assert_array_equal(x, plain_reading(digits, labels, 20, distractors, seed=5))
 
 
-def test_pictures_of_other_sizes():
+def test_images_of_other_sizes():
     digits, labels = noise_digits(side=6)
     x, _ = cluttered_mnist(digits[..., None], labels[:, None], 20, 3, size=11, distractor_size=6)
     np.testing.assert_array_equal(x, plain_reading(digits, labels, 20, 3, seed=0, size=11, window=6))
@@ -65,7 +65,7 @@ def test_digits_are_drawn_without_replacement_and_reshuffled_for_each_pass():
     labels = np.arange(50) % 10
     digits[0] = 255
     x, y = cluttered_mnist(digits, labels, 120, distractors=0)
-    drawn = [int(np.flatnonzero(digits[:, 0, 0] == picture.max())[0]) for picture in x]
+    drawn = [int(np.flatnonzero(digits[:, 0, 0] == image.max())[0]) for image in x]
     assert sorted(drawn[:50]) == sorted(drawn[50:100]) == list(range(50))
     assert len(set(drawn[100:])) == 20
     assert drawn[:50] != drawn[50:100] != list(range(50))
@@ -107,12 +107,12 @@ def test_sums_are_clipped_to_white():
     assert (x[:, 8:32, 8:32] == 255).all()
 
 
-def test_black_digits_give_black_pictures():
+def test_black_digits_give_black_images():
     x, _ = cluttered_mnist(np.zeros((1, 28, 28), "uint8"), [4], 2)
     assert not x.any()
 
 
-def test_a_seed_fixes_the_pictures_whatever_their_number(monkeypatch):
+def test_a_seed_fixes_the_images_whatever_their_number(monkeypatch):
     digits, labels = noise_digits()
     x, y = cluttered_mnist(digits, labels, 30, seed=1)
     monkeypatch.setattr(importlib.import_module("keras_resattn.data.cluttered_mnist"), "CHUNK", 4)
@@ -137,7 +137,7 @@ def test_distractors_do_not_move_the_digits():
         ({"digits": np.zeros((7, 28, 28, 3), "uint8")}, r"received: shape \(7, 28, 28, 3\)"),
         ({"digits": np.zeros((7, 28, 20), "uint8")}, r"received: shape \(7, 28, 20\)"),
         ({"digits": np.zeros((0, 28, 28), "uint8")}, r"received: shape \(0, 28, 28\)"),
-        ({"labels": [1, 2]}, r"one integer label for each of 7 pictures; received: shape \(2,\)"),
+        ({"labels": [1, 2]}, r"one integer label for each of 7 images; received: shape \(2,\)"),
         ({"labels": [10] * 7}, "labels from 0 to 9; received: labels from 10 to 10"),
         ({"count": 0}, "count to be an integer of at least 1; received: count=0"),
         ({"distractors": -1}, "received: distractors=-1"),

@@ -102,7 +102,7 @@ def test_the_number_in_a_name_is_the_depth_of_the_trunk(name):
     assert depth == int(re.search(r"\d+$", name).group())
 
 
-def test_a_larger_picture_has_the_counts_of_a_network_of_that_size():
+def test_a_larger_image_has_the_counts_of_a_network_of_that_size():
     macs = undrawn(lambda: count_macs(build("ResidualAttention92"), (320, 320, 3)))
     assert macs == COUNTS["ResidualAttention92 at 320"]["macs"]
 

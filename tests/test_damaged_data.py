@@ -11,10 +11,10 @@ import zipfile
 
 import numpy as np
 import pytest
-from sample_pictures import X, Y, write_folder
+from sample_images import X, Y, write_folder
 
 from keras_resattn.cli.training_arguments import change_recipe
-from keras_resattn.data import Arrays, channel_statistics, check_pictures, load_npz, mnist_splits, open_source
+from keras_resattn.data import ArrayDataset, channel_statistics, check_images, load_npz, mnist_splits, open_dataset
 from keras_resattn.data.arrays import normalize, statistics
 from keras_resattn.recipes import Recipe, get_recipe
 from keras_resattn.utils.npz import read_npz
@@ -87,8 +87,8 @@ BAD_FILES = {
     "float labels": (npz(x_train=X, y_train=Y / 2), "one integer label for each .* float64"),
     "negative labels": (npz(x_train=X, y_train=Y - 1), "labels from 0 up; received: -1"),
     "named labels": (npz(x_train=X, y_train=np.array(["cat"] * 22)), "one integer label for each"),
-    "lengths": (npz(x_train=X, y_train=Y[:5]), "each of 22 pictures"),
-    "one label": (npz(x_train=X, y_train=np.int64(3)), "each of 22 pictures"),
+    "lengths": (npz(x_train=X, y_train=Y[:5]), "each of 22 images"),
+    "one label": (npz(x_train=X, y_train=np.int64(3)), "each of 22 images"),
     "floats to 1": (npz(x_train=X / 255, y_train=Y), "multiply by 255"),
     "NaN": (npz(x_train=np.where(X > 9, X, np.nan), y_train=Y), "Remove NaN"),
     "structured": (npz(x_train=np.zeros(22, [("r", "u1")]), y_train=Y), "received: shape"),
@@ -105,7 +105,7 @@ def test_a_bad_file_is_named(kind, tmp_path):
     tracemalloc.start()
     started = time.perf_counter()
     with pytest.raises(ValueError, match=message) as caught:
-        open_source(path)
+        open_dataset(path)
     assert time.perf_counter() - started < 1
     assert tracemalloc.get_traced_memory()[1] < 10 << 20
     tracemalloc.stop()
@@ -123,12 +123,12 @@ def test_any_damage_is_told_or_changes_nothing(compressed, tmp_path):
             broken[place] = rng.integers(256)
         path.write_bytes(broken[: None if rng.random() < 0.7 else rng.integers(len(data))])
         try:
-            source = open_source(path)
+            dataset = open_dataset(path)
         except ValueError as error:
             told = str(error)
         else:
-            np.testing.assert_array_equal(source.x, X)
-            np.testing.assert_array_equal(source.labels, Y)
+            np.testing.assert_array_equal(dataset.x, X)
+            np.testing.assert_array_equal(dataset.labels, Y)
             told = "data.npz"
         assert "data.npz" in told
 
@@ -150,12 +150,12 @@ def test_what_numpy_writes_is_read(tmp_path):
             np.testing.assert_array_equal(read[name], array)
             assert (read[name].dtype, read[name].flags.writeable) == (array.dtype, True)
     assert list(load_npz(tmp_path / "it.npz")) == ["x_train", "y_train", "x_test"]
-    assert len(open_source(tmp_path / "it.npz")) == 22
+    assert len(open_dataset(tmp_path / "it.npz")) == 22
 
 
 def test_other_splits_are_not_read(tmp_path):
     (tmp_path / "it.npz").write_bytes(npz(x_train=X, y_train=Y, x_test=np.array([None]), y_test=Y))
-    assert len(open_source(tmp_path / "it.npz")) == 22
+    assert len(open_dataset(tmp_path / "it.npz")) == 22
 
 
 def test_two_arrays_of_one_name(tmp_path):
@@ -163,14 +163,14 @@ def test_two_arrays_of_one_name(tmp_path):
         data = archive([("x_train.npy", npy(X)), ("x_train.npy", npy(255 - X)), ("y_train.npy", npy(Y))])
     (tmp_path / "it.npz").write_bytes(data)
     with pytest.raises(ValueError, match=r"it\.npz .*two arrays have the same name"):
-        open_source(tmp_path / "it.npz")
+        open_dataset(tmp_path / "it.npz")
 
 
 def test_paths_that_are_no_files(tmp_path):
     (tmp_path / "folder.npz").mkdir()
     os.mkfifo(tmp_path / "pipe.npz")
     for name in ("folder.npz", "pipe.npz"):
-        for read in (open_source, load_npz, lambda path: mnist_splits(str(path))):
+        for read in (open_dataset, load_npz, lambda path: mnist_splits(str(path))):
             with pytest.raises(ValueError, match=name):
                 read(tmp_path / name)
 
@@ -183,14 +183,14 @@ MASKED = np.ma.masked_array(X, X > 200)
 @pytest.mark.parametrize(
     "read",
     [
-        lambda: open_source((MASKED, Y)),
-        lambda: open_source((X, np.ma.masked_array(Y, Y > 2))),
-        lambda: open_source([(image, 0) for image in MASKED]),
+        lambda: open_dataset((MASKED, Y)),
+        lambda: open_dataset((X, np.ma.masked_array(Y, Y > 2))),
+        lambda: open_dataset([(image, 0) for image in MASKED]),
         lambda: channel_statistics(MASKED),
         lambda: statistics(MASKED, "pixel_mean"),
         lambda: normalize(MASKED, [0] * 3, [1] * 3),
-        lambda: check_pictures(MASKED, Y, 4),
-        lambda: Arrays(X, Y).relabelled(np.ma.masked_array(Y, Y > 2)),
+        lambda: check_images(MASKED, Y, 4),
+        lambda: ArrayDataset(X, Y).relabelled(np.ma.masked_array(Y, Y > 2)),
     ],
 )
 def test_masked_values_are_refused(read):
@@ -199,9 +199,9 @@ def test_masked_values_are_refused(read):
 
 
 def test_a_mask_that_masks_nothing_changes_nothing():
-    source = open_source((np.ma.masked_array(X, False), Y))
-    assert type(source.x) is np.ndarray
-    assert source.statistics("channel") == open_source((X, Y)).statistics("channel")
+    dataset = open_dataset((np.ma.masked_array(X, False), Y))
+    assert type(dataset.x) is np.ndarray
+    assert dataset.statistics("channel") == open_dataset((X, Y)).statistics("channel")
 
 
 def test_arrays_of_any_layout_give_the_same_statistics():
@@ -210,12 +210,12 @@ def test_arrays_of_any_layout_give_the_same_statistics():
     wide = np.zeros((22, 16, 32, 3), "uint8")
     wide[:, :, ::2] = X
     labels = np.stack([Y, Y], 1)[:, 0]
-    expected = Arrays(X, Y)
+    expected = ArrayDataset(X, Y)
     for x in (read_only, wide[:, :, ::2], np.asfortranarray(X), X[::-1][::-1], X.astype("int64"), X.astype(">i2")):
-        source = Arrays(x, labels)
-        assert source.statistics("channel") == expected.statistics("channel")
-        assert source.fingerprint() == expected.fingerprint()
-        np.testing.assert_array_equal(source.read([3], (8, 8)), expected.read([3], (8, 8)))
+        dataset = ArrayDataset(x, labels)
+        assert dataset.statistics("channel") == expected.statistics("channel")
+        assert dataset.fingerprint() == expected.fingerprint()
+        np.testing.assert_array_equal(dataset.read([3], (8, 8)), expected.read([3], (8, 8)))
 
 
 @pytest.mark.parametrize(
@@ -229,14 +229,14 @@ def test_arrays_of_any_layout_give_the_same_statistics():
 )
 def test_other_arrays_are_refused(x, y, message):
     with pytest.raises(ValueError, match=message):
-        Arrays(x, y)
+        ArrayDataset(x, y)
 
 
 def test_a_link_to_a_folder_above_is_refused(tmp_path):
     write_folder(tmp_path)
     (tmp_path / "a" / "again").symlink_to(tmp_path)
     with pytest.raises(ValueError, match=r"a/again is a link to a folder above it|loops"):
-        open_source(tmp_path)
+        open_dataset(tmp_path)
 
 
 # --- Recipes in files ------------------------------------------------------------------------------

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-from sample_pictures import Batches, MapStyle, X, Y, write_folder
+from sample_images import Batches, MapStyle, X, Y, write_folder
 
-from keras_resattn.data import Arrays, Folder, Records, Stream, named_datasets, open_source
+from keras_resattn.data import ArrayDataset, BatchStream, ImageFolder, RecordDataset, named_datasets, open_dataset
 from keras_resattn.data.class_matching import KERAS_CLASS_NAMES, match_classes
 from keras_resattn.data.tfrecords import RecordStream
 from keras_resattn.pretrained import tags
@@ -27,8 +27,8 @@ def npz(path, **arrays):
 
 
 def test_an_npz_file_may_name_its_classes(tmp_path):
-    assert open_source(npz(tmp_path / "named.npz", class_names=NAMES)).class_names == NAMES
-    assert open_source(npz(tmp_path / "unnamed.npz")).class_names is None
+    assert open_dataset(npz(tmp_path / "named.npz", class_names=NAMES)).class_names == NAMES
+    assert open_dataset(npz(tmp_path / "unnamed.npz")).class_names is None
 
 
 @pytest.mark.parametrize(
@@ -43,17 +43,17 @@ def test_an_npz_file_may_name_its_classes(tmp_path):
 )
 def test_names_of_a_file_are_checked(tmp_path, names, message):
     with pytest.raises(ValueError, match=message):
-        open_source(npz(tmp_path / "data.npz", class_names=names))
+        open_dataset(npz(tmp_path / "data.npz", class_names=names))
 
 
 def test_names_are_given_with_arrays_records_and_batches():
-    for source in (
-        Arrays(X, Y, class_names=NAMES),
-        Records(list(zip(X, Y, strict=True)), class_names=tuple(NAMES)),
-        Stream(Batches(5), class_names=np.array(NAMES)),
+    for dataset in (
+        ArrayDataset(X, Y, class_names=NAMES),
+        RecordDataset(list(zip(X, Y, strict=True)), class_names=tuple(NAMES)),
+        BatchStream(Batches(5), class_names=np.array(NAMES)),
     ):
-        assert (source.class_names, source.classes) == (NAMES, 4)
-    for make in (lambda **names: Arrays(X, Y, **names), lambda **names: Stream(Batches(5), **names)):
+        assert (dataset.class_names, dataset.classes) == (NAMES, 4)
+    for make in (lambda **names: ArrayDataset(X, Y, **names), lambda **names: BatchStream(Batches(5), **names)):
         with pytest.raises(ValueError, match="received several times: 'ant'"):
             make(class_names=["ant"] * 4)
         with pytest.raises(ValueError, match="Expected 5 class names, one for each class; received: 4"):
@@ -62,8 +62,8 @@ def test_names_are_given_with_arrays_records_and_batches():
 
 @pytest.mark.parametrize("names", [["crane", "crane", "cat", "dog"], ["ant", "bee"], [("ant", "emmet")] * 4])
 def test_names_of_another_library_that_do_not_name_the_classes_are_left(names):
-    """Two of ImageNet's classes are called "crane"; a transformation may make other labels of a data set's."""
-    assert Records(MapStyle(lambda row: (X[row], Y[row]), targets=list(Y), classes=names)).class_names is None
+    """Two of ImageNet's classes are called "crane"; a transformation may make other labels of a dataset's."""
+    assert RecordDataset(MapStyle(lambda row: (X[row], Y[row]), targets=list(Y), classes=names)).class_names is None
 
 
 def test_well_known_names():
@@ -100,44 +100,44 @@ def test_numbers_that_tfds_counts_classes_by_are_no_names(name, names, expected)
 
 
 SOURCES = {
-    "arrays": lambda folder: Arrays(X, Y, class_names=NAMES),
-    "records": lambda folder: Records(list(zip(X, Y, strict=True)), class_names=NAMES),
-    "part": lambda folder: Arrays(X, Y, class_names=NAMES).part(np.arange(22)[::-1]).part(np.arange(22)[::-1]),
-    "resized": lambda folder: Resized(Arrays(X, Y, class_names=NAMES), (8, 8)),
+    "arrays": lambda folder: ArrayDataset(X, Y, class_names=NAMES),
+    "records": lambda folder: RecordDataset(list(zip(X, Y, strict=True)), class_names=NAMES),
+    "part": lambda folder: ArrayDataset(X, Y, class_names=NAMES).part(np.arange(22)[::-1]).part(np.arange(22)[::-1]),
+    "resized": lambda folder: Resized(ArrayDataset(X, Y, class_names=NAMES), (8, 8)),
 }
 
 
 @pytest.mark.parametrize("kind", SOURCES)
 def test_labels_are_renumbered_by_name(kind, tmp_path, caplog):
-    source = SOURCES[kind](tmp_path)
+    dataset = SOURCES[kind](tmp_path)
     with caplog.at_level(logging.INFO, "keras_resattn"):
-        other = match_classes(source, OTHER, "the run")
+        other = match_classes(dataset, OTHER, "the run")
     assert "Renumbering labels by class name, as in the run" in caplog.text
     np.testing.assert_array_equal(other.labels, RENUMBERED)
     assert (other.class_names, other.classes) == (OTHER, 5)
-    np.testing.assert_array_equal(source.labels, Y, err_msg="the data that were given stay as they are")
-    np.testing.assert_array_equal(other.read([3, 1], (16, 16)), source.read([3, 1], (16, 16)))
-    assert other.fingerprint() != source.fingerprint()
+    np.testing.assert_array_equal(dataset.labels, Y, err_msg="the data that were given stay as they are")
+    np.testing.assert_array_equal(other.read([3, 1], (16, 16)), dataset.read([3, 1], (16, 16)))
+    assert other.fingerprint() != dataset.fingerprint()
     other.check_labels(5)
 
 
 def test_labels_of_a_folder_are_renumbered_by_name(tmp_path):
-    source = Folder(write_folder(tmp_path, names=NAMES))
-    other = match_classes(source, OTHER, "the run")
-    np.testing.assert_array_equal(np.array(NAMES)[source.labels], np.array(OTHER)[other.labels])
+    dataset = ImageFolder(write_folder(tmp_path, names=NAMES))
+    other = match_classes(dataset, OTHER, "the run")
+    np.testing.assert_array_equal(np.array(NAMES)[dataset.labels], np.array(OTHER)[other.labels])
 
 
 def test_labels_of_a_stream_are_renumbered_by_name():
-    source = Stream(Batches(5), class_names=NAMES)
-    source._first  # noqa: B018  (read before)
-    other = match_classes(source, OTHER, "the run")
+    dataset = BatchStream(Batches(5), class_names=NAMES)
+    dataset._first  # noqa: B018  (read before)
+    other = match_classes(dataset, OTHER, "the run")
     again = match_classes(other, [*OTHER[::-1], "fox"], "another")
     assert (other.class_names, other.classes) == (OTHER, 5)
-    for stream, expected in ((source, Y), (other, RENUMBERED), (again, 4 - RENUMBERED)):
+    for stream, expected in ((dataset, Y), (other, RENUMBERED), (again, 4 - RENUMBERED)):
         prepared = stream.prepared(5, train=False)
         prepared.check_labels(6)
         np.testing.assert_array_equal(np.concatenate([y for _, y in prepared.epoch(0)]), expected)
-    wrong = Stream(Batches(5, lambda x, y: (x, y + 1)), class_names=NAMES)
+    wrong = BatchStream(Batches(5, lambda x, y: (x, y + 1)), class_names=NAMES)
     with pytest.raises(ValueError, match="Expected labels from 0 to 3; received: labels from"):
         match_classes(wrong, OTHER, "the run").check_labels(5)
 
@@ -152,15 +152,15 @@ def test_a_record_stream_renumbers_its_labels():
 
 
 def test_other_classes_are_refused_with_the_difference():
-    source = Arrays(X, Y, class_names=["ant", "bees", "cat", "dog"])
+    dataset = ArrayDataset(X, Y, class_names=["ant", "bees", "cat", "dog"])
     with pytest.raises(
         ValueError, match=r"the run, 'ant', .*other classes: 'bees'\. Did you mean 'bee'\? It lacks 'bee'"
     ):
-        match_classes(source, NAMES, "the run")
+        match_classes(dataset, NAMES, "the run")
 
 
 def test_without_names_nothing_is_compared():
-    unnamed, with_names = Arrays(X, Y), Arrays(X, Y, class_names=NAMES)
+    unnamed, with_names = ArrayDataset(X, Y), ArrayDataset(X, Y, class_names=NAMES)
     assert match_classes(unnamed, NAMES, "the run") is unnamed
     assert match_classes(with_names, None, "the run") is with_names
     assert match_classes(with_names, tuple(NAMES), "the run") is with_names

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_resattn.data import Folder, Records, open_source
+from keras_resattn.data import ImageFolder, RecordDataset, open_dataset
 from keras_resattn.data.decoding import decode
-from keras_resattn.data.images import read_picture
+from keras_resattn.data.images import load_image
 
 pytestmark = pytest.mark.once
 
@@ -84,9 +84,9 @@ def test_more_than_8_bits_are_scaled_by_their_range(data, tmp_path):
     expected = np.stack([GREY] * 3, -1)
     (tmp_path / "it.png").write_bytes(data)
     for form in (data, tmp_path / "it.png", Image.open(io.BytesIO(data))):
-        np.testing.assert_allclose(read_picture(form, "it").astype(int), expected, atol=0)
-        np.testing.assert_array_equal(read_picture(form, "it", channels=1), expected[..., :1])
-        np.testing.assert_allclose(read_picture(form, "it", size=(2, 3)).mean(), GREY.mean(), atol=1)
+        np.testing.assert_allclose(load_image(form, "it").astype(int), expected, atol=0)
+        np.testing.assert_array_equal(load_image(form, "it", channels=1), expected[..., :1])
+        np.testing.assert_allclose(load_image(form, "it", size=(2, 3)).mean(), GREY.mean(), atol=1)
 
 
 def test_values_of_16_bits_are_rounded():
@@ -102,12 +102,12 @@ def test_files_without_a_fixed_range_are_refused_by_name(tmp_path):
         image.save(path)
         for form in (path, path.read_bytes(), image):
             with pytest.raises(ValueError, match=rf"Expected {name}\.tif .*received: .*without a fixed range"):
-                read_picture(form, f"{name}.tif", size=(8, 8))
+                load_image(form, f"{name}.tif", size=(8, 8))
     with pytest.raises(ValueError, match=r"a/float\.tif to be an image that can be decoded"):
-        Folder(tmp_path).read([0], size=(8, 8))
+        ImageFolder(tmp_path).read([0], size=(8, 8))
     pfm = b"Pf\n1 1\n-1.0\n" + struct.pack("<f", 0.5)
     with pytest.raises(ValueError, match="floats without a fixed range"):
-        read_picture(pfm, "it.pfm")
+        load_image(pfm, "it.pfm")
 
 
 @pytest.mark.parametrize(
@@ -118,8 +118,8 @@ def test_every_mode_of_pillow_is_read(mode):
     expected = np.stack([black_and_white] * 3, -1)
     through = {"La": "LA", "PA": "P", "RGBa": "RGBA"}.get(mode, mode)
     image = Image.fromarray(expected if mode not in ("La", "LA") else black_and_white).convert(through).convert(mode)
-    np.testing.assert_array_equal(read_picture(image, "it"), expected)
-    np.testing.assert_array_equal(read_picture(image, "it", channels=1), expected[..., :1])
+    np.testing.assert_array_equal(load_image(image, "it"), expected)
+    np.testing.assert_array_equal(load_image(image, "it", channels=1), expected[..., :1])
     assert image.mode == mode
 
 
@@ -128,7 +128,7 @@ def test_the_first_frame_of_an_animation_is_read(format):
     frames = [Image.fromarray(np.full((4, 4, 3), value, "uint8")) for value in (255, 0, 51)]
     options = {"lossless": True} if format == "WEBP" else {}
     data = saved(frames[0], format, save_all=True, append_images=frames[1:], **options)
-    np.testing.assert_array_equal(read_picture(data, "it"), np.asarray(frames[0]))
+    np.testing.assert_array_equal(load_image(data, "it"), np.asarray(frames[0]))
 
 
 # --- Transparency --------------------------------------------------------------------------------
@@ -164,12 +164,12 @@ def transparent(mode):
 def test_transparent_pixels_are_white(mode, channels):
     dark = 0 if mode == "L-2" else 51
     expected = np.broadcast_to(np.array([255, dark], "uint8")[:, None, None], (2, 2, channels))
-    np.testing.assert_array_equal(read_picture(transparent(mode), "it", channels=channels), expected)
+    np.testing.assert_array_equal(load_image(transparent(mode), "it", channels=channels), expected)
 
 
 def test_half_transparent_pixels_are_mixed_with_white_before_resizing():
     image = Image.new("RGBA", (8, 8), (0, 0, 0, 51))
-    np.testing.assert_allclose(read_picture(image, "it", size=(4, 4)), 204)
+    np.testing.assert_allclose(load_image(image, "it", size=(4, 4)), 204)
 
 
 # --- Orientation ---------------------------------------------------------------------------------
@@ -203,18 +203,18 @@ def test_photos_are_upright(orientation, format, tmp_path):
     path.write_bytes(photo(orientation, format))
     tolerance = 6 if format == "JPEG" else 0
     for form in (path, path.read_bytes(), Image.open(path)):
-        np.testing.assert_allclose(read_picture(form, "it").astype(int), UPRIGHT, atol=tolerance)
+        np.testing.assert_allclose(load_image(form, "it").astype(int), UPRIGHT, atol=tolerance)
         for crop in (None, (0.3, 0.8, 0.1, 0.7)):
-            read = read_picture(form, "it", (8, 6), crop).astype(int)  # a JPEG is drafted
-            np.testing.assert_allclose(read, read_picture(UPRIGHT, "it", (8, 6), crop), atol=tolerance)
-    source = Folder(tmp_path)
-    assert source.picture_shape == (64, 96, 3)
-    np.testing.assert_allclose(source.read([0])[0].astype(int), UPRIGHT, atol=tolerance)
+            read = load_image(form, "it", (8, 6), crop).astype(int)  # a JPEG is drafted
+            np.testing.assert_allclose(read, load_image(UPRIGHT, "it", (8, 6), crop), atol=tolerance)
+    dataset = ImageFolder(tmp_path)
+    assert dataset.image_shape == (64, 96, 3)
+    np.testing.assert_allclose(dataset.read([0])[0].astype(int), UPRIGHT, atol=tolerance)
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 4000])
 def test_orientations_that_exif_does_not_define_change_nothing(orientation):
-    np.testing.assert_array_equal(read_picture(photo(orientation, "PNG"), "it"), UPRIGHT)
+    np.testing.assert_array_equal(load_image(photo(orientation, "PNG"), "it"), UPRIGHT)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
@@ -223,7 +223,7 @@ def test_damaged_exif_changes_nothing():
     start = data.index(b"Exif\0\0") + 6
     for damage in (b"XXXX", b"II*\0\xff\xff\xff\x7f"):
         broken = data[:start] + damage + data[start + len(damage) :]
-        assert read_picture(broken, "it").shape == (96, 64, 3)
+        assert load_image(broken, "it").shape == (96, 64, 3)
 
 
 def test_exif_after_the_pixels_of_a_png_counts(tmp_path):
@@ -233,8 +233,8 @@ def test_exif_after_the_pixels_of_a_png_counts(tmp_path):
     path = tmp_path / "a" / "it.png"
     path.parent.mkdir()
     path.write_bytes(data[:start] + data[end:-12] + data[start:end] + data[-12:])
-    assert Folder(tmp_path).picture_shape == (64, 96, 3)
-    np.testing.assert_array_equal(read_picture(path, "it"), UPRIGHT)
+    assert ImageFolder(tmp_path).image_shape == (64, 96, 3)
+    np.testing.assert_array_equal(load_image(path, "it"), UPRIGHT)
 
 
 # --- Pillow images of the caller, and damage -------------------------------------------------------
@@ -242,30 +242,30 @@ def test_exif_after_the_pixels_of_a_png_counts(tmp_path):
 
 def test_a_callers_image_stays_as_it_is():
     image = Image.open(io.BytesIO(photo(1)))
-    first = read_picture(image, "it", size=(4, 6))
+    first = load_image(image, "it", size=(4, 6))
     assert (image.size, image.mode) == ((96, 64), "RGB")
-    np.testing.assert_array_equal(read_picture(image, "it", size=(4, 6)), first)
+    np.testing.assert_array_equal(load_image(image, "it", size=(4, 6)), first)
 
 
 def test_colour_after_a_grey_image_is_not_lost():
     records = [(Image.fromarray(GREY), 0), (Image.fromarray(RGB), 1)]
-    with pytest.raises(ValueError, match=r"record 1 has mode RGB\. Pass Records\(data, channels=3\)"):
-        Records(records).read([0, 1])
-    np.testing.assert_array_equal(Records(records, channels=3).read([0, 1]), [np.stack([GREY] * 3, -1), RGB])
-    assert Records(records, channels=1).read([0, 1]).shape == (2, 4, 6, 1)
+    with pytest.raises(ValueError, match=r"record 1 has mode RGB\. Pass RecordDataset\(data, channels=3\)"):
+        RecordDataset(records).read([0, 1])
+    np.testing.assert_array_equal(RecordDataset(records, channels=3).read([0, 1]), [np.stack([GREY] * 3, -1), RGB])
+    assert RecordDataset(records, channels=1).read([0, 1]).shape == (2, 4, 6, 1)
 
 
 def test_records_hold_paths(tmp_path):
     Image.fromarray(RGB).save(tmp_path / "it.png")
     for path in (tmp_path / "it.png", str(tmp_path / "it.png")):
-        np.testing.assert_array_equal(open_source([(path, 0)]).read([0]), RGB[None])
+        np.testing.assert_array_equal(open_dataset([(path, 0)]).read([0]), RGB[None])
     with pytest.raises(ValueError, match=r"none\.png"):
-        open_source([("none.png", 0)]).read([0])
+        open_dataset([("none.png", 0)]).read([0])
 
 
 def test_records_of_pillow_images_know_grey_ones():
-    assert Records([(Image.fromarray(SIXTEEN), 0)]).picture_shape == (4, 6, 1)
-    assert Records([(Image.fromarray(RGB).convert("P"), 0)]).picture_shape == (4, 6, 3)
+    assert RecordDataset([(Image.fromarray(SIXTEEN), 0)]).image_shape == (4, 6, 1)
+    assert RecordDataset([(Image.fromarray(RGB).convert("P"), 0)]).image_shape == (4, 6, 3)
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP", "PPM"])
@@ -284,7 +284,7 @@ def test_whatever_is_damaged_the_error_names_the_file(format):
 def failure(data):
     """The message of the `ValueError` that reading raises, or `None`."""
     try:
-        assert read_picture(data, "some.file", size=(4, 4)).shape == (4, 4, 3)
+        assert load_image(data, "some.file", size=(4, 4)).shape == (4, 4, 3)
     except ValueError as error:
         return str(error)
 
@@ -292,4 +292,4 @@ def failure(data):
 def test_a_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "it.png")
     with pytest.raises(ValueError, match=r"it\.png to be a regular file"):
-        read_picture(tmp_path / "it.png", "it.png")
+        load_image(tmp_path / "it.png", "it.png")

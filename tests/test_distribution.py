@@ -17,8 +17,8 @@ import pytest
 from distributed_run import RECIPE, X, Y, network
 
 from keras_resattn import compile_and_fit
-from keras_resattn.data import open_source
-from keras_resattn.data.sharded_evaluation import EvaluationShares
+from keras_resattn.data import open_dataset
+from keras_resattn.data.sharded_evaluation import ShardedEvaluationBatches
 from keras_resattn.data.training_batches import TrainingBatches
 from keras_resattn.recipes import distribution, strategies
 
@@ -76,7 +76,7 @@ on_torch = pytest.mark.skipif(BACKEND != "torch", reason="PyTorch's way")
 
 @on_jax_and_tensorflow
 def test_four_devices_train_as_one(four_devices, one_device):
-    """Batch normalisation, averaged weights, mixing across devices and a validation set of 13 pictures included."""
+    """Batch normalisation, averaged weights, mixing across devices and a validation set of 13 images included."""
     assert (four_devices["devices"], four_devices["processes"], four_devices["stopped"]) == (4, 1, 143)
     assert_same_run(four_devices, one_device)
 
@@ -88,8 +88,8 @@ def test_what_four_devices_cannot_do_is_refused(four_devices):
     assert "device_data=False" in refused.pop("device_data")
     assert "built inside the scope" in refused.pop("outside")
     if BACKEND == "tensorflow":
-        assert "clip=None" in refused.pop("clip")
-        assert "accumulate=1" in refused.pop("accumulate")
+        assert "clip_norm=None" in refused.pop("clip")
+        assert "gradient_accumulation_steps=1" in refused.pop("gradient_accumulation_steps")
         assert "jit_compile='auto'" in refused.pop("jit_compile")
         assert "steps_per_execution=1" in refused.pop("steps_per_execution")
     assert not refused
@@ -168,13 +168,16 @@ def test_what_two_processes_cannot_do_is_refused(two_processes):
 
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("count", [1, 13, 16])
-def test_validation_counts_each_picture_once(processes, count):
-    """4 devices share 13 pictures: the rest weighs nothing, and the means are those of 13."""
+def test_validation_counts_each_image_once(processes, count):
+    """4 devices share 13 images: the rest weighs nothing, and the means are those of 13."""
     x = np.arange(count, dtype="uint8").reshape(-1, 1, 1, 1)
-    sources = [(open_source((x, np.arange(count))), "by index"), (open_source(Passes(x, np.arange(count))), "a stream")]
-    for source, kind in sources:
+    datasets = [
+        (open_dataset((x, np.arange(count))), "by index"),
+        (open_dataset(ResumableIterator(x, np.arange(count))), "a stream"),
+    ]
+    for dataset, kind in datasets:
         of_rank = [
-            EvaluationShares(source, 8, np.float32, size=(1, 1), devices=4, shard=(rank, processes))
+            ShardedEvaluationBatches(dataset, 8, np.float32, size=(1, 1), devices=4, shard=(rank, processes))
             for rank in range(processes)
         ]
         assert {batches.num_batches for batches in of_rank} == {-(-count // 8)}
@@ -182,16 +185,16 @@ def test_validation_counts_each_picture_once(processes, count):
         for index in range(of_rank[0].num_batches):
             parts = [batches[index] for batches in of_rank]
             assert len({len(part[0]) for part in parts}) == 1, "processes have shares of one size"
-            pictures, labels, weights = (np.concatenate(column) for column in zip(*parts, strict=True))
+            images, labels, weights = (np.concatenate(column) for column in zip(*parts, strict=True))
             assert len(weights) % 4 == 0
-            np.testing.assert_array_equal(pictures.ravel(), labels)
+            np.testing.assert_array_equal(images.ravel(), labels)
             seen += labels[weights > 0].tolist()
             total, filled = total + (labels * weights).sum(), filled + len(weights)
         assert seen == list(range(count)), kind
         np.testing.assert_allclose(total / filled, np.arange(count).mean(), rtol=1e-6)
 
 
-class Passes:
+class ResumableIterator:
     """Batches of 8 that come by themselves."""
 
     def __init__(self, x, y):
@@ -260,7 +263,7 @@ def test_sharing_the_model_is_refused():
 
 
 def test_outside_of_a_scope_there_is_one_device():
-    engine = strategies.current()
-    assert type(engine) is strategies.Engine
-    assert (engine.rank, engine.processes, engine.devices) == (0, 1, 1)
-    assert (engine.signal(15, step=3), engine.signal(None), engine.first([1.0])) == (15, None, [[1.0]])
+    strategy = strategies.current()
+    assert type(strategy) is strategies.Strategy
+    assert (strategy.rank, strategy.processes, strategy.devices) == (0, 1, 1)
+    assert (strategy.signal(15, step=3), strategy.signal(None), strategy.first([1.0])) == (15, None, [[1.0]])

@@ -111,10 +111,10 @@ def test_a_layer_that_cannot_be(run, tmp_path, factor, message):
 
 @pytest.mark.parametrize(
     ("x", "message"),
-    [(X[:, :16], r"Expected pictures of shape \(32, 32, 3\)"), (X[..., :1], r"shape \(32, 32, 3\)")],
+    [(X[:, :16], r"Expected images of shape \(32, 32, 3\)"), (X[..., :1], r"shape \(32, 32, 3\)")],
     ids=["size", "channels"],
 )
-def test_pictures_have_to_fit_the_network(run, tmp_path, x, message):
+def test_images_have_to_fit_the_network(run, tmp_path, x, message):
     run(NETWORKS["logits"]())
     with pytest.raises(ValueError, match=message):
         evaluate_run(tmp_path / "run", (x, Y))
@@ -134,7 +134,7 @@ def test_batch_sizes_are_checked(tmp_path):
 
 def test_data_dir_goes_with_names(run, tmp_path):
     run(NETWORKS["logits"]())
-    with pytest.raises(ValueError, match="data_dir only with the name of a data set"):
+    with pytest.raises(ValueError, match="data_dir only with the name of a dataset"):
         evaluate_run(tmp_path / "run", (X, Y), data_dir=tmp_path)
 
 

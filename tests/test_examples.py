@@ -79,7 +79,7 @@ def test_a_table_of_other_things_gets_no_row(run, data, tmp_path):
 def test_a_budget_needs_a_batch(run, data, tmp_path):
     with (
         _jax_cache_kept(),
-        pytest.raises(SystemExit, match="batch-size of at most the 16 training pictures; received: 17"),
+        pytest.raises(SystemExit, match="batch-size of at most the 16 training images; received: 17"),
     ):
         run("07_train_in_a_time_budget.py", data, tmp_path / "run", *BUDGET, "--batch-size", 17, "--minutes", 1)
 
@@ -170,7 +170,7 @@ def small_network(include_top=True, classes=10, **_):
 def test_transfer_learning(run, data, tmp_path, monkeypatch):
     monkeypatch.setattr("keras_resattn.models.registry.build", lambda network, **kwargs: small_network(**kwargs))
     out = run("03_transfer_learning.py", data, "--epochs", 2, "--batch-size", 8, "--run-dir", tmp_path / "run")
-    assert re.search(r"24 training pictures, the classifier alone: test accuracy \d+\.\d\d%", out)
+    assert re.search(r"24 training images, the classifier alone: test accuracy \d+\.\d\d%", out)
     assert (tmp_path / "run" / "head" / "report.json").exists()
 
 
@@ -185,13 +185,13 @@ def test_the_notebook_of_transfer_learning(tmp_path, monkeypatch, capsys):
     names = {}
     for cell in json.loads((ROOT / "examples" / "06_transfer.ipynb").read_text())["cells"]:
         if cell["cell_type"] == "code":
-            exec(compile("".join(cell["source"]), cell["id"], "exec"), names)
+            exec(compile("".join(cell["dataset"]), cell["id"], "exec"), names)
         if "parameters" in cell["metadata"].get("tags", ()):
             assert small.keys() < names.keys()
             names.update(small)
     out = capsys.readouterr().out
     for model in ("frozen features", "last stage fine-tuned", "from scratch"):
-        assert re.search(rf"{model} +\d+\.\d\d% of 60 test pictures", out)
+        assert re.search(rf"{model} +\d+\.\d\d% of 60 test images", out)
     assert (tmp_path / "digits.keras").exists()
 
 
@@ -205,9 +205,9 @@ def digits(tmp_path):
 
 def test_cluttered_mnist(run, digits, tmp_path, monkeypatch):
     splits = keras_resattn.data.mnist_splits
-    monkeypatch.setattr("keras_resattn.data.mnist_splits", lambda source: splits(source, validation=20))
+    monkeypatch.setattr("keras_resattn.data.mnist_splits", lambda dataset: splits(dataset, validation=20))
     results = tmp_path / "results.csv"
-    sizes = ("--pictures", 100, "--test-pictures", 10, "--epochs", 1)
+    sizes = ("--images", 100, "--test-images", 10, "--epochs", 1)
     run("04_cluttered_mnist.py", digits, results, "--networks", "baseline", "depth1_width1", *sizes)
     rows = read_rows(results)
     assert [row["network"] for row in rows] == ["baseline", "depth1_width1"]
@@ -222,7 +222,7 @@ def test_cluttered_mnist(run, digits, tmp_path, monkeypatch):
 def test_label_noise(run, data, tmp_path):
     results = tmp_path / "results.csv"
     command = ("08_label_noise.py", data, results, tmp_path / "runs", "--networks", "WideResNet-10-1", "--epochs", 4)
-    command += ("--pictures", 20, "--batch-size", 8)
+    command += ("--images", 20, "--batch-size", 8)
     with np.load(data) as arrays:
         arrays = dict(arrays)
     np.savez(data, **{**arrays, "y_test": arrays["y_test"][:, None]})  # as Keras has them
@@ -233,7 +233,7 @@ def test_label_noise(run, data, tmp_path):
     recipe = json.loads((folder / "report.json").read_text())["recipe"]
     assert (recipe["label_noise"], recipe["batch_size"], recipe["learning_rate"]) == (0.7, 8, 0.2 * 8 / 128)
     found = evaluate_run(folder, (arrays["x_test"], arrays["y_test"]))
-    assert int(rows[1]["test_pictures"]) == found.total
+    assert int(rows[1]["test_images"]) == found.total
     assert float(rows[1]["test_error"]) == pytest.approx(100 * (1 - found.accuracy), abs=1e-3)
     assert "70% wrong, seed 0: in" in run(*command, "--rates", 0.7)
     run(*command, "--plot", tmp_path / "noise.png")
@@ -273,7 +273,7 @@ def test_attend_and_rectify(run, data, tmp_path):
     run("05_attend_and_rectify.py", *arguments, "--cache", tmp_path / "cache", "--plot", tmp_path / "birds.png")
     run("05_attend_and_rectify.py", *arguments, "--cache", tmp_path / "cache", "--holdout", 2)
     run("05_attend_and_rectify.py", *arguments, "--fine-tune", "--widths", 2)
-    rows = [(row["network"], row["trained"], row["measured_on"], row["pictures"]) for row in read_rows(results)]
+    rows = [(row["network"], row["trained"], row["measured_on"], row["images"]) for row in read_rows(results)]
     assert rows == [
         ("plain", "above the base", "test", "24"),
         ("attention", "above the base", "test", "24"),

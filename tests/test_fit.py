@@ -96,7 +96,7 @@ def test_steps_may_be_run_several_at_a_time():
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
-def test_the_progress_bar_shows_pictures_per_second(capsys):
+def test_the_progress_bar_shows_images_per_second(capsys):
     compile_and_fit(tiny(), RECIPE.replace(epochs=2), (X, Y))
     assert "images/s" in capsys.readouterr().out
 

@@ -13,7 +13,7 @@ from keras_resattn.data import network_input
 def test_an_npz_file_is_data_too(tmp_path):
     np.savez(tmp_path / "data.npz", x_train=X, y_train=Y[:, None])
     report = compile_and_fit(tiny(), RECIPE.replace(epochs=2), tmp_path / "data.npz", verbose=0)
-    assert report.training_pictures == 20
+    assert report.training_images == 20
     np.savez(tmp_path / "test.npz", x_test=X, y_test=Y)
     with pytest.raises(ValueError, match="x_train and y_train"):
         compile_and_fit(tiny(), RECIPE, tmp_path / "test.npz", verbose=0)
@@ -35,7 +35,7 @@ def test_statistics_may_be_those_of_published_weights():
     assert np.abs(weights_of(model)[0] - weights_of(other)[0]).max() > 1e-3, "and what is trained on"
 
 
-def test_pictures_on_the_device_give_the_same_weights(tmp_path):
+def test_images_on_the_device_give_the_same_weights(tmp_path):
     recipe = RECIPE.replace(cutout=8, mixup=0.2, ema=0.5)
     host, device = tiny(), tiny()
     reference = compile_and_fit(host, recipe, (X, Y), validation_data=(X[:5], Y[:5]), verbose=0)
@@ -46,12 +46,12 @@ def test_pictures_on_the_device_give_the_same_weights(tmp_path):
         np.testing.assert_allclose(a, b, atol=1e-5)
     np.testing.assert_allclose(report.metrics["val_loss"], reference.metrics["val_loss"], rtol=1e-4)
     with np.load(tmp_path / "checkpoint.npz") as checkpoint:
-        assert not any(checkpoint[name].nbytes >= X.nbytes for name in checkpoint.files), "without the pictures"
+        assert not any(checkpoint[name].nbytes >= X.nbytes for name in checkpoint.files), "without the images"
     compile_and_fit(tiny(), recipe, (X, Y), validation_data=(X[:5], Y[:5]), run_dir=tmp_path, verbose=0)
 
 
 class Batches:
-    """Batches of 8 pictures in an order of their own; the last one is of 4."""
+    """Batches of 8 images in an order of their own; the last one is of 4."""
 
     def __iter__(self):
         return ((X[i : i + 8], Y[i : i + 8]) for i in range(0, 20, 8))
@@ -76,7 +76,7 @@ def test_a_stream_trains_validates_and_goes_on(tmp_path):
         compile_and_fit(tiny(), RECIPE.replace(batch_size=10), Batches(), verbose=0)
 
 
-def test_the_corrupt_picture_of_a_folder_is_named(tmp_path):
+def test_the_corrupt_image_of_a_folder_is_named(tmp_path):
     Image = pytest.importorskip("PIL.Image")
     for i, (x, y) in enumerate(zip(X, Y, strict=True)):
         (tmp_path / "data" / f"class{y}").mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ def test_validation_data_may_come_and_go(tmp_path):
         assert (run["run_dir"] / "report.json").exists()
 
 
-def test_a_file_may_hold_validation_pictures(tmp_path):
+def test_a_file_may_hold_validation_images(tmp_path):
     np.savez(tmp_path / "data.npz", x_train=X, y_train=Y, x_validation=X[:5], y_validation=Y[:5])
     path = tmp_path / "data.npz"
     report = compile_and_fit(tiny(), RECIPE.replace(epochs=2), path, validation_data=path, verbose=0)

@@ -149,7 +149,7 @@ def test_global_gate_normalises_by_the_batch_in_training():
 @pytest.mark.parametrize(
     ("gate", "expected"), [("mean", [1 / 3] * 3), ("base", [0, 0, 1]), ("linear", [1 / 3] * 3)], ids=lambda x: str(x)
 )
-def test_gates_that_do_not_look_at_the_picture(gate, expected):
+def test_gates_that_do_not_look_at_the_image(gate, expected):
     layer = built_gate(gate, 3)
     assert_close(forward(layer, random_array(4, 6)), [expected] * 4, 1e-6)
     assert [variable.path for variable in layer.weights] == (["gate/combination"] if gate == "linear" else [])

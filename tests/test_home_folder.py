@@ -7,7 +7,7 @@ from training import RECIPE, X, Y
 
 from keras_resattn import CifarResidualAttention56, class_names_of, compile_and_fit
 from keras_resattn.cli import main
-from keras_resattn.data import Folder, load_npz, open_source
+from keras_resattn.data import ImageFolder, load_npz, open_dataset
 from keras_resattn.evaluation import evaluate_run, load_run
 from keras_resattn.pretrained import find
 
@@ -45,7 +45,7 @@ def test_folders_and_weights(home):
     for name in ("a", "b"):
         (home / "images" / name).mkdir(parents=True)
         (home / "images" / name / "0.png").write_bytes(b"")
-    assert open_source("~/images").class_names == Folder("~/images").class_names == ["a", "b"]
+    assert open_dataset("~/images").class_names == ImageFolder("~/images").class_names == ["a", "b"]
 
 
 def test_what_is_not_there_is_named(home):

@@ -136,10 +136,10 @@ def odd_float():
     return kind
 
 
-def virtual(source, shape=(4,)):
+def virtual(dataset, shape=(4,)):
     def change(file):
         layout = h5py.VirtualLayout(shape=shape, dtype="float32", maxshape=(None,))
-        opened = h5py.VirtualSource(source, f"{NORM}/0", shape=shape, maxshape=(None,))
+        opened = h5py.VirtualSource(dataset, f"{NORM}/0", shape=shape, maxshape=(None,))
         layout[: h5s.UNLIMITED] = opened[: h5s.UNLIMITED]
         file.create_virtual_dataset(f"{NORM}/0", layout)
 

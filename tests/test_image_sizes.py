@@ -8,8 +8,8 @@ from PIL import Image
 from resuming import Killed, Stop, kill
 
 from keras_resattn import compile_and_fit
+from keras_resattn.data import ArrayDataset
 from keras_resattn.data.arrays import normalize
-from keras_resattn.data.dataset import Arrays
 from keras_resattn.data.training_batches import TrainingBatches
 from keras_resattn.recipes import get_recipe
 
@@ -53,7 +53,7 @@ def identity(x):
 
 
 def test_each_step_has_the_size_of_its_part_of_the_run():
-    batches = TrainingBatches(Arrays(X, Y), RECIPE, identity, size=(32, 32), classes=3, workers=0)
+    batches = TrainingBatches(ArrayDataset(X, Y), RECIPE, identity, size=(32, 32), classes=3, workers=0)
     sizes = {step: side for side, steps in STEPS_BY_SIZE.items() for step in steps}
     for step, side in sizes.items():
         assert RECIPE.image_size(step, steps_per_epoch=5) == side
@@ -62,9 +62,9 @@ def test_each_step_has_the_size_of_its_part_of_the_run():
 
 def test_crops_are_resized_as_pillow_does():
     recipe = RECIPE.replace(flip=False)
-    batches = TrainingBatches(Arrays(X, Y), recipe, identity, size=(32, 32), classes=3, workers=0)
+    batches = TrainingBatches(ArrayDataset(X, Y), recipe, identity, size=(32, 32), classes=3, workers=0)
     images, _ = batches[0]
-    for image, row, (area, ratio, y, x) in zip(images, batches.rows(0), batches.plan(0).crops, strict=True):
+    for image, row, (area, ratio, y, x) in zip(images, batches.rows(0), batches.params(0).crops, strict=True):
         width = min(32, np.sqrt(area * 32 * 32 * ratio))
         height = min(32, np.sqrt(area * 32 * 32 / ratio))
         left, top = x * (32 - width), y * (32 - height)
@@ -75,15 +75,15 @@ def test_crops_are_resized_as_pillow_does():
 
 
 def test_crops_have_the_area_that_the_recipe_says():
-    batches = TrainingBatches(Arrays(X, Y), RECIPE, identity, size=(32, 32), classes=3, workers=0)
-    areas = np.concatenate([batches.plan(step).crops[:, 0] for step in range(15)])
+    batches = TrainingBatches(ArrayDataset(X, Y), RECIPE, identity, size=(32, 32), classes=3, workers=0)
+    areas = np.concatenate([batches.params(step).crops[:, 0] for step in range(15)])
     assert 0.5 <= areas.min() < 0.55 < 0.95 < areas.max() <= 1
 
 
 def test_padded_crops_are_resized_first():
     recipe = RECIPE.replace(crop="pad", flip=False, pad=0)
-    images, _ = TrainingBatches(Arrays(X, Y), recipe, identity, size=(32, 32), classes=3, workers=0)[0]
-    row = TrainingBatches(Arrays(X, Y), recipe, identity, size=(32, 32), classes=3, workers=0).rows(0)[0]
+    images, _ = TrainingBatches(ArrayDataset(X, Y), recipe, identity, size=(32, 32), classes=3, workers=0)[0]
+    row = TrainingBatches(ArrayDataset(X, Y), recipe, identity, size=(32, 32), classes=3, workers=0).rows(0)[0]
     expected = Image.fromarray(X[row]).resize((16, 16), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(images[0], np.asarray(expected, "float32"))
 
@@ -157,7 +157,7 @@ def test_what_has_one_size_is_refused():
 
 def test_images_are_normalised_whatever_their_size():
     batches = TrainingBatches(
-        Arrays(X, Y), RECIPE, lambda x: normalize(x, [10, 20, 30], [2, 2, 2]), size=(32, 32), classes=3, workers=0
+        ArrayDataset(X, Y), RECIPE, lambda x: normalize(x, [10, 20, 30], [2, 2, 2]), size=(32, 32), classes=3, workers=0
     )
-    raw = TrainingBatches(Arrays(X, Y), RECIPE, identity, size=(32, 32), classes=3, workers=0)
+    raw = TrainingBatches(ArrayDataset(X, Y), RECIPE, identity, size=(32, 32), classes=3, workers=0)
     np.testing.assert_allclose(batches[0][0], (raw[0][0] - [10, 20, 30]) / 2, atol=1e-4)

@@ -19,7 +19,7 @@ from keras_resattn import (
     feature_pyramid,
     preprocess_input,
 )
-from keras_resattn.data.open_dataset import Arrays
+from keras_resattn.data import ArrayDataset
 from keras_resattn.models import registry
 from keras_resattn.recipes.backbones import Backbone
 from keras_resattn.utils.io import sha256
@@ -104,11 +104,11 @@ def test_attention_pyramid_and_transfer_see_through_it(preprocessing, plain, wei
     assert_close(maps["attention2_mask"], attention_maps(plain, NORMALIZED)["attention2_mask"])
     assert list(feature_pyramid(preprocessing)) == ["P0", "P1", "P2"]
     base = small_warn(weights=weights, include_top=False, include_preprocessing=True)
-    found = Backbone.find(base, Arrays(IMAGES, [0, 1]))
+    found = Backbone.find(base, ArrayDataset(IMAGES, [0, 1]))
     assert found.statistics == ([0.0] * 3, [1.0] * 3)
     assert found.layers("last_stage")[0].startswith("group3")
     with pytest.raises(ValueError, match=r"Expected no statistics for .*layer preprocessing"):
-        Backbone.find(base, Arrays(IMAGES, [0, 1]), statistics=(MEAN, STD))
+        Backbone.find(base, ArrayDataset(IMAGES, [0, 1]), statistics=(MEAN, STD))
 
 
 @pytest.mark.filterwarnings("ignore:The weights are for three channels")
@@ -131,13 +131,13 @@ def test_other_builders_pass_it_on(builder, tmp_path):
     assert_close(ops.convert_to_numpy(model.get_layer("preprocessing")(IMAGES)), NORMALIZED)
 
 
-@pytest.mark.parametrize("source", [None, "file"])
-def test_weights_without_statistics_are_refused(source, tmp_path):
-    if source == "file":
-        source = tmp_path / "own.weights.h5"
-        source.write_bytes(b"")
+@pytest.mark.parametrize("dataset", [None, "file"])
+def test_weights_without_statistics_are_refused(dataset, tmp_path):
+    if dataset == "file":
+        dataset = tmp_path / "own.weights.h5"
+        dataset.write_bytes(b"")
     with pytest.raises(ValueError, match=r"Expected released weights with include_preprocessing=True.*Normalization\("):
-        CifarResidualAttention56(weights=source, include_preprocessing=True)
+        CifarResidualAttention56(weights=dataset, include_preprocessing=True)
     with pytest.raises(ValueError, match="Expected include_preprocessing to be True or False; received"):
         CifarResidualAttention56(include_preprocessing="yes")
 
@@ -169,7 +169,7 @@ def test_shapes_of_keras_tensors(shape, channels):
     inputs = keras.Input(images.shape[1:])
     model = keras.Model(inputs, preprocess_input(inputs, data_format=data_format))
     assert_close(predict(model, images), preprocess_input(images, data_format=data_format))
-    with pytest.raises(ValueError, match="Expected pictures with 1 or 3 channels"):
+    with pytest.raises(ValueError, match="Expected images with 1 or 3 channels"):
         preprocess_input(keras.Input((32, 32, 5)))
 
 

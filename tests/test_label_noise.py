@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from keras_resattn.data import Arrays, Stream, confusion_matrix, noisy_labels, with_label_noise
+from keras_resattn.data import ArrayDataset, BatchStream, confusion_matrix, noisy_labels, with_label_noise
 
 pytestmark = pytest.mark.once
 
 
 @pytest.fixture
-def source():
+def dataset():
     rng = np.random.default_rng(0)
-    return Arrays(rng.integers(0, 256, (300, 2, 2, 3), dtype="uint8"), rng.integers(0, 5, 300))
+    return ArrayDataset(rng.integers(0, 256, (300, 2, 2, 3), dtype="uint8"), rng.integers(0, 5, 300))
 
 
 def test_confusion_matrix_of_the_paper():
@@ -50,19 +50,19 @@ def test_more_noise_keeps_the_wrong_labels_of_less():
     np.testing.assert_array_equal(more[wrong], less[wrong])
 
 
-def test_a_source_keeps_its_pictures_and_is_another_data_set(source):
-    noisy = with_label_noise(source, 0.4, 5, seed=3)
-    np.testing.assert_array_equal(noisy.labels, noisy_labels(source.labels, 0.4, 5, seed=3))
-    assert isinstance(noisy, Arrays)
-    assert noisy.x is source.x
-    assert noisy.fingerprint() != source.fingerprint()
-    assert with_label_noise(source, 0.0, 5) is source
+def test_a_source_keeps_its_images_and_is_another_data_set(dataset):
+    noisy = with_label_noise(dataset, 0.4, 5, seed=3)
+    np.testing.assert_array_equal(noisy.labels, noisy_labels(dataset.labels, 0.4, 5, seed=3))
+    assert isinstance(noisy, ArrayDataset)
+    assert noisy.x is dataset.x
+    assert noisy.fingerprint() != dataset.fingerprint()
+    assert with_label_noise(dataset, 0.0, 5) is dataset
 
 
-def test_a_stream_is_refused(source):
-    stream = Stream([(source.x, source.labels)])
+def test_a_stream_is_refused(dataset):
+    stream = BatchStream([(dataset.x, dataset.labels)])
     assert with_label_noise(stream, 0.0, 5) is stream
-    with pytest.raises(ValueError, match=r"read by index .* received: a Stream"):
+    with pytest.raises(ValueError, match=r"read by index .* received: a BatchStream"):
         with_label_noise(stream, 0.1, 5)
 
 

@@ -60,7 +60,7 @@ def test_pooling_rounds_up_as_caffe_does(size, offset, data_format):
 
 @pytest.fixture
 def dynamic_hourglass():
-    """kernel * x, pooled, and resized to x again, on pictures of any size."""
+    """kernel * x, pooled, and resized to x again, on images of any size."""
     inputs = keras.Input((None, None, 1))
     x = keras.layers.Conv2D(1, 1, use_bias=False, kernel_initializer="ones", name="scale")(inputs)
     model = keras.Model(inputs, BilinearResize()([CeilMaxPooling2D()(x), x]))

@@ -1,4 +1,4 @@
-"""The package as a whole: what its sources use, and what importing it brings along."""
+"""The package as a whole: what its datasets use, and what importing it brings along."""
 
 import ast
 import re
@@ -15,9 +15,9 @@ PACKAGE = Path(keras_resattn.__file__).parent
 
 
 def test_sources_use_public_keras_and_no_lambda_layer():
-    sources = {path: path.read_text() for path in PACKAGE.rglob("*.py")}
-    assert len(sources) > 10
-    found = [path for path, text in sources.items() if re.search(r"keras\.src|\bLambda\b|from keras import src", text)]
+    datasets = {path: path.read_text() for path in PACKAGE.rglob("*.py")}
+    assert len(datasets) > 10
+    found = [path for path, text in datasets.items() if re.search(r"keras\.src|\bLambda\b|from keras import src", text)]
     assert found == []
 
 

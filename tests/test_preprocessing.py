@@ -1,4 +1,4 @@
-"""From pictures to inputs, and from outputs to names: of the bundled CIFAR-10 weights."""
+"""From images to inputs, and from outputs to names: of the bundled CIFAR-10 weights."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from keras_resattn import decode_predictions, preprocess_input
 from keras_resattn.pretrained import find
 
 TAG = find("CifarResidualAttention56/cifar10")[0]
-PICTURES = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), dtype="uint8")
+IMAGES = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), dtype="uint8")
 
 
 def reference(x):
@@ -18,61 +18,61 @@ def reference(x):
 
 @pytest.mark.parametrize("dtype", ["uint8", "int64", "float32", "float64", "bfloat16"])
 def test_normalises_each_channel_and_never_changes_the_caller(dtype):
-    x = PICTURES.astype(dtype)
+    x = IMAGES.astype(dtype)
     before = x.copy()
     result = preprocess_input(x)
     assert result.dtype == np.float32
-    np.testing.assert_allclose(result, reference(PICTURES), atol=1e-6)
+    np.testing.assert_allclose(result, reference(IMAGES), atol=1e-6)
     np.testing.assert_array_equal(x, before)
     assert not np.shares_memory(x, result)
 
 
-def test_takes_a_single_picture_tensors_and_channels_first():
-    np.testing.assert_allclose(preprocess_input(PICTURES[0]), reference(PICTURES[0]), atol=1e-6)
-    tensor = preprocess_input(ops.convert_to_tensor(PICTURES))
+def test_takes_a_single_image_tensors_and_channels_first():
+    np.testing.assert_allclose(preprocess_input(IMAGES[0]), reference(IMAGES[0]), atol=1e-6)
+    tensor = preprocess_input(ops.convert_to_tensor(IMAGES))
     assert ops.is_tensor(tensor)
-    np.testing.assert_allclose(ops.convert_to_numpy(tensor), reference(PICTURES), atol=1e-6)
-    first = preprocess_input(np.moveaxis(PICTURES, -1, 1), data_format="channels_first")
-    np.testing.assert_allclose(np.moveaxis(first, 1, -1), reference(PICTURES), atol=1e-6)
+    np.testing.assert_allclose(ops.convert_to_numpy(tensor), reference(IMAGES), atol=1e-6)
+    first = preprocess_input(np.moveaxis(IMAGES, -1, 1), data_format="channels_first")
+    np.testing.assert_allclose(np.moveaxis(first, 1, -1), reference(IMAGES), atol=1e-6)
 
 
 def test_one_channel_takes_the_mean_of_the_three():
-    gray = PICTURES[..., :1]
+    gray = IMAGES[..., :1]
     expected = (gray - np.mean(TAG.mean)) / np.mean(TAG.std)
     np.testing.assert_allclose(preprocess_input(gray), expected, atol=1e-6)
 
 
-def test_pictures_from_0_to_1_get_a_warning():
+def test_images_from_0_to_1_get_a_warning():
     with pytest.warns(UserWarning, match="0 to 255.*Multiply by 255"):
-        preprocess_input(PICTURES / 255)
+        preprocess_input(IMAGES / 255)
 
 
-@pytest.mark.parametrize("x", [PICTURES - 128.0, PICTURES * 2.0], ids=["negative", "above"])
+@pytest.mark.parametrize("x", [IMAGES - 128.0, IMAGES * 2.0], ids=["negative", "above"])
 def test_what_is_normalised_already_gets_a_warning(x):
     with pytest.warns(UserWarning, match="0 to 255; these go from .*normalised already"):
         preprocess_input(x)
 
 
-def test_lists_and_pillow_pictures_are_arrays():
-    np.testing.assert_array_equal(preprocess_input(list(PICTURES)), preprocess_input(PICTURES))
-    np.testing.assert_array_equal(preprocess_input(Image.fromarray(PICTURES[0])), preprocess_input(PICTURES[0]))
-    images = [Image.fromarray(PICTURES[0]), Image.fromarray(PICTURES[1]).convert("RGBA")]
-    np.testing.assert_array_equal(preprocess_input(images), preprocess_input(PICTURES))
-    grey = Image.fromarray(PICTURES[0, ..., 0].astype("uint16") * 257)
-    np.testing.assert_array_equal(preprocess_input(grey), preprocess_input(np.stack([PICTURES[0, ..., 0]] * 3, -1)))
+def test_lists_and_pillow_images_are_arrays():
+    np.testing.assert_array_equal(preprocess_input(list(IMAGES)), preprocess_input(IMAGES))
+    np.testing.assert_array_equal(preprocess_input(Image.fromarray(IMAGES[0])), preprocess_input(IMAGES[0]))
+    images = [Image.fromarray(IMAGES[0]), Image.fromarray(IMAGES[1]).convert("RGBA")]
+    np.testing.assert_array_equal(preprocess_input(images), preprocess_input(IMAGES))
+    grey = Image.fromarray(IMAGES[0, ..., 0].astype("uint16") * 257)
+    np.testing.assert_array_equal(preprocess_input(grey), preprocess_input(np.stack([IMAGES[0, ..., 0]] * 3, -1)))
 
 
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (PICTURES.astype("uint16") * 257, r"uint16 from \d+ to \d+\. Scale 16-bit values by their range: \(x / 257\)"),
-        (PICTURES.astype("int64") - 128, r"int64 from -\d+ to \d+"),
-        (PICTURES + np.nan, "Remove NaN and infinite values"),
-        (np.where(PICTURES > 100, np.inf, PICTURES), "Remove NaN and infinite values"),
-        (np.ma.masked_greater(PICTURES, 100), r"without masked values; received: .* x\.filled\(0\)"),
-        (list(np.ma.masked_greater(PICTURES, 100)), "without masked values"),
-        (PICTURES > 100, "Multiply by 255"),
-        (Image.fromarray(PICTURES[0, ..., 0].astype("float32")), "floats without a fixed range"),
+        (IMAGES.astype("uint16") * 257, r"uint16 from \d+ to \d+\. Scale 16-bit values by their range: \(x / 257\)"),
+        (IMAGES.astype("int64") - 128, r"int64 from -\d+ to \d+"),
+        (IMAGES + np.nan, "Remove NaN and infinite values"),
+        (np.where(IMAGES > 100, np.inf, IMAGES), "Remove NaN and infinite values"),
+        (np.ma.masked_greater(IMAGES, 100), r"without masked values; received: .* x\.filled\(0\)"),
+        (list(np.ma.masked_greater(IMAGES, 100)), "without masked values"),
+        (IMAGES > 100, "Multiply by 255"),
+        (Image.fromarray(IMAGES[0, ..., 0].astype("float32")), "floats without a fixed range"),
     ],
 )
 def test_values_without_a_meaning_are_refused(x, message):
@@ -80,15 +80,15 @@ def test_values_without_a_meaning_are_refused(x, message):
         preprocess_input(x)
 
 
-@pytest.mark.parametrize("x", ["cat.png", PICTURES > 0, None], ids=["path", "bool", "None"])
+@pytest.mark.parametrize("x", ["cat.png", IMAGES > 0, None], ids=["path", "bool", "None"])
 def test_what_is_no_array_of_numbers_is_refused(x):
-    with pytest.raises(ValueError, match="Expected pictures as arrays of numbers; received: "):
+    with pytest.raises(ValueError, match="Expected images as arrays of numbers; received: "):
         preprocess_input(x)
 
 
 def test_the_other_data_format_is_named():
     with pytest.raises(ValueError, match=r"channels_last.*\(2, 3, 4, 4\).*data_format='channels_first'"):
-        preprocess_input(np.moveaxis(PICTURES, -1, 1), data_format="channels_last")
+        preprocess_input(np.moveaxis(IMAGES, -1, 1), data_format="channels_last")
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (2, 4, 4, 2), (1, 2, 4, 4, 3)])
@@ -99,15 +99,15 @@ def test_other_shapes_are_refused(shape):
 
 @pytest.mark.parametrize("weights", ["cifar10", "cifar10_v2", "CifarResidualAttention56/cifar10_v2"])
 def test_a_tag_goes_by_any_of_its_names(weights):
-    np.testing.assert_array_equal(preprocess_input(PICTURES, weights), preprocess_input(PICTURES))
+    np.testing.assert_array_equal(preprocess_input(IMAGES, weights), preprocess_input(IMAGES))
 
 
 def test_unknown_weights_list_what_there_is():
     for call in (preprocess_input, lambda x, weights: decode_predictions(np.zeros((1, 10)), weights=weights)):
         with pytest.raises(ValueError, match=r"cifar10_v2.*received: weights='imagenet'\.$"):
-            call(PICTURES, weights="imagenet")
+            call(IMAGES, weights="imagenet")
         with pytest.raises(ValueError, match="Did you mean 'cifar10'"):
-            call(PICTURES, weights="cifar01")
+            call(IMAGES, weights="cifar01")
 
 
 def test_decoding_names_the_most_probable_classes():

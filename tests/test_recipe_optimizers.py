@@ -54,7 +54,7 @@ def test_any_optimizer_resumes_where_it_was_killed(tmp_path, optimizer):
 
 
 def test_adamw_resumes_with_averages_clipping_and_accumulation(tmp_path):
-    recipe = ADAMW.replace(clip=0.5, accumulate=2)
+    recipe = ADAMW.replace(clip_norm=0.5, gradient_accumulation_steps=2)
     whole, report = train(recipe=recipe)
     with pytest.raises(Killed):
         train(tmp_path, recipe, callbacks=[Stop(8, kill)], checkpoint_steps=1)
@@ -72,9 +72,9 @@ def test_adamw_resumes_with_averages_clipping_and_accumulation(tmp_path):
 def test_decoupled_decay_spares_vectors(vectors):
     """Without gradients only the decay is left: w -= rate * decay * w."""
     kernel, bias = keras.Variable([[1.0, -2.0]]), keras.Variable([3.0])
-    recipe = ADAMW.replace(warmup_epochs=0, decay_vectors=vectors, ema=None)
+    recipe = ADAMW.replace(warmup_epochs=0, decay_norm_and_bias=vectors, ema=None)
     optimizer = recipe.make_optimizer(1000)
-    build_optimizer(optimizer, [kernel, bias], recipe.decay_vectors)
+    build_optimizer(optimizer, [kernel, bias], recipe.decay_norm_and_bias)
     optimizer.apply([keras.ops.zeros((1, 2)), keras.ops.zeros((1,))])
     left = 1 - 0.01 * 0.05
     np.testing.assert_allclose(keras.ops.convert_to_numpy(kernel), [[left, -2 * left]], rtol=1e-6)
@@ -98,12 +98,12 @@ def test_decay_goes_through_the_scale_of_the_loss():
         ({"optimizer": {"class_name": "AdamW", "config": []}}, "dictionary 'config'"),
         ({"optimizer": keras.optimizers.AdamW(0.2)}, "learning rate, 0.05, which the recipe's schedule drives"),
         ({"optimizer": keras.optimizers.AdamW(0.05, use_ema=True)}, "recipes have the field ema"),
-        ({"optimizer": keras.optimizers.AdamW(0.05, global_clipnorm=1.0)}, "recipes have the field clip"),
-        ({"optimizer": keras.optimizers.SGD(0.05, clipnorm=1.0), "clip": 1.0}, "which clips itself"),
+        ({"optimizer": keras.optimizers.AdamW(0.05, global_clipnorm=1.0)}, "recipes have the field clip_norm"),
+        ({"optimizer": keras.optimizers.SGD(0.05, clipnorm=1.0), "clip_norm": 1.0}, "which clips itself"),
         ({"optimizer": keras.optimizers.AdamW(0.05), "weight_decay": 0.1}, "whose configuration has its own"),
         ({"optimizer": "muon", "weight_decay": 0.1}, "whose configuration has its own"),
         ({"optimizer": "adamw", "l2": 0.1}, r"whose decay is weight_decay \(decoupled\)"),
-        ({"optimizer": "adamw", "multipliers": {"": 0.1}}, "whose steps they miss"),
+        ({"optimizer": "adamw", "lr_multipliers": {"": 0.1}}, "whose steps they miss"),
         ({"optimizer": "ScheduleFreeAdamW"}, "goes without a schedule"),
         ({"optimizer": "LossScaleOptimizer"}, "Keras adds it by itself"),
     ],

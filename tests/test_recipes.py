@@ -39,7 +39,7 @@ def test_a_recipe_survives_json(recipe):
         ({"schedule": "steps", "warmup_epochs": 0, "milestones": (0.6, 0.4)}, "milestones"),
         ({"schedule": "steps", "warmup_epochs": 0, "milestones": (60, 120)}, "milestones"),
         ({"milestones": (0.5,)}, "milestones"),
-        ({"decay": 0}, "decay"),
+        ({"lr_decay_factor": 0}, "lr_decay_factor"),
         ({"pad_mode": "mirror"}, "pad_mode"),
         ({"normalization": "pixel"}, "normalization"),
         ({"cutout": 2.5}, "cutout"),
@@ -48,8 +48,8 @@ def test_a_recipe_survives_json(recipe):
         ({"label_smoothing": 1}, "label_smoothing"),
         ({"ema": 1}, "ema"),
         ({"nesterov": "yes"}, "nesterov"),
-        ({"multipliers": {"": -1}}, "multipliers"),
-        ({"multipliers": 0.1}, "multipliers"),
+        ({"lr_multipliers": {"": -1}}, "lr_multipliers"),
+        ({"lr_multipliers": 0.1}, "lr_multipliers"),
         ({"l2": "much"}, "l2"),
         ({"mixup": None}, "mixup"),
         ({"ema": "0.9"}, "ema"),
@@ -58,23 +58,23 @@ def test_a_recipe_survives_json(recipe):
         ({"optimizer": "adamv"}, "optimizer"),
         ({"l2": float("inf")}, "l2"),
         ({"learning_rate": float("nan")}, "learning_rate"),
-        ({"clip": float("inf")}, "clip"),
+        ({"clip_norm": float("inf")}, "clip"),
         ({"milestones": (float("nan"),)}, "milestones"),
-        ({"multipliers": {"": float("inf")}}, "multipliers"),
-        ({"multipliers": {1: 0.5}}, "multipliers"),
+        ({"lr_multipliers": {"": float("inf")}}, "lr_multipliers"),
+        ({"lr_multipliers": {1: 0.5}}, "lr_multipliers"),
         ({"warmup_epochs": np.float32("nan")}, "warmup_epochs"),
         ({"weight_decay": -0.1}, "weight_decay"),
         ({"name": 3}, "name"),
-        ({"optimizer": "adam", "multipliers": {"": 0.1}}, "multipliers"),
+        ({"optimizer": "adam", "lr_multipliers": {"": 0.1}}, "lr_multipliers"),
         ({"crop": "resize"}, "crop"),
         ({"augment": ["RandAugment"]}, "augment"),
         ({"augment": "RandAugment"}, "augment"),
         ({"label_noise": 1}, "label_noise"),
-        ({"clip": 0}, "clip"),
-        ({"accumulate": 0}, "accumulate"),
+        ({"clip_norm": 0}, "clip"),
+        ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps"),
         ({"precision": "float16"}, "precision"),
         ({"dropout": 1}, "dropout"),
-        ({"differences": "none"}, "differences"),
+        ({"deviations": "none"}, "deviations"),
     ],
 )
 def test_fields_out_of_range_are_refused(change, message):
@@ -107,8 +107,8 @@ def test_numbers_of_numpy_become_pythons():
         "flip": np.bool_(False),
         "schedule": "steps",
         "milestones": np.array([0.25, 0.5]),
-        "multipliers": {"": np.float64(0.5)},
-        "clip": np.array(2.0),
+        "lr_multipliers": {"": np.float64(0.5)},
+        "clip_norm": np.array(2.0),
     }
     recipe = RECIPE.replace(**changes)
     assert recipe == Recipe.from_json(recipe.to_json())
@@ -166,7 +166,7 @@ def test_steps_may_begin_with_a_rise():
 
 def test_accumulated_gradients_are_averaged_with_decay_once():
     kernel = keras.Variable([[1.0, -2.0]])
-    optimizer = RECIPE.replace(l2=0.5, accumulate=2, warmup_epochs=0, momentum=0.0).make_optimizer(10)
+    optimizer = RECIPE.replace(l2=0.5, gradient_accumulation_steps=2, warmup_epochs=0, momentum=0.0).make_optimizer(10)
     optimizer.build([kernel])
     for gradient in ([[0.2, 0.0]], [[0.4, 0.2]]):
         optimizer.apply([keras.ops.convert_to_tensor(np.array(gradient, "float32"))])
@@ -178,7 +178,7 @@ def test_accumulated_gradients_are_averaged_with_decay_once():
 
 def test_the_whole_gradient_is_clipped_decay_included():
     kernel = keras.Variable([[3.0, 0.0]])
-    optimizer = RECIPE.replace(l2=1.0, clip=1.0, warmup_epochs=0, momentum=0.0).make_optimizer(10)
+    optimizer = RECIPE.replace(l2=1.0, clip_norm=1.0, warmup_epochs=0, momentum=0.0).make_optimizer(10)
     optimizer.build([kernel])
     optimizer.apply([keras.ops.convert_to_tensor(np.array([[0.0, 4.0]], "float32"))])
     expected = np.array([[3.0, 0.0]]) - 0.05 * np.array([[3.0, 4.0]]) / 5
@@ -227,17 +227,17 @@ def test_decay_is_coupled_and_spares_vectors():
 
 def test_vectors_decay_where_asked_for():
     bias = keras.Variable([3.0])
-    optimizer = CoupledSGD(0.1, l2=0.5, decay_vectors=True)
+    optimizer = CoupledSGD(0.1, l2=0.5, decay_norm_and_bias=True)
     optimizer.build([bias])
     optimizer.apply([keras.ops.convert_to_tensor(np.array([0.2], "float32"))])
     np.testing.assert_allclose(keras.ops.convert_to_numpy(bias), [3.0 - 0.1 * (0.2 + 0.5 * 3.0)], rtol=1e-6)
-    assert CoupledSGD.from_config(optimizer.get_config()).decay_vectors
+    assert CoupledSGD.from_config(optimizer.get_config()).decay_norm_and_bias
 
 
-def steps(learning_rate, multipliers=None):
+def steps(learning_rate, lr_multipliers=None):
     """What three steps of momentum and L2 add to three variables: no gradient but those that are given."""
     variables = [keras.Variable([[1.0, -2.0]], name=name) for name in ("attention1_kernel", "group1_kernel", "gate")]
-    optimizer = CoupledSGD(learning_rate, l2=0.5, momentum=0.9, nesterov=True, multipliers=multipliers)
+    optimizer = CoupledSGD(learning_rate, l2=0.5, momentum=0.9, nesterov=True, lr_multipliers=lr_multipliers)
     optimizer.build(variables)
     for step in (1, 2, 3):
         optimizer.apply([keras.ops.convert_to_tensor(np.array([[0.3, step]], "float32"))] * 3)
@@ -266,7 +266,7 @@ def test_multipliers_go_by_the_paths_of_a_networks_layers():
     x = keras.layers.Dense(2, name="group1")(inputs)
     x = keras_resattn.layers.AttentionHead(2, "sigmoid", name="attention1_mask")(x)
     model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
-    model.compile(CoupledSGD(0.1, multipliers={"attention|global_gate": 1.0, "": 0.0}), "mse")
+    model.compile(CoupledSGD(0.1, lr_multipliers={"attention|global_gate": 1.0, "": 0.0}), "mse")
     before = {variable.path: keras.ops.convert_to_numpy(variable) for variable in model.trainable_variables}
     model.train_on_batch(RNG.normal(size=(2, 4, 4, 3)), np.ones((2, 2)))
     moved = [
@@ -277,8 +277,10 @@ def test_multipliers_go_by_the_paths_of_a_networks_layers():
 
 
 def test_multipliers_come_back_from_the_configuration():
-    multipliers = {"b": 0.1, "a": 2.0, "": 0.5}
-    configuration = json.loads(json.dumps(keras.saving.serialize_keras_object(CoupledSGD(multipliers=multipliers))))
+    lr_multipliers = {"b": 0.1, "a": 2.0, "": 0.5}
+    configuration = json.loads(
+        json.dumps(keras.saving.serialize_keras_object(CoupledSGD(lr_multipliers=lr_multipliers)))
+    )
     restored = keras.saving.deserialize_keras_object(configuration)
-    assert list(restored.multipliers.items()) == list(multipliers.items()), "in their order"
-    assert CoupledSGD().get_config()["multipliers"] == {}
+    assert list(restored.lr_multipliers.items()) == list(lr_multipliers.items()), "in their order"
+    assert CoupledSGD().get_config()["lr_multipliers"] == {}

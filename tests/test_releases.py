@@ -32,7 +32,7 @@ def run(tmp_path_factory):
         "network": model.name,
         "mean": [120.0, 110.0, 100.0],
         "std": [60.0, 50.0, 40.0],
-        "training_pictures": 8,
+        "training_images": 8,
         "precision": "mixed_bfloat16",
         "recipe": {"seed": 0},
         "metrics": {"loss": 1.0},
@@ -93,9 +93,9 @@ def test_a_release_is_complete_and_immutable(release, run):
     assert "shapes_v1" in card
     assert "on an accelerator (2 processors),\ncomputed in mixed_bfloat16" in card
     assert "](attention.png)" in card
-    assert "The test pictures were used once" in card
+    assert "The test images were used once" in card
     assert "1,028,563 trainable parameters" in card, "of three classes, not ten"
-    assert release.metrics["test_pictures"] == 8
+    assert release.metrics["test_images"] == 8
     with pytest.raises(ValueError, match="immutable"):
         write_release(run, release.folder.parent, tag="shapes_v1", aliases=[], **release_arguments(run))
 
@@ -115,9 +115,9 @@ def test_a_release_is_complete_and_immutable(release, run):
 def test_what_cannot_be_released_is_refused_before_anything_is_measured(release, run, tmp_path, change, message):
     copy = shutil.copytree(run, tmp_path / "run")
     report = json.loads((copy / "report.json").read_text())
-    report |= {"steps": change.get("steps", 8), "training_pictures": 16, "class_names": change.get("class_names")}
+    report |= {"steps": change.get("steps", 8), "training_images": 16, "class_names": change.get("class_names")}
     report |= {"history": [{"epoch": 2}], "kept_epoch": change.get("kept_epoch", 2)}
-    report["recipe"] = {"name": "some", "source": "", "epochs": 2, "batch_size": 4, "learning_rate": 0.1}
+    report["recipe"] = {"name": "some", "dataset": "", "epochs": 2, "batch_size": 4, "learning_rate": 0.1}
     (copy / "report.json").write_text(json.dumps(report))
     if "report" in change:
         (copy / "report.json").unlink()
@@ -149,13 +149,13 @@ def test_a_card_says_what_its_releaser_has_to_say(release, run, monkeypatch):
     folder = release.folder.parent
     options = {"tag": "shapes_v2", "alias": "shapes", "classes": ",".join(CLASSES), "data": run / "data.npz"}
     options |= {"data-name": "shapes", "command": "none", "notes": "it was stopped twice."}
-    options |= {"tested": "The test pictures were used twice."}
+    options |= {"tested": "The test images were used twice."}
     flags = [part for name, value in options.items() for part in (f"--{name}", str(value))]
     monkeypatch.setattr("sys.argv", ["release.py", str(run), str(folder), *flags])
     main()
     card = (folder / "cifar_residual_attention56-shapes_v2" / "README.md").read_text()
     assert "`log.csv` holds every epoch; it was stopped twice." in card
-    assert "\nThe test pictures were used twice.\n" in card
+    assert "\nThe test images were used twice.\n" in card
     assert "used once" not in card
     records.tags.cache_clear()
     assert [tag.tag for tag in pretrained.find("shapes")] == ["shapes_v2"]
@@ -202,10 +202,10 @@ def test_an_alias_of_a_tag_that_is_gone_says_so(release):
 
 @pytest.mark.parametrize("name", ["default", "shapes", "shapes_v1", "CifarResidualAttention56/shapes_v1"])
 def test_a_tag_is_found_by_any_of_its_names(release, name):
-    source = pretrained.resolve(
+    dataset = pretrained.resolve(
         name, network=release.network, include_top=True, classes=3, classifier_activation=None, channels=3
     )
-    assert source.tag == release
+    assert dataset.tag == release
 
 
 def test_a_local_folder_is_a_release_too(release, tmp_path):

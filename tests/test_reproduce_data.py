@@ -5,7 +5,7 @@ import pytest
 from helpers import random_array
 from PIL import Image
 
-from keras_resattn.data import Arrays, Folder
+from keras_resattn.data import ArrayDataset, ImageFolder
 from keras_resattn.reproduce.datasets import open_sets, thinned
 
 pytestmark = pytest.mark.once
@@ -28,19 +28,19 @@ def test_class_folders_alone_are_no_training_and_test_data(tmp_path):
         open_sets("cifar10", tmp_path, 1, 1)
 
 
-def test_thinned_pictures_are_a_fixed_share_of_all_classes(tmp_path):
+def test_thinned_images_are_a_fixed_share_of_all_classes(tmp_path):
     x, y = random_array(1000, 1, 1, 3) ** 2 + 1, np.repeat(np.arange(10), 100)
-    part = thinned(Arrays(x.clip(0, 255), y), 0.1, 1)
+    part = thinned(ArrayDataset(x.clip(0, 255), y), 0.1, 1)
     assert len(part) == 100
     assert len(np.unique(part.labels)) == 10, "labels are sorted, and a first tenth would be one class"
-    assert np.array_equal(part.x, thinned(Arrays(x.clip(0, 255), y), 0.1, 1).x)
+    assert np.array_equal(part.x, thinned(ArrayDataset(x.clip(0, 255), y), 0.1, 1).x)
     assert len(thinned(part, 0.01, 64)) == 64
 
 
-@pytest.mark.parametrize(("pictures", "tested"), [(1000, 10), (10, 10), (7, 7)])
-def test_a_rehearsal_is_tested_on_ten_pictures_or_all(pictures, tested, tmp_path):
+@pytest.mark.parametrize(("images", "tested"), [(1000, 10), (10, 10), (7, 7)])
+def test_a_rehearsal_is_tested_on_ten_images_or_all(images, tested, tmp_path):
     x, y = np.zeros((1000, 2, 2, 3), "uint8"), np.arange(1000) % 10
-    np.savez(tmp_path / "data.npz", x_train=x, y_train=y, x_test=x[:pictures], y_test=y[:pictures])
+    np.savez(tmp_path / "data.npz", x_train=x, y_train=y, x_test=x[:images], y_test=y[:images])
     sets = open_sets("cifar10", tmp_path / "data.npz", 0.001, 64)
     assert (len(sets.train), len(sets.tests["error"])) == (64, tested)
 
@@ -50,11 +50,11 @@ def test_a_part_of_a_folder_reads_as_the_folder_does(tmp_path):
         (tmp_path / name).mkdir()
         for i in range(3):
             Image.new("RGB", (4, 4), (value + i, 0, 0)).save(tmp_path / name / f"{i}.png")
-    source = Folder(tmp_path)
-    part = source.part(np.array([4, 1]))
+    dataset = ImageFolder(tmp_path)
+    part = dataset.part(np.array([4, 1]))
     assert part.labels.tolist() == [1, 0]
-    assert np.array_equal(part.read([0, 1]), source.read([4, 1]))
-    assert part.fingerprint() != source.fingerprint()
+    assert np.array_equal(part.read([0, 1]), dataset.read([4, 1]))
+    assert part.fingerprint() != dataset.fingerprint()
 
 
 def test_cluttered_mnist_is_composed_from_digits(tmp_path):
@@ -65,5 +65,5 @@ def test_cluttered_mnist_is_composed_from_digits(tmp_path):
     sets = open_sets("cluttered_mnist", str(tmp_path / "mnist.npz"), 0.0005, 10)
     assert sets.train.x.shape == (100, 40, 40, 1)
     assert list(sets.tests) == ["error", "error_4", "error_16", "error_32", "error_64"]
-    assert all(len(source) == 50 for source in sets.tests.values())
+    assert all(len(dataset) == 50 for dataset in sets.tests.values())
     assert sets.tests["error_64"].x.mean() > sets.tests["error"].x.mean()

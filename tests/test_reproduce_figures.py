@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_resattn.data import Arrays
+from keras_resattn.data import ArrayDataset
 from keras_resattn.reproduce import TABLES, Row, Table, figures
 from keras_resattn.utils.io import read_rows
 
@@ -35,7 +35,7 @@ def finished_runs(narrow_network, tmp_path, monkeypatch):
         return narrow_network(classes=10, **row.arguments)
 
     x = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype="uint8")
-    monkeypatch.setattr(figures, "open_source", lambda where: Arrays(x, np.arange(20) % 10))
+    monkeypatch.setattr(figures, "open_dataset", lambda where: ArrayDataset(x, np.arange(20) % 10))
     monkeypatch.setattr(figures, "build", build)
     networks = {}
     for learning in ("naive", "residual"):
@@ -73,7 +73,7 @@ RUN_OF = {
         r"learning='naive' for naive; .*table1/mixed with learning='residual'",
     ),
     "another mask": ("resattn/table4/local", r"mask='encoder_decoder', .*; received: naive, .* with mask='local'"),
-    "another data set": ("resattn/table6/attention236_cifar100", r"data='cifar10'.* with data='cifar100'"),
+    "another dataset": ("resattn/table6/attention236_cifar100", r"data='cifar10'.* with data='cifar100'"),
 }
 
 
@@ -105,7 +105,7 @@ def test_a_network_that_diverged_is_not_drawn(finished_runs, reproduce, tmp_path
 
 def test_a_figure_of_two_finished_runs(finished_runs, reproduce, tmp_path, monkeypatch, capsys):
     def respond(model, images, blocks):
-        """In place of a forward pass: the range of the pictures, and a weight of the network."""
+        """In place of a forward pass: the range of the images, and a weight of the network."""
         assert blocks
         return {"stage1_unit1": np.ptp(images), "stage1_attention1": float(np.abs(model.get_weights()[0]).sum())}
 

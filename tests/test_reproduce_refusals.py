@@ -32,18 +32,18 @@ REFUSED = {
         ["warn/table3", "--row", "wrn_dogs", "--base-weights", "no.h5"],
         "Expected --base-weights to be a file; there is no no.h5",
     ),
-    "two data sets": (
+    "two datasets": (
         ["resattn/table6", "--data", "cifar10.npz"],
-        r"Expected --data cifar10=\.\.\. cifar100=\.\.\., as these rows use 2 data sets; received: cifar10.npz",
+        r"Expected --data cifar10=\.\.\. cifar100=\.\.\., as these rows use 2 datasets; received: cifar10.npz",
     ),
-    "other data set": (["resattn/table1", "--data", "mnist=a"], "Expected a data set of these rows: cifar10; received"),
+    "other dataset": (["resattn/table1", "--data", "mnist=a"], "Expected a dataset of these rows: cifar10; received"),
     "data given twice": (
         ["resattn/table1", "--data", "cifar10=a", "--data", "cifar10=b"],
         "Expected one --data cifar10=...; received: a and b",
     ),
-    "two unnamed data sets": (
+    "two unnamed datasets": (
         ["resattn/table1", "--data", "a", "--data", "b"],
-        r"Expected --data cifar10=\.\.\., as these rows use one data set; received: a b\.",
+        r"Expected --data cifar10=\.\.\., as these rows use one dataset; received: a b\.",
     ),
     "missing file": (["resattn/table1", "--data", "no.npz"], "there is no no.npz"),
     "output": (["resattn/table1", "--output", "a.txt"], "Expected --output to end in one of .md; received: a.txt"),

@@ -9,7 +9,7 @@ from keras_resattn import count_macs
 from keras_resattn.cli import main
 from keras_resattn.models.registry import NETWORKS
 from keras_resattn.recipes import get_recipe
-from keras_resattn.reproduce import DATA_SETS, TABLES, runner
+from keras_resattn.reproduce import DATASETS, TABLES, runner
 from keras_resattn.reproduce import published as tables
 
 pytestmark = pytest.mark.once
@@ -43,7 +43,7 @@ def test_every_row_has_a_network_a_recipe_and_data(name):
     assert row.parameters > 0
     assert row.macs > 0
     whole = row.cost()
-    assert whole is None or whole > 3 * row.macs * DATA_SETS[row.data].pictures
+    assert whole is None or whole > 3 * row.macs * DATASETS[row.data].images
     _, shared = tables.home(table, row)
     for field in ("network", "recipe", "data", "published", "arguments", "changes", "base", "test_size"):
         assert getattr(shared, field) == getattr(row, field), f"{name} shares the run of {row.same_as}"
@@ -63,7 +63,7 @@ COUNTED = [
 @pytest.mark.parametrize(("table", "row"), COUNTED)
 def test_rows_cost_what_they_say(table, row):
     def counts():
-        side = DATA_SETS[row.data].size or {"ClutteredMnistCNN": 40}.get(row.network, 32)
+        side = DATASETS[row.data].size or {"ClutteredMnistCNN": 40}.get(row.network, 32)
         model = runner.build(row, (side, side, 1 if row.network == "ClutteredMnistCNN" else 3))
         return sum(int(np.prod(v.shape)) for v in model.trainable_variables), count_macs(model)
 
@@ -76,8 +76,8 @@ def test_only_rows_that_nobody_can_run_offhand_need_something():
 
 
 def test_a_scaled_recipe_is_shorter_and_keeps_its_shape():
-    paper = get_recipe("resattn_cifar")  # 160,000 iterations of 64: 204.9 passes over 50,000 pictures
-    short = runner.scaled(paper, pictures=5000, scale=0.1, whole=50_000)
+    paper = get_recipe("resattn_cifar")  # 160,000 iterations of 64: 204.9 passes over 50,000 images
+    short = runner.scaled(paper, images=5000, scale=0.1, whole=50_000)
     assert (short.epochs, short.iterations, short.milestones) == (20, None, paper.milestones)
     one_cycle = get_recipe("cifar_one_cycle")
     assert runner.scaled(one_cycle, 25_000, 0.5).epochs == 7

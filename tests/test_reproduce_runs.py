@@ -9,7 +9,7 @@ import pytest
 from helpers import assert_close
 from networks import small_network
 
-from keras_resattn.data import Arrays
+from keras_resattn.data import ArrayDataset
 from keras_resattn.reproduce import TABLES, Row, runner
 from keras_resattn.reproduce.results import markdown
 from keras_resattn.utils.io import read_rows
@@ -20,7 +20,7 @@ def test_a_run_is_measured_and_recorded_once(table, reproduce, tmp_path, monkeyp
     folder = tmp_path / "runs/resattn/tiny/first/seed0"
     results = read_rows(tmp_path / "results/resattn_tiny.csv")
     assert [(row["row"], row["seed"], row["scale"], row["epochs"]) for row in results] == [("first", "0", "1.0", "2.0")]
-    assert (results[0]["pictures"], results[0]["test_pictures"], results[0]["data"]) == ("40", "20", "data.npz")
+    assert (results[0]["images"], results[0]["test_images"], results[0]["data"]) == ("40", "20", "data.npz")
     assert results[0]["backend"] == keras.backend.backend()
     assert float(results[0]["error"]) == error_of(folder, tmp_path / "data.npz")
     text = (tmp_path / "table.md").read_text()
@@ -29,7 +29,7 @@ def test_a_run_is_measured_and_recorded_once(table, reproduce, tmp_path, monkeyp
     assert "wrote table.md" in capsys.readouterr().out
 
     def never(*args, **kwargs):
-        raise AssertionError("the test pictures were used already")
+        raise AssertionError("the test images were used already")
 
     monkeypatch.setattr(runner, "open_sets", never)
     assert reproduce("resattn/tiny", "--row", "first") == 0
@@ -66,25 +66,25 @@ def test_a_rehearsal_is_shorter_and_kept_apart(table, reproduce, tmp_path, capsy
     assert reproduce("resattn/tiny", "--scale", "0.5", "--row", "second") == 0
     out = capsys.readouterr().out
     [row] = read_rows(tmp_path / "results/resattn_tiny.csv")
-    assert f"second, seed 0 at scale 0.5: error {row['error']} % of 10 test pictures\n" in out
+    assert f"second, seed 0 at scale 0.5: error {row['error']} % of 10 test images\n" in out
     assert "20 of 50,000; test 10 of 10,000 |" in out
-    assert (row["scale"], row["epochs"], row["pictures"], row["test_pictures"]) == ("0.5", "1.0", "20", "10")
+    assert (row["scale"], row["epochs"], row["images"], row["test_images"]) == ("0.5", "1.0", "20", "10")
     assert (tmp_path / "runs/resattn/tiny/second/seed0-scale0.5/result.json").exists()
 
 
-def measured(row, seed, error, scale=1.0, pictures=50_000):
-    counts = {"epochs": 2.0, "pictures": pictures, "test_pictures": 10_000}
+def measured(row, seed, error, scale=1.0, images=50_000):
+    counts = {"epochs": 2.0, "images": images, "test_images": 10_000}
     return {
         key: str(value) for key, value in {"row": row, "seed": seed, "scale": scale, "error": error, **counts}.items()
     }
 
 
-def test_the_table_never_mixes_scales_or_numbers_of_pictures(table):
+def test_the_table_never_mixes_scales_or_numbers_of_images(table):
     results = [
         measured("first", 0, 5.0),
         measured("first", 1, 6.0),
         measured("first", 0, 40.0, scale=0.1),
-        measured("first", 2, 20.0, pictures=10_000),
+        measured("first", 2, 20.0, images=10_000),
     ]
     whole, rehearsal = markdown(table, results).split("**Rehearsal at scale 0.1**")
     assert "| first | A | 5.50 | 5.50 ± 0.71 (n = 2) | 0, 1 | 2 | 50,000; test 10,000 |" in whole
@@ -123,7 +123,7 @@ def test_options_given_again_add_up(table, reproduce, tmp_path, monkeypatch):
 
 
 def test_errors_of_one_and_of_five():
-    """Pictures of one pixel whose channels are the scores: the own class comes 1st, 2nd, 6th and 7th."""
+    """Images of one pixel whose channels are the scores: the own class comes 1st, 2nd, 6th and 7th."""
     scores = np.full((4, 1, 1, 10), 10, "uint8")
     for row, (first, before) in enumerate([(3, 0), (3, 1), (0, 5), (0, 6)]):
         scores[row, 0, 0, [c for c in range(10) if c != first][:before]] = 200
@@ -131,7 +131,7 @@ def test_errors_of_one_and_of_five():
     inputs = keras.Input((1, 1, 10))
     model = keras.Model(inputs, keras.layers.Flatten()(inputs))
     row = Row("row", "A", "resattn_cifar", "cifar10", 1.0, top5=1.0)
-    sets = argparse.Namespace(tests={"error": Arrays(scores, np.array([3, 3, 0, 0]))})
+    sets = argparse.Namespace(tests={"error": ArrayDataset(scores, np.array([3, 3, 0, 0]))})
     normalised = argparse.Namespace(mean=[0.0] * 10, std=[1.0] * 10)
     assert runner._errors(model, row, sets, normalised) == {"error": 75.0, "top5_error": 50.0}
 
@@ -151,7 +151,7 @@ def test_outputs_that_are_not_numbers_are_no_result():
     inputs = keras.Input((1, 1, 10))
     model = keras.Model(inputs, keras.layers.Flatten()(inputs / 0.0))
     row = Row("row", "A", "resattn_cifar", "cifar10", 1.0)
-    sets = argparse.Namespace(tests={"error": Arrays(np.zeros((2, 1, 1, 10), "uint8"), np.array([3, 3]))})
+    sets = argparse.Namespace(tests={"error": ArrayDataset(np.zeros((2, 1, 1, 10), "uint8"), np.array([3, 3]))})
     normalised = argparse.Namespace(mean=[0.0] * 10, std=[1.0] * 10)
-    with pytest.raises(FloatingPointError, match="outputs on test pictures are not finite numbers"):
+    with pytest.raises(FloatingPointError, match="outputs on test images are not finite numbers"):
         runner._errors(model, row, sets, normalised)

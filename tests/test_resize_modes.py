@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from helpers import tiny
 from PIL import Image
-from sample_pictures import RNG, Batches, X, Y, encoded, write_folder
+from sample_images import RNG, Batches, X, Y, encoded, write_folder
 
 from keras_resattn import compile_and_fit
-from keras_resattn.data import Arrays, Folder, Records, open_source, read_image
+from keras_resattn.data import ArrayDataset, ImageFolder, RecordDataset, open_dataset, read_image
 from keras_resattn.data.arrays import normalize
-from keras_resattn.data.images import RESIZE_MODES, central_box, read_picture
+from keras_resattn.data.images import RESIZE_MODES, central_box, load_image
 from keras_resattn.data.training_batches import TrainingBatches
 from keras_resattn.evaluation import evaluate_run
 from keras_resattn.recipes import get_recipe
@@ -27,7 +27,7 @@ def resize(image, size, box=None):
 @pytest.mark.parametrize("form", [WIDE, encoded(WIDE), Image.fromarray(WIDE)], ids=["array", "bytes", "pillow"])
 def test_modes(form):
     def read(resize_mode, size=(8, 8), **arguments):
-        return read_picture(form, "it", size, resize_mode=resize_mode, **arguments)
+        return load_image(form, "it", size, resize_mode=resize_mode, **arguments)
 
     np.testing.assert_array_equal(read("crop"), resize(WIDE[:, 8:24], (8, 8)))
     np.testing.assert_array_equal(read("squash"), resize(WIDE, (8, 8)))
@@ -45,19 +45,19 @@ def test_modes(form):
 
 def test_floats_and_tall_images_are_padded():
     tall = np.moveaxis(WIDE, 0, 1).astype("float32") - 0.5
-    padded = read_picture(tall, "it", (8, 8), resize_mode="pad")
+    padded = load_image(tall, "it", (8, 8), resize_mode="pad")
     assert padded.dtype == "float32"
     assert not padded[:, :2].any()
     assert (padded[:, 2:6] > 99).all()
-    assert read_picture(np.full((1, 200, 3), 255, "uint8"), "it", (8, 8), resize_mode="pad").max() == 255
+    assert load_image(np.full((1, 200, 3), 255, "uint8"), "it", (8, 8), resize_mode="pad").max() == 255
 
 
 @pytest.mark.parametrize("resize_mode", RESIZE_MODES)
 def test_a_large_jpeg_is_decoded_smaller_and_looks_the_same(resize_mode):
     smooth = np.asarray(Image.fromarray(RNG.integers(0, 256, (6, 9, 3), dtype="uint8")).resize((640, 480), 3))
     jpeg = encoded(smooth, "JPEG", quality=95)
-    read = read_picture(jpeg, "it", (32, 32), resize_mode=resize_mode).astype(int)
-    np.testing.assert_allclose(read, read_picture(smooth, "it", (32, 32), resize_mode=resize_mode), atol=4)
+    read = load_image(jpeg, "it", (32, 32), resize_mode=resize_mode).astype(int)
+    np.testing.assert_allclose(read, load_image(smooth, "it", (32, 32), resize_mode=resize_mode), atol=4)
 
 
 def test_boxes():
@@ -73,27 +73,27 @@ def test_every_dataset_by_index_takes_a_mode(kind, tmp_path):
         "folder": tmp_path,
         "arrays": (WIDE[None], np.array([0])),
         "records": [(Image.fromarray(WIDE), 0)],
-        "part": Folder(tmp_path).part([0]),
-        "resized": resized(Folder(tmp_path), (8, 8)),
+        "part": ImageFolder(tmp_path).part([0]),
+        "resized": resized(ImageFolder(tmp_path), (8, 8)),
     }[kind]
     prints = set()
     for mode in RESIZE_MODES:
-        source = open_source(data, resize_mode=mode)
-        assert source.resize_mode == source.part([0]).resize_mode == mode
-        for read in (source, source.part([0]), source.relabelled([1])):
-            np.testing.assert_array_equal(read.read([0], (8, 8))[0], read_picture(WIDE, "", (8, 8), resize_mode=mode))
-        prints.add(source.fingerprint())
+        dataset = open_dataset(data, resize_mode=mode)
+        assert dataset.resize_mode == dataset.part([0]).resize_mode == mode
+        for read in (dataset, dataset.part([0]), dataset.relabelled([1])):
+            np.testing.assert_array_equal(read.read([0], (8, 8))[0], load_image(WIDE, "", (8, 8), resize_mode=mode))
+        prints.add(dataset.fingerprint())
     assert len(prints) == 3
-    assert open_source(data).fingerprint() == open_source(data, resize_mode="crop").fingerprint()
-    assert open_source(data).resize_mode == (None if kind == "arrays" else "crop")
+    assert open_dataset(data).fingerprint() == open_dataset(data, resize_mode="crop").fingerprint()
+    assert open_dataset(data).resize_mode == (None if kind == "arrays" else "crop")
 
 
 @pytest.mark.parametrize("resize_mode", RESIZE_MODES)
 def test_one_image_is_read_as_those_of_a_folder(resize_mode, folder):
-    source = open_source(folder, resize_mode=resize_mode)
-    expected = source.read([5], (8, 8))[0]
-    np.testing.assert_array_equal(read_image(source.paths[5], (8, 8), resize_mode=resize_mode), expected)
-    assert read_image(str(source.paths[5]), channels=1).shape == (16, 32, 1)
+    dataset = open_dataset(folder, resize_mode=resize_mode)
+    expected = dataset.read([5], (8, 8))[0]
+    np.testing.assert_array_equal(read_image(dataset.paths[5], (8, 8), resize_mode=resize_mode), expected)
+    assert read_image(str(dataset.paths[5]), channels=1).shape == (16, 32, 1)
 
 
 @pytest.mark.parametrize(
@@ -117,9 +117,9 @@ def test_arguments_of_read_image_are_checked(arguments, message):
 
 def test_what_is_refused():
     with pytest.raises(ValueError, match=r"resize_mode to be 'crop', 'squash' or 'pad'; received: resize_mode='fill'"):
-        open_source((X, Y), resize_mode="fill")
+        open_dataset((X, Y), resize_mode="fill")
     with pytest.raises(ValueError, match="no resize_mode for batches that are ready"):
-        open_source(Batches(5), resize_mode="pad")
+        open_dataset(Batches(5), resize_mode="pad")
 
 
 RECIPE = get_recipe("cifar_one_cycle").replace(epochs=1, batch_size=4, warmup_epochs=0, pad=0, flip=False)
@@ -134,43 +134,47 @@ def folder(tmp_path):
 
 def test_training_validation_and_evaluation_resize_alike(folder, tmp_path, monkeypatch):
     seen = []
-    read = Folder.read
-    monkeypatch.setattr(Folder, "read", lambda self, *a, **k: seen.append(self.resize_mode) or read(self, *a, **k))
-    model, source = tiny(), open_source(folder, resize_mode="pad")
-    report = compile_and_fit(model, RECIPE, source, validation_data=folder, run_dir=tmp_path / "run", verbose=0)
+    read = ImageFolder.read
+    monkeypatch.setattr(ImageFolder, "read", lambda self, *a, **k: seen.append(self.resize_mode) or read(self, *a, **k))
+    model, dataset = tiny(), open_dataset(folder, resize_mode="pad")
+    report = compile_and_fit(model, RECIPE, dataset, validation_data=folder, run_dir=tmp_path / "run", verbose=0)
     assert report.resize_mode == "pad"
     first = evaluate_run(tmp_path / "run", folder)
     assert set(seen) == {"pad"}
-    assert evaluate_run(tmp_path / "run", source).loss == first.loss
+    assert evaluate_run(tmp_path / "run", dataset).loss == first.loss
     assert evaluate_run(tmp_path / "run", folder, resize_mode="squash").loss != first.loss
-    other = Folder(folder)
+    other = ImageFolder(folder)
     with pytest.raises(
         ValueError, match=r"resize_mode='pad'; received: 'crop'\. Pass validation_data\.with_resize_mode"
     ):
-        compile_and_fit(model, RECIPE, source, validation_data=other, verbose=0)
+        compile_and_fit(model, RECIPE, dataset, validation_data=other, verbose=0)
 
 
 def test_arrays_of_another_shape_are_resized_where_a_mode_says_how(folder):
     x, y = np.stack([WIDE] * 12), np.arange(12) % 3
-    with pytest.raises(ValueError, match=r"received: \(16, 32, 3\)\. To resize them, pass open_source"):
+    with pytest.raises(ValueError, match=r"received: \(16, 32, 3\)\. To resize them, pass open_dataset"):
         compile_and_fit(tiny(), RECIPE, (x, y), verbose=0)
-    for source in (open_source((x, y), resize_mode="squash"), Folder(folder), Records(list(zip(x, y, strict=True)))):
+    for dataset in (
+        open_dataset((x, y), resize_mode="squash"),
+        ImageFolder(folder),
+        RecordDataset(list(zip(x, y, strict=True))),
+    ):
         model = tiny()
-        compile_and_fit(model, RECIPE, source, verbose=0)
-        batches = TrainingBatches(source, RECIPE, lambda x: normalize(x, [0] * 3, [1] * 3), size=(32, 32), classes=3)
+        compile_and_fit(model, RECIPE, dataset, verbose=0)
+        batches = TrainingBatches(dataset, RECIPE, lambda x: normalize(x, [0] * 3, [1] * 3), size=(32, 32), classes=3)
         assert batches[0][0].shape[1:] in ((32, 32, 3), (3, 32, 32))
-    with pytest.raises(ValueError, match="Expected pictures of 3 channels for tiny; received: 1"):
-        compile_and_fit(tiny(), RECIPE, open_source((x[..., :1], y), resize_mode="squash"), verbose=0)
+    with pytest.raises(ValueError, match="Expected images of 3 channels for tiny; received: 1"):
+        compile_and_fit(tiny(), RECIPE, open_dataset((x[..., :1], y), resize_mode="squash"), verbose=0)
 
 
 def test_class_folders_given_directly_serve_any_split(folder, tmp_path):
     for split in ("train", "test", "validation"):
-        assert open_source(folder, split=split).class_names == ["a", "b", "c"]
+        assert open_dataset(folder, split=split).class_names == ["a", "b", "c"]
     report = compile_and_fit(tiny(), RECIPE, folder, validation_data=folder, run_dir=tmp_path / "run", verbose=0)
     assert "val_accuracy" in report.metrics
     assert evaluate_run(tmp_path / "run", folder).total == 12
 
 
 def test_arrays_keep_their_checks_in_parts():
-    part = Arrays(np.stack([np.zeros((4, 4, 3), "float32"), np.full((4, 4, 3), 9, "float32")]), [0, 1]).part([0])
+    part = ArrayDataset(np.stack([np.zeros((4, 4, 3), "float32"), np.full((4, 4, 3), 9, "float32")]), [0, 1]).part([0])
     assert part.read([0]).dtype == "float32"

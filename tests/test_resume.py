@@ -166,7 +166,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, unbroken, monkeypatc
     assert_same(*train(tmp_path), unbroken)
 
 
-def test_a_loss_that_is_no_number_names_step_pictures_and_checkpoint(tmp_path):
+def test_a_loss_that_is_no_number_names_step_images_and_checkpoint(tmp_path):
     class Poison(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
             self.epoch = epoch
@@ -179,8 +179,8 @@ def test_a_loss_that_is_no_number_names_step_pictures_and_checkpoint(tmp_path):
         train(tmp_path, checkpoint_steps=3, callbacks=[Poison()])
     message = str(caught.value)
     assert "The loss is nan from step 7 on (epoch 2, step 2 of 5)" in message
-    pictures = np.random.default_rng((RECIPE.seed, 1)).permutation(len(X))[8:16]
-    assert f"of the pictures {', '.join(map(str, pictures))}." in message
+    images = np.random.default_rng((RECIPE.seed, 1)).permutation(len(X))[8:16]
+    assert f"of the images {', '.join(map(str, images))}." in message
     assert "checkpoint, of step 6" in message
     arrays, progress = read(tmp_path)
     assert progress["step"] == 6
@@ -255,11 +255,11 @@ def test_an_error_while_a_batch_is_read_leaves_a_usable_model():
         def __iter__(self):
             self.passes += 1
             if self.passes > 4:  # the length, the first batch, two epochs
-                raise OSError("bad picture")
+                raise OSError("bad image")
             return ((X[i : i + 8], Y[i : i + 8]) for i in range(0, 40, 8))
 
     model = tiny()
-    with pytest.raises(OSError, match="bad picture"):
+    with pytest.raises(OSError, match="bad image"):
         compile_and_fit(model, RECIPE, Batches(), validation_data=(X, Y), statistics=([0] * 3, [255] * 3), verbose=0)
     assert all(np.isfinite(weight).all() for weight in weights_of(model))
     assert compile_and_fit(model, RECIPE, (X, Y), verbose=0).metrics["epoch"] == 3

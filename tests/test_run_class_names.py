@@ -6,19 +6,19 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from sample_pictures import X, Y, write_folder
+from sample_images import X, Y, write_folder
 
 from keras_resattn import class_names_of, compile_and_fit, decode_predictions, fine_tune, set_class_names
 from keras_resattn.cli import main
-from keras_resattn.data import Arrays, Stream
+from keras_resattn.data import ArrayDataset, BatchStream
 from keras_resattn.evaluation import evaluate_run, load_run
 from keras_resattn.recipes import get_recipe
 
 NAMES = ["ant", "bee", "cat", "dog"]
 SHUFFLED = ["dog", "ant", "cat", "bee"]
 RECIPE = get_recipe("cifar_one_cycle").replace(epochs=1, batch_size=8, warmup_epochs=0, pad=0, flip=False)
-DATA = Arrays(X, Y, class_names=NAMES)
-PERMUTED = Arrays(X, np.array([1, 3, 2, 0])[Y], class_names=SHUFFLED)
+DATA = ArrayDataset(X, Y, class_names=NAMES)
+PERMUTED = ArrayDataset(X, np.array([1, 3, 2, 0])[Y], class_names=SHUFFLED)
 
 
 def network(classes=4, name="tiny"):
@@ -82,14 +82,14 @@ def test_data_are_compared_by_name(run, tmp_path):
     part = write_folder(tmp_path / "test", X[some], Y[some], NAMES)
     correct = (expected.predictions == Y)[some].sum()
     assert evaluate_run(folder, part).correct == correct, "a folder of some of the classes"
-    batches = Stream([(X[:11], PERMUTED.labels[:11]), (X[11:], PERMUTED.labels[11:])], class_names=SHUFFLED)
+    batches = BatchStream([(X[:11], PERMUTED.labels[:11]), (X[11:], PERMUTED.labels[11:])], class_names=SHUFFLED)
     assert evaluate_run(folder, batches).correct == expected.correct
     assert evaluate_run(folder, (X, Y)).correct == expected.correct, "arrays without names are numbered as they are"
 
 
 def test_other_classes_are_refused(run, tmp_path):
     folder, _, _ = run
-    other = Arrays(X, Y, class_names=["ant", "bee", "cats", "dog"])
+    other = ArrayDataset(X, Y, class_names=["ant", "bee", "cats", "dog"])
     message = r"the classes of {}.*other classes: 'cats'\. Did you mean 'cat'\? It lacks 'cat'"
     with pytest.raises(ValueError, match=message.format("the run in .*")):
         evaluate_run(folder, other)
@@ -137,7 +137,7 @@ def test_a_network_that_cannot_keep_names(tmp_path):
     inputs = keras.Input((16, 16, 3))
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.DepthwiseConv2D(3)(inputs))
     model = keras.Model(inputs, keras.layers.Softmax()(x), name="tiny")
-    data = Arrays(X, Y % 3, class_names=NAMES[:3])
+    data = ArrayDataset(X, Y % 3, class_names=NAMES[:3])
     assert train(model, data, run_dir=tmp_path).class_names == class_names_of(tmp_path) == NAMES[:3]
     assert class_names_of(model, None) is class_names_of(load_run(tmp_path), None) is None
     with pytest.raises(ValueError, match="received data with other classes: 'dog'"):
@@ -156,7 +156,7 @@ def test_a_report_of_an_older_version_is_read(tmp_path):
 def test_a_run_of_other_names_is_another(run, tmp_path):
     train(network(), run_dir=tmp_path)
     with pytest.raises(ValueError, match=r"another run: class_names is \['ant', .* there"):
-        train(network(), Arrays(X, Y, class_names=SHUFFLED), run_dir=tmp_path)
+        train(network(), ArrayDataset(X, Y, class_names=SHUFFLED), run_dir=tmp_path)
 
 
 # --- Classes without images, labels out of range --------------------------------------------------
@@ -179,7 +179,7 @@ def test_classes_without_images_are_named():
     with pytest.warns(UserWarning, match=r"no training images for 1 of 4 classes: 0; received: labels from 1 to 3\."):
         begin((X, np.maximum(Y, 1)))
     with pytest.warns(UserWarning, match=r"no training images for 2 of 4 classes: 'ant', 'cat';"):
-        begin(Arrays(X, Y | 1, class_names=NAMES))
+        begin(ArrayDataset(X, Y | 1, class_names=NAMES))
     assert warned(lambda: begin(DATA, validation_data=(X, Y | 1))) == [], "validation data may lack some"
 
 
@@ -209,6 +209,6 @@ def test_labels_out_of_range_are_refused(run, kind):
     folder, _, _ = run
     y = Y.copy()
     y[20] = 4
-    data = (X, y) if kind == "arrays" else Stream([(X[:11], y[:11]), (X[11:], y[11:])])
+    data = (X, y) if kind == "arrays" else BatchStream([(X[:11], y[:11]), (X[11:], y[11:])])
     with pytest.raises(ValueError, match=r"Expected labels from 0 to 3; received: labels from \d to 4"):
         evaluate_run(folder, data)

@@ -214,10 +214,10 @@ def test_a_second_call_inside_the_first_is_kept_out(tmp_path):
 def test_a_full_disk_is_said_with_the_file_that_it_was(tmp_path, monkeypatch, name):
     replace = io.os.replace
 
-    def full(source, target):
+    def full(dataset, target):
         if Path(target).name == name:
             raise OSError(errno.ENOSPC, "No space left on device")
-        replace(source, target)
+        replace(dataset, target)
 
     with monkeypatch.context() as patch:
         patch.setattr(io.os, "replace", full)

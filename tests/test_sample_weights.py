@@ -8,13 +8,12 @@ import pytest
 from helpers import tiny, weights_of
 from resuming import RECIPE as FULL
 from resuming import Killed, Stop, kill
-from test_transfer import backbone, pictures
+from test_transfer import backbone, images
 from test_transfer import run as run_transfer
 from training import RECIPE, X, Y
 
 from keras_resattn import compile_and_fit
-from keras_resattn.data import network_input, open_source
-from keras_resattn.data.open_dataset import Arrays
+from keras_resattn.data import ArrayDataset, network_input, open_dataset
 from keras_resattn.data.training_batches import TrainingBatches
 from keras_resattn.evaluation import evaluate_run
 from keras_resattn.recipes.frozen_features import resized
@@ -55,8 +54,8 @@ def test_an_image_weighs_what_it_is_given(data, arguments, weights):
 def test_the_loss_of_a_mixture_is_that_of_its_parts():
     weights = np.where(np.arange(20) % 4 == 0, 0, W).astype("float32")
     recipe = RECIPE.replace(mixup=1.0, cutmix=1.0, label_smoothing=0.1, batch_size=10)
-    source = Arrays(X, Y, weights=weights)
-    batches = TrainingBatches(source, recipe, lambda x: x.astype("float32"), size=(32, 32), classes=3, workers=0)
+    dataset = ArrayDataset(X, Y, weights=weights)
+    batches = TrainingBatches(dataset, recipe, lambda x: x.astype("float32"), size=(32, 32), classes=3, workers=0)
     batches.class_weight = list(CLASSES.values())
     log_p = np.log(np.random.default_rng(1).dirichlet(np.ones(3), 10))
     soft = 0.9 * np.eye(3) + 0.1 / 3
@@ -72,12 +71,12 @@ def test_the_loss_of_a_mixture_is_that_of_its_parts():
 
 
 def test_weights_stay_with_their_images():
-    source = Arrays(X, Y, weights=W)
+    dataset = ArrayDataset(X, Y, weights=W)
     rows = [3, 1, 17]
-    for part in (source.part(rows), resized(source, (16, 16)).part(rows), source.relabelled(2 - Y).part(rows)):
+    for part in (dataset.part(rows), resized(dataset, (16, 16)).part(rows), dataset.relabelled(2 - Y).part(rows)):
         np.testing.assert_array_equal(part.weights, W[rows])
-    assert open_source((X, Y, None)).weights is None
-    assert source.fingerprint() != Arrays(X, Y).fingerprint() != Arrays(X, Y, weights=W + 1).fingerprint()
+    assert open_dataset((X, Y, None)).weights is None
+    assert dataset.fingerprint() != ArrayDataset(X, Y).fingerprint() != ArrayDataset(X, Y, weights=W + 1).fingerprint()
 
 
 def test_a_weighted_run_resumes_and_is_another_than_one_of_other_weights(tmp_path):
@@ -99,7 +98,7 @@ def test_a_weighted_run_resumes_and_is_another_than_one_of_other_weights(tmp_pat
 
 
 def test_both_phases_of_transfer_learning_weigh(tmp_path):
-    x, y = pictures()
+    x, y = images()
     wrong = np.arange(len(y)) % 8 < 4
     data = (x, np.where(wrong, 1 - y, y), np.where(wrong, 0.0, 1.0))
     model, report = run_transfer(backbone(), data, run_dir=tmp_path, class_weight={0: 1.0, 1: 1.5})
@@ -122,7 +121,7 @@ def test_both_phases_of_transfer_learning_weigh(tmp_path):
         ((X, Y, 0 * W), {}, "not all of them 0"),
         ((X, Y, np.array(["a"] * 20)), {}, "a sample weight for each"),
         ((X, Y), {"validation_data": (X, Y, W)}, "sample weights with training data alone"),
-        ((X, Y), {"validation_data": Arrays(X, Y, weights=W)}, "sample weights with training data alone"),
+        ((X, Y), {"validation_data": ArrayDataset(X, Y, weights=W)}, "sample weights with training data alone"),
         ((X, Y), {"class_weight": {0: 1.0}}, "each label from 0 to 2"),
         ((X, Y), {"class_weight": {**CLASSES, 3: 1.0}}, "each label from 0 to 2"),
         ((X, Y), {"class_weight": {**CLASSES, 2: float("inf")}}, "finite weight"),
@@ -186,4 +185,4 @@ def test_too_few_images_name_the_argument():
     with pytest.raises(ValueError, match=r"Pass recipe=get_recipe\('cifar_one_cycle'\)\.replace\(batch_size=5\)"):
         compile_and_fit(tiny(), RECIPE, (X[:5], Y[:5]), verbose=0)
     with pytest.raises(ValueError, match=r"Pass head_recipe=get_recipe\('transfer_head'\)\.replace\(batch_size=7\)"):
-        run_transfer(data=pictures(7))
+        run_transfer(data=images(7))

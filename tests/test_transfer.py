@@ -6,12 +6,11 @@ import pytest
 from helpers import assert_close, weights_by_path
 
 from keras_resattn import fine_tune, preprocess_input, with_normalization
-from keras_resattn.data import network_input
-from keras_resattn.data.open_dataset import Arrays
+from keras_resattn.data import ArrayDataset, network_input
 from keras_resattn.layers import PreActivationUnit
 from keras_resattn.recipes import get_recipe, transfer
 from keras_resattn.recipes.backbones import Backbone
-from keras_resattn.utils.data_format import picture_shape
+from keras_resattn.utils.data_format import image_shape
 
 STATISTICS = ([100.0, 110.0, 120.0], [50.0, 60.0, 70.0])
 HEAD = get_recipe("transfer_head").replace(batch_size=8, epochs=12, learning_rate=0.02)
@@ -22,7 +21,7 @@ RECIPES = {"head_recipe": HEAD, "fine_tune_recipe": TUNE}
 def backbone(size=8, channels=3):
     """Two stages, of 8 x 8 and 4 x 4, with batch normalisation whose statistics are not those of any data here."""
     axis = 1 if keras.config.image_data_format() == "channels_first" else -1
-    inputs = x = keras.Input(picture_shape(size, size, channels))
+    inputs = x = keras.Input(image_shape(size, size, channels))
     for stage, strides in ((1, 1), (2, 2)):
         x = keras.layers.Conv2D(6, 3, strides, "same", name=f"stage{stage}_conv")(x)
         x = keras.layers.BatchNormalization(axis, name=f"stage{stage}_bn", moving_variance_initializer="ones")(x)
@@ -30,8 +29,8 @@ def backbone(size=8, channels=3):
     return keras.Model(inputs, x, name="tiny")
 
 
-def pictures(count=32, size=8, classes=2, seed=0):
-    """Two kinds of pictures: bright on the left, bright on the right."""
+def images(count=32, size=8, classes=2, seed=0):
+    """Two kinds of images: bright on the left, bright on the right."""
     rng = np.random.default_rng(seed)
     y = np.arange(count) % classes
     x = rng.integers(0, 60, (count, size, size, 3))
@@ -42,7 +41,7 @@ def pictures(count=32, size=8, classes=2, seed=0):
 
 def run(base=None, data=None, **arguments):
     base = backbone() if base is None else base
-    data = pictures() if data is None else data
+    data = images() if data is None else data
     return fine_tune(base, data, **{"statistics": STATISTICS, "verbose": 0, **RECIPES, **arguments})
 
 
@@ -51,7 +50,7 @@ def changed(before, after):
     return {path.split("/")[0] for path in before if not np.array_equal(before[path], after[path])}
 
 
-class Counted(Arrays):
+class Counted(ArrayDataset):
     count = 0
 
     def read(self, rows, *args, **kwargs):
@@ -65,12 +64,12 @@ class Counted(Arrays):
     indirect=["data_format"],
 )
 def test_the_first_phase_trains_a_classifier_on_features(data_format, options):
-    base, source = backbone(), Counted(*pictures())
-    x, y = pictures(16, seed=1)
+    base, dataset = backbone(), Counted(*images())
+    x, y = images(16, seed=1)
     before = weights_by_path(base)
-    model, report = run(base, source, validation_data=(x, y), unfreeze=None, **options)
+    model, report = run(base, dataset, validation_data=(x, y), unfreeze=None, **options)
     assert changed(before, weights_by_path(base)) == set()
-    assert source.count == len(source), "each picture goes through the network once, in however many epochs"
+    assert dataset.count == len(dataset), "each image goes through the network once, in however many epochs"
     assert len(report.head.history) == HEAD.epochs
     assert report.fine_tune is None
     model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
@@ -79,12 +78,12 @@ def test_the_first_phase_trains_a_classifier_on_features(data_format, options):
     assert_close(loss, report.head.metrics["val_loss"], 1e-3)
 
 
-def test_a_recipe_that_augments_trains_the_classifier_on_pictures(tmp_path):
-    base, source = backbone(), Counted(*pictures()).with_resize_mode("pad")
+def test_a_recipe_that_augments_trains_the_classifier_on_images(tmp_path):
+    base, dataset = backbone(), Counted(*images()).with_resize_mode("pad")
     before = weights_by_path(base)
     recipe = HEAD.replace(flip=True, epochs=3)
-    _, report = run(base, source, head_recipe=recipe, unfreeze=None, run_dir=tmp_path)
-    assert source.count >= 3 * len(source)
+    _, report = run(base, dataset, head_recipe=recipe, unfreeze=None, run_dir=tmp_path)
+    assert dataset.count >= 3 * len(dataset)
     assert report.resize_mode == "pad"
     assert not (tmp_path / "features.npz").exists()
     assert report.head.mean == STATISTICS[0]
@@ -94,7 +93,7 @@ def test_a_recipe_that_augments_trains_the_classifier_on_pictures(tmp_path):
 def test_the_second_phase_trains_the_last_stage_but_no_batch_normalisation(tmp_path):
     base = backbone()
     before = weights_by_path(base)
-    model, report = run(base, pictures(size=12), validation_data=pictures(16, size=10))
+    model, report = run(base, images(size=12), validation_data=images(16, size=10))
     assert (report.size, report.resize_mode) == ((8, 8), "crop"), "images of another size are resized"
     assert report.unfrozen == ["stage2_conv", "stage2_bn", "stage2_relu"]
     assert changed(before, weights_by_path(base)) == {"stage2_conv"}
@@ -103,7 +102,7 @@ def test_the_second_phase_trains_the_last_stage_but_no_batch_normalisation(tmp_p
     assert report.fine_tune.metrics["loss"] < report.head.history[0]["loss"]
     with_normalization(model, report.mean, report.std).save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    x, _ = pictures(4)
+    x, _ = images(4)
     assert_close(loaded.predict(x, verbose=0), model.predict(network_input(x, *STATISTICS), verbose=0))
 
 
@@ -124,7 +123,7 @@ def test_what_fine_tune_froze_stays_frozen_in_a_file(tmp_path):
 
 
 def test_batches_that_are_ready_train_both_phases():
-    x, y = pictures()
+    x, y = images()
 
     class Batches(keras.utils.PyDataset):
         def __len__(self):
@@ -191,7 +190,7 @@ def test_a_folder_of_another_run_is_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="holds one of other dropout"):
         run(base, run_dir=tmp_path, dropout=0.1)
     with pytest.raises(ValueError, match=r"holds one of other unfrozen, data\."):
-        run(base, pictures(seed=3), run_dir=tmp_path, unfreeze=None)
+        run(base, images(seed=3), run_dir=tmp_path, unfreeze=None)
     with pytest.raises(ValueError, match="Expected an empty run_dir with resume=False"):
         run(base, run_dir=tmp_path, resume=False)
     base.set_weights([2 * array for array in base.get_weights()])
@@ -213,7 +212,7 @@ def with_top():
         ({"base": with_top}, "without its top; it ends in a softmax"),
         ({"statistics": None}, r"Expected statistics=\(mean, std\).*normalises inside"),
         ({"statistics": ([1.0], [1.0])}, "for each of 3 channels"),
-        ({"data": (np.zeros((32, 8, 8, 1), "uint8"), np.zeros(32, int))}, "Expected pictures of 3 channels for tiny"),
+        ({"data": (np.zeros((32, 8, 8, 1), "uint8"), np.zeros(32, int))}, "Expected images of 3 channels for tiny"),
         ({"size": (16, 16)}, r"Expected size=\(height, width\) for tiny, which takes \(8, 8\)"),
         ({"head_recipe": "nothing"}, "Expected a Recipe or one of"),
         ({"unfreeze": "stage2"}, "Expected unfreeze to be 'last_stage', a list"),
@@ -222,8 +221,8 @@ def with_top():
         ({"pooling": None}, "Expected pooling to be one of 'avg', 'max'"),
         ({"dropout": 1.0}, "Expected dropout"),
         ({"classes": 1}, "Expected classes to be an integer of at least 2"),
-        ({"data": pictures(32), "classes": 2, "validation_data": pictures(32, classes=3)}, "labels from 0 to 1"),
-        ({"data": pictures(7)}, "Expected at least a batch of 8 images for head_recipe; received: 7"),
+        ({"data": images(32), "classes": 2, "validation_data": images(32, classes=3)}, "labels from 0 to 1"),
+        ({"data": images(7)}, "Expected at least a batch of 8 images for head_recipe; received: 7"),
     ],
     ids=lambda value: value if isinstance(value, str) else "-".join(value),
 )
@@ -259,8 +258,8 @@ def test_batch_normalisation_inside_composite_layers_stays_frozen(narrow_network
     assert all(path.startswith("stage3_") for path in trained)
 
 
-def test_a_network_of_open_size_takes_the_pictures_size():
-    found = Backbone.find(backbone(size=None), Arrays(*pictures(size=12)), STATISTICS)
+def test_a_network_of_open_size_takes_the_images_size():
+    found = Backbone.find(backbone(size=None), ArrayDataset(*images(size=12)), STATISTICS)
     assert found.size == (12, 12)
     with pytest.raises(ValueError, match=r"Expected patterns|Pass patterns"):
         found.layers("last_stage")
@@ -294,21 +293,21 @@ def test_a_network_without_stages_needs_patterns():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_tag_brings_its_statistics_and_its_size(channels):
     x = np.random.default_rng(0).integers(0, 256, (2, 28, 28, channels), dtype="uint8")
-    found = Backbone.find("CifarResidualAttention56/cifar10", Arrays(x, [0, 1]))
+    found = Backbone.find("CifarResidualAttention56/cifar10", ArrayDataset(x, [0, 1]))
     assert found.size == (32, 32)
     assert found.model.input_shape == (None, 32, 32, channels)
     assert len(found.model.output_shape) == 4
     assert_close(network_input(x, *found.statistics), preprocess_input(x, weights="cifar10"))
 
 
-def test_a_model_of_pictures_as_they_are(data_format, tmp_path):
+def test_a_model_of_images_as_they_are(data_format, tmp_path):
     base = backbone()
-    x, _ = pictures(4)
+    x, _ = images(4)
     if data_format == "channels_first":
         x = np.moveaxis(x, -1, 1)
     mean, std = ([100.0, 110.0, 120.0], [50.0, 0.0, 70.0])
     model = with_normalization(base, mean, std)
-    expected = base.predict(network_input(pictures(4)[0], mean, std), verbose=0)
+    expected = base.predict(network_input(images(4)[0], mean, std), verbose=0)
     assert_close(model.predict(x, verbose=0), expected)
     assert_close(keras.ops.convert_to_numpy(model(x)), expected)
     model.save(tmp_path / "model.keras")

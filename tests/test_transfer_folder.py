@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from helpers import weights_of
 from resuming import files_of
-from test_transfer import HEAD, TUNE, backbone, pictures, run
+from test_transfer import HEAD, TUNE, backbone, images, run
 
 from keras_resattn.utils.io import locked
 
@@ -106,4 +106,4 @@ def test_features_of_another_run_are_not_taken_for_this_ones(finished, copied):
     """The description was deleted, and with it what the folder holds; the features say it, too."""
     (copied / "transfer.json").unlink()
     with pytest.raises(ValueError, match=r"features\.npz to hold the features of this run; it holds others"):
-        again(finished, copied, data=pictures(seed=5))
+        again(finished, copied, data=images(seed=5))

@@ -59,7 +59,7 @@ def lacking(function):
 
 def test_everything_public_is_annotated():
     names = documented()
-    assert {"keras_resattn.compile_and_fit", "keras_resattn.data.Source", "keras_resattn.layers.SoftMask"} <= {*names}
+    assert {"keras_resattn.compile_and_fit", "keras_resattn.data.Dataset", "keras_resattn.layers.SoftMask"} <= {*names}
     found = {}
     for name in names:
         for qualified, function in functions_of(resolved(name)):
@@ -69,6 +69,6 @@ def test_everything_public_is_annotated():
 
 
 def test_renumbering_needs_class_names():
-    source = data.Arrays(np.zeros((2, 4, 4, 3), "uint8"), [0, 1])
+    dataset = data.ArrayDataset(np.zeros((2, 4, 4, 3), "uint8"), [0, 1])
     with pytest.raises(ValueError, match="received: data without names"):
-        source.renumbered(["cat", "dog"])
+        dataset.renumbered(["cat", "dog"])

@@ -73,15 +73,17 @@ def test_a_network_inside_another_model_is_found(network, maps, nest):
         np.testing.assert_allclose(found[name], maps[name], atol=1e-6)
 
 
-def test_pictures_of_floats_are_seen_as_those_of_bytes(network):
-    pictures = np.random.default_rng(0).integers(0, 256, (len(IMAGES), 32, 32, 3))
+def test_images_of_floats_are_seen_as_those_of_bytes(network):
+    display_images = np.random.default_rng(0).integers(0, 256, (len(IMAGES), 32, 32, 3))
     shown = [
-        np.asarray(plot_attention(network, IMAGES, pictures=pictures.astype(dtype)).axes[0].images[0].get_array())
+        np.asarray(
+            plot_attention(network, IMAGES, display_images=display_images.astype(dtype)).axes[0].images[0].get_array()
+        )
         for dtype in ("uint8", "float32")
     ]
     np.testing.assert_array_equal(*shown)
     with pytest.raises(ValueError, match=r"received: shape \(\d+, 32, 32\)"):
-        plot_attention(network, IMAGES, pictures=pictures[..., 0])
+        plot_attention(network, IMAGES, display_images=display_images[..., 0])
 
 
 def test_what_has_no_graph_or_no_image_is_refused(network):
@@ -97,7 +99,7 @@ def test_models_without_attention_are_refused():
         attention_maps(model, np.zeros((1, 4, 4, 3)))
 
 
-def test_a_figure_has_a_row_for_each_picture_and_a_column_for_each_map(network):
+def test_a_figure_has_a_row_for_each_image_and_a_column_for_each_map(network):
     figure = plot_attention(network, IMAGES, titles=["one", "two"], channels=2)
     assert len(figure.axes) == 2 * (1 + 3 * 3) + 1, "and one colour bar"
     titles = [axis.get_title() for axis in figure.axes]
@@ -115,10 +117,10 @@ def test_the_channels_shown_carry_most_trunk_energy(network):
     assert f"channel {strongest}\n" in figure.axes[2].get_title()
 
 
-def test_pictures_are_shown_as_they_are_given(network):
-    pictures = np.random.default_rng(1).integers(0, 256, (1, 32, 32, 3), dtype="uint8")
-    figure = plot_attention(network, IMAGES[:1], pictures=pictures, masks=MASKS[:1], channels=0)
-    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), pictures[0])
+def test_images_are_shown_as_they_are_given(network):
+    display_images = np.random.default_rng(1).integers(0, 256, (1, 32, 32, 3), dtype="uint8")
+    figure = plot_attention(network, IMAGES[:1], display_images=display_images, masks=MASKS[:1], channels=0)
+    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), display_images[0])
     assert len(figure.axes) == 3
 
 
@@ -127,7 +129,7 @@ def test_pictures_are_shown_as_they_are_given(network):
     [
         ({"masks": ["stage9_attention1_mask"]}, "stage9_attention1_mask"),
         ({"titles": ["only one"]}, "as many"),
-        ({"pictures": np.zeros((3, 32, 32, 3))}, "as many"),
+        ({"display_images": np.zeros((3, 32, 32, 3))}, "as many"),
         ({"channels": -1}, "channels"),
         ({"images": np.zeros((0, 32, 32, 3))}, "at least one"),
     ],
@@ -148,7 +150,7 @@ def test_soft_masks_share_a_scale_from_zero(network):
 
 
 def test_a_flat_mask_looks_flat(gated):
-    figure = plot_attention(gated, np.zeros_like(PICTURES), channels=0)
+    figure = plot_attention(gated, np.zeros_like(DISPLAY_IMAGES), channels=0)
     for axis in figure.axes[1:4]:
         overlay = axis.images[1]
         low, high = overlay.get_clim()
@@ -165,7 +167,7 @@ def test_long_names_are_whole_and_overlap_nothing(network):
     x = keras.layers.Conv2D(4, 3, 2, name=layer)(inputs)
     x = keras.layers.Dense(5)(keras.layers.GlobalAveragePooling2D()(x))
     tapped = attend_and_rectify(keras.Model(inputs, x), [layer])
-    for model, images, title, names in ((tapped, PICTURES, "short", layer), (network, IMAGES, LONG, "stage 1")):
+    for model, images, title, names in ((tapped, DISPLAY_IMAGES, "short", layer), (network, IMAGES, LONG, "stage 1")):
         figure = plot_attention(model, images, titles=[title, title])
         figure.draw_without_rendering()
         boxes = [axis.title.get_window_extent() for axis in figure.axes if axis.get_title()]
@@ -191,11 +193,11 @@ def gated():
     return attend_and_rectify(base, ["conv3", "conv1", "conv2"], attention_width=3)
 
 
-PICTURES = IMAGES[:, ::2, ::2]
+DISPLAY_IMAGES = IMAGES[:, ::2, ::2]
 
 
 def test_masks_of_gated_attention_by_name(gated):
-    maps = attention_maps(gated, PICTURES)
+    maps = attention_maps(gated, DISPLAY_IMAGES)
     assert {name: mask.shape for name, mask in maps.items()} == {
         "attention1_mask": (2, 2, 2, 3),
         "attention2_mask": (2, 8, 8, 3),
@@ -209,7 +211,7 @@ def test_masks_of_gated_attention_by_name(gated):
 @pytest.mark.parametrize("nested", [False, True], ids=["flat", "nested"])
 def test_gates_by_name(gated, nested):
     model = keras.Sequential([keras.Input((16, 16, 3)), gated]) if nested else gated
-    gates = attention_gates(model, PICTURES)
+    gates = attention_gates(model, DISPLAY_IMAGES)
     assert {name: gate.shape for name, gate in gates.items()} == {
         "attention1_gates": (2, 3),
         "attention2_gates": (2, 3),
@@ -218,18 +220,18 @@ def test_gates_by_name(gated, nested):
     }
     for name, gate in gates.items():
         node = keras.Model(gated.input, gated.get_layer(name).output)
-        np.testing.assert_allclose(gate, node.predict(PICTURES, verbose=0), atol=1e-6)
+        np.testing.assert_allclose(gate, node.predict(DISPLAY_IMAGES, verbose=0), atol=1e-6)
 
 
 def test_a_figure_of_gated_attention_shows_heads_by_their_gates(gated):
-    figure = plot_attention(gated, PICTURES, channels=2)
-    gates = attention_gates(gated, PICTURES)
+    figure = plot_attention(gated, DISPLAY_IMAGES, channels=2)
+    gates = attention_gates(gated, DISPLAY_IMAGES)
     titles = [axis.get_title() for axis in figure.axes]
     assert len(titles) == 2 * (1 + 3 * 3) + 3, "and a colour bar for each module"
     for module in (1, 2, 3):
         best = gates[f"attention{module}_gates"][1].argmax()
         share, gate = gates["global_gate"][1, module - 1], gates[f"attention{module}_gates"][1, best]
-        column = 10 + 1 + 3 * (module - 1)  # of the second picture
+        column = 10 + 1 + 3 * (module - 1)  # of the second image
         assert titles[column].startswith(f"module's share {share:.2f}\n")
         assert titles[column + 1].startswith(f"head {best + 1}, gate {gate:.2f}\n")
     assert titles[1].startswith("attention 1\nconv3\n"), "with the layer that it looks at"
@@ -237,19 +239,19 @@ def test_a_figure_of_gated_attention_shows_heads_by_their_gates(gated):
 
 
 def test_of_fewer_heads_than_asked_for_all_are_shown(gated):
-    figure = plot_attention(gated, PICTURES[:1], masks=["attention2_mask", "attention3_mask"], channels=500)
+    figure = plot_attention(gated, DISPLAY_IMAGES[:1], masks=["attention2_mask", "attention3_mask"], channels=500)
     assert [bool(axis.images) for axis in figure.axes] == [True, *[True] * 4 * 2, False, False]
     heads = sorted(head for axis in figure.axes for head in re.findall(r"head \d", axis.get_title()))
     assert heads == ["head 1", "head 1", "head 2", "head 2", "head 3", "head 3"]
 
 
 def test_a_mask_by_its_name_alone(gated):
-    assert len(plot_attention(gated, PICTURES[:1], masks="attention2_mask", channels=0).axes) == 3
+    assert len(plot_attention(gated, DISPLAY_IMAGES[:1], masks="attention2_mask", channels=0).axes) == 3
 
 
-def test_a_picture_that_is_no_batch(gated):
+def test_a_image_that_is_no_batch(gated):
     with pytest.raises(ValueError, match=r"received: shape \(16, 16, 3\)\. One image x is a batch of one as x\[None\]"):
-        attention_maps(gated, PICTURES[0])
+        attention_maps(gated, DISPLAY_IMAGES[0])
 
 
 def test_gates_of_a_model_without_them(network):
@@ -260,10 +262,10 @@ def test_gates_of_a_model_without_them(network):
 OUT_OF_RANGE = {"16 bits": np.full((1, 32, 32, 3), 40_000, "uint16"), "0 to 1": np.full((1, 32, 32, 3), 0.5)}
 
 
-@pytest.mark.parametrize("pictures", OUT_OF_RANGE.values(), ids=OUT_OF_RANGE)
-def test_pictures_beyond_their_range_are_refused(narrow_network, images, pictures):
-    with pytest.raises(ValueError, match="Expected pictures from 0 to 255"):
-        plot_attention(narrow_network(), images[:1], pictures=pictures)
+@pytest.mark.parametrize("display_images", OUT_OF_RANGE.values(), ids=OUT_OF_RANGE)
+def test_images_beyond_their_range_are_refused(narrow_network, images, display_images):
+    with pytest.raises(ValueError, match="Expected display_images from 0 to 255"):
+        plot_attention(narrow_network(), images[:1], display_images=display_images)
 
 
 def test_masked_images_are_refused(narrow_network, images):

@@ -3,7 +3,7 @@
     python tools/release.py runs/cifar56 weights --tag cifar10_v1 --alias cifar10 --alias default \\
         --data cifar10.npz --data-name CIFAR-10 --classes airplane,automobile,... --command "python examples/..."
 
-The test pictures are touched here, once. Nothing that was chosen may depend on what is printed.
+The test images are touched here, once. Nothing that was chosen may depend on what is printed.
 """
 
 import argparse
@@ -21,13 +21,13 @@ import h5py
 import numpy as np
 
 from keras_resattn import evaluation
-from keras_resattn.data import check_pictures, load_npz, network_input
+from keras_resattn.data import check_images, load_npz, network_input
 from keras_resattn.layers import AttentionHead, SoftMask
 from keras_resattn.layers.class_names import some_names
 from keras_resattn.models import registry
 from keras_resattn.models.profiling import count_macs
 from keras_resattn.pretrained import records
-from keras_resattn.pretrained.records import RECORD, TENSORS, Tag
+from keras_resattn.pretrained.records import RECORD, TENSORS, Checkpoint
 from keras_resattn.recipes import Recipe
 from keras_resattn.recipes.run_folder import WEIGHTS, read_report
 from keras_resattn.typing import PathLike
@@ -37,7 +37,7 @@ from keras_resattn.visualize import plot_attention
 
 ATTENTION = "attention.png"
 BUNDLED_BELOW = 5e6  # bytes of a release whose tensors enter the wheel
-SHOWN = 4  # test pictures, the first ones
+SHOWN = 4  # test images, the first ones
 
 CARD = """---
 license: apache-2.0
@@ -52,7 +52,7 @@ metrics: [accuracy]
 {kind} for Keras 3: {parameters:,} trainable parameters,
 {macs:,} multiply-adds.
 
-| measured on {pictures:,} test pictures, last epoch | accuracy | correct |
+| measured on {images:,} test images, last epoch | accuracy | correct |
 |---|---|---|
 | float32 tensors, as trained | {accuracy_float32:.2%} | {correct_float32:,} |
 | half-precision tensors, as released (computed in float32) | **{accuracy:.2%}** | {correct:,} |
@@ -72,8 +72,8 @@ standard deviations {std}, on the scale 0 to 255. Outputs are, in order: {classe
 
     keras-resattn evaluate --weights {id} --data FILE.npz
 
-`FILE.npz` holds `x_test` (uint8, n x {height} x {width} x {channels}) and `y_test` in the data set's official order.
-`predictions.npy` holds labels and predicted classes of the release, so the command names every picture that flips.
+`FILE.npz` holds `x_test` (uint8, n x {height} x {width} x {channels}) and `y_test` in the dataset's official order.
+`predictions.npy` holds labels and predicted classes of the release, so the command names every image that flips.
 
 {attention}
 ## Training
@@ -82,7 +82,7 @@ standard deviations {std}, on the scale 0 to 255. Outputs are, in order: {classe
 
 Recipe: `{recipe}`
 
-{training_pictures:,} training pictures, {seconds:,.0f} s on {device} ({processors} processors),
+{training_images:,} training images, {seconds:,.0f} s on {device} ({processors} processors),
 computed in {precision}, {backend} {version}, Keras {keras}, seed {seed},
 package revision or version `{revision}`.
 `log.csv` holds every epoch; {notes}
@@ -99,11 +99,11 @@ KINDS = {
 }
 
 NOTES = "the last one is what is released."
-TESTED = "The test pictures were used once, after the last epoch; no epoch and no hyperparameter was chosen on them."
+TESTED = "The test images were used once, after the last epoch; no epoch and no hyperparameter was chosen on them."
 
-SEEN = f"""![The first test pictures and where the network looks]({ATTENTION})
+SEEN = f"""![The first test images and where the network looks]({ATTENTION})
 
-The first {SHOWN} test pictures, with their classes, and the network's masks (`keras_resattn.plot_attention`).
+The first {SHOWN} test images, with their classes, and the network's masks (`keras_resattn.plot_attention`).
 """
 
 
@@ -119,7 +119,7 @@ def release(
     command: str,
     notes: str = NOTES,
     tested: str = TESTED,
-) -> Tag:
+) -> Checkpoint:
     """Writes `destination/<network>-<tag>`, complete or not at all, and moves its aliases.
 
     A kill in the very end may leave the tag without them; `records.move_aliases` moves them then.
@@ -131,20 +131,20 @@ def release(
         aliases: Its other names, which no longer mean another tag then; `"default"` makes it the builder's default.
         classes: Class names in the order of the labels.
         data: `.npz` file with `x_test` and `y_test`.
-        data_name: What the card calls the data set.
+        data_name: What the card calls the dataset.
         command: The command that trained it.
         notes: A sentence for the card, about the log.
-        tested: Another one, about how the test pictures were used, where it was not here alone.
+        tested: Another one, about how the test images were used, where it was not here alone.
 
     Returns:
-        The `Tag` that was written.
+        The `Checkpoint` that was written.
 
     Raises:
         ImportError: if matplotlib is not installed.
         ValueError: if the tag exists, the run is not finished, or a tensor leaves half precision's range.
     """
     if importlib.util.find_spec("matplotlib") is None:
-        raise ImportError("A release holds a picture of attention: pip install 'keras-resattn[viz]'.")
+        raise ImportError("A release holds a image of attention: pip install 'keras-resattn[viz]'.")
     run_dir, destination = user_path(run_dir), user_path(destination)
     report = read_report(run_dir)
     network = registry.identify(report["network"])
@@ -156,7 +156,7 @@ def release(
         )
     if report["recipe"].get("normalization") == "pixel_mean":
         raise ValueError(
-            "Expected a run whose pictures are normalised by channel, as released weights serve any size; "
+            "Expected a run whose images are normalised by channel, as released weights serve any size; "
             f"{run_dir} has normalization='pixel_mean'."
         )
     folder = Path(destination) / f"{report['network']}-{tag}"
@@ -167,14 +167,16 @@ def release(
             raise ValueError(f"Expected tags and aliases of letters, digits, '.', '_' and '-'; received: {name!r}.")
     if tag in records.read_aliases(destination).get(network, {}):
         raise ValueError(f"Expected a tag that is no alias of {network}; received: {tag}.")
-    taken = {tag, *(Tag.read(record.parent).tag for record in Path(destination).glob(f"*/{RECORD}"))} & set(aliases)
+    taken = {tag, *(Checkpoint.read(record.parent).tag for record in Path(destination).glob(f"*/{RECORD}"))} & set(
+        aliases
+    )
     if taken:
         raise ValueError(f"Expected aliases that are no tags; received: {', '.join(sorted(taken))}.")
     arrays = load_npz(data)
     if not {"x_test", "y_test"} <= arrays.keys():
         raise ValueError(f"Expected x_test and y_test in {data}; received: {', '.join(arrays)}.")
     Path(destination).mkdir(parents=True, exist_ok=True)
-    x, y = arrays["x_test"], check_pictures(arrays["x_test"], arrays["y_test"], len(classes))
+    x, y = arrays["x_test"], check_images(arrays["x_test"], arrays["y_test"], len(classes))
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=destination) as temporary:
         partial = Path(temporary) / folder.name
         partial.mkdir()
@@ -188,7 +190,7 @@ def release(
             "revision": None,
             "training": {
                 "data": data_name,
-                "training_pictures": report["training_pictures"],
+                "training_images": report["training_images"],
                 "recipe": report["recipe"],
                 "precision": report.get("precision", "float32"),
                 "last_epoch": report["metrics"],
@@ -202,7 +204,7 @@ def release(
         half_precision(run_dir / WEIGHTS, Path(temporary) / TENSORS)
         half = _measure(partial, Path(temporary) / TENSORS, record, x, y)
         record["metrics"] = {
-            "test_pictures": half.total,
+            "test_images": half.total,
             "test_correct": half.correct,
             "test_accuracy": half.accuracy,
             "test_loss": half.loss,
@@ -216,7 +218,7 @@ def release(
             np.stack([y, half.predictions]).astype("uint8" if len(classes) <= 256 else "uint16"),
         )
         shutil.copy(run_dir / "log.csv", partial / "log.csv")
-        model = evaluation.build(Tag.read(partial))
+        model = evaluation.build(Checkpoint.read(partial))
         seen = SEEN if _draw_attention(partial, model, x[:SHOWN], y[:SHOWN]) else ""
         (partial / "README.md").write_text(_card(record, model, notes, tested, seen), encoding="utf-8")
         partial.rename(folder)
@@ -229,14 +231,14 @@ def release(
         with contextlib.suppress(OSError):
             records.write_sums(destination, dict.fromkeys(sums))
         raise
-    return Tag.read(folder)
+    return Checkpoint.read(folder)
 
 
 def _check_finished(run_dir, report):
     if "steps" not in report:  # of 0.1.0, which wrote no report before the end
         return
     recipe = Recipe.from_json(json.dumps(report["recipe"]))
-    planned = recipe.steps(report["training_pictures"] // recipe.batch_size)
+    planned = recipe.steps(report["training_images"] // recipe.batch_size)
     if report["steps"] != planned:
         raise ValueError(f"Expected a finished run; {run_dir} stopped after step {report['steps']} of {planned}.")
     last = report["history"][-1]["epoch"] if "kept_epoch" in report else None
@@ -288,16 +290,16 @@ def _measure(folder, tensors, record, x, y):
     record["sha256"] = sha256(folder / TENSORS)
     record.setdefault("metrics", {})
     _write_record(folder, record)
-    return evaluation.evaluate(Tag.read(folder), x, y)
+    return evaluation.evaluate(Checkpoint.read(folder), x, y)
 
 
-def _draw_attention(folder, model, pictures, labels):
+def _draw_attention(folder, model, images, labels):
     """Draws where the tag in `folder` looks; returns whether it has attention at all."""
     if not any(isinstance(layer, (SoftMask, AttentionHead)) for layer in model.layers):
         return False
-    tag = Tag.read(folder)
+    tag = Checkpoint.read(folder)
     titles = [tag.classes[label] for label in labels]
-    figure = plot_attention(model, network_input(pictures, tag.mean, tag.std), pictures=pictures, titles=titles)
+    figure = plot_attention(model, network_input(images, tag.mean, tag.std), display_images=images, titles=titles)
     figure.savefig(folder / ATTENTION, dpi=80)
     return True
 
@@ -324,7 +326,7 @@ def _card(record, model, notes, tested, attention):
         data_name=training["data"],
         parameters=parameters,
         macs=macs,
-        pictures=metrics["test_pictures"],
+        images=metrics["test_images"],
         accuracy=metrics["test_accuracy"],
         correct=metrics["test_correct"],
         accuracy_float32=metrics["test_accuracy_float32"],
@@ -337,7 +339,7 @@ def _card(record, model, notes, tested, attention):
         channels=channels,
         command=training["command"],
         recipe=json.dumps(training["recipe"]),
-        training_pictures=training["training_pictures"],
+        training_images=training["training_images"],
         seconds=training["seconds"],
         device=environment.get("device") or environment["processor"],
         processors=environment["processors"],
@@ -365,7 +367,7 @@ def main() -> None:
     parser.add_argument("--data-name", required=True)
     parser.add_argument("--command", required=True, help="the command that trained it")
     parser.add_argument("--notes", default=NOTES, help="a sentence for the card, about the log")
-    parser.add_argument("--tested", default=TESTED, help="how the test pictures were used, where it was not here alone")
+    parser.add_argument("--tested", default=TESTED, help="how the test images were used, where it was not here alone")
     arguments = vars(parser.parse_args())
     tag = release(arguments.pop("run_dir"), arguments.pop("destination"), aliases=arguments.pop("alias"), **arguments)
     print(f"{tag.id}: {tag.metrics}")

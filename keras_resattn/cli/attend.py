@@ -50,7 +50,9 @@ def _draw(net, batches, arguments):
     titles = []
     for name, [(index, label, probability)] in zip(output.labels(paths), net.best(pixels, 1), strict=True):
         titles.append(f"{output.printable(name)}\n{network.class_label(index, label)} {probability:.0%}")
-    figure = plot_attention(net.model, net.input(pixels), pictures=pixels, titles=titles, channels=arguments.channels)
+    figure = plot_attention(
+        net.model, net.input(pixels), display_images=pixels, titles=titles, channels=arguments.channels
+    )
     with atomic_write(arguments.output) as partial:
         figure.savefig(partial, dpi=150)
     print(f"wrote {output.printable(str(arguments.output))}")

@@ -41,19 +41,19 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _released(choice, arguments):
     from keras_resattn import evaluation
-    from keras_resattn.data import Arrays, Source, open_source
+    from keras_resattn.data import ArrayDataset, Dataset, open_dataset
     from keras_resattn.data.class_matching import match_classes
 
     tag = network.open_tag(choice)
     mode = arguments.resize_mode
-    source = open_source(arguments.data, split="test", data_dir=arguments.data_dir, resize_mode=mode)
-    if not isinstance(source, Source):
+    dataset = open_dataset(arguments.data, split="test", data_dir=arguments.data_dir, resize_mode=mode)
+    if not isinstance(dataset, Dataset):
         raise ValueError(f"Expected images that can be read by index; received: --data {arguments.data}.")
-    source = match_classes(source, tag.classes, tag.id)
-    size = None if isinstance(source, Arrays) and mode is None else tag.input_shape[:2]
-    x = source.read(range(len(source)), size)
+    dataset = match_classes(dataset, tag.classes, tag.id)
+    size = None if isinstance(dataset, ArrayDataset) and mode is None else tag.input_shape[:2]
+    x = dataset.read(range(len(dataset)), size)
     verbose = 1 if arguments.format is None and sys.stdout.isatty() else 0
-    return tag.id, evaluation.evaluate(tag, x, source.labels, arguments.batch_size, verbose=verbose)
+    return tag.id, evaluation.evaluate(tag, x, dataset.labels, arguments.batch_size, verbose=verbose)
 
 
 def _run(choice, arguments):
@@ -64,14 +64,14 @@ def _run(choice, arguments):
 
 
 def _file(choice, arguments):
-    from keras_resattn.data import open_source
+    from keras_resattn.data import open_dataset
     from keras_resattn.data.class_matching import match_classes
     from keras_resattn.evaluation import evaluate_model
 
     net = network.open_network(choice)
-    source = open_source(arguments.data, split="test", data_dir=arguments.data_dir, resize_mode=arguments.resize_mode)
-    source = match_classes(source, net.class_names, net.name)
-    return net.name, evaluate_model(net.model, source, net.mean, net.std, arguments.batch_size)
+    dataset = open_dataset(arguments.data, split="test", data_dir=arguments.data_dir, resize_mode=arguments.resize_mode)
+    dataset = match_classes(dataset, net.class_names, net.name)
+    return net.name, evaluate_model(net.model, dataset, net.mean, net.std, arguments.batch_size)
 
 
 def _print_text(name, result, released):

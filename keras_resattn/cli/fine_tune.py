@@ -51,12 +51,12 @@ def run(arguments: argparse.Namespace) -> None:
     from keras_resattn.recipes.transfer import fine_tune, with_normalization
     from keras_resattn.utils.io import atomic_write
 
-    source, validation = training_arguments.open_data(arguments)
+    dataset, validation = training_arguments.open_data(arguments)
     startup.set_random_seed(head_recipe.seed)
-    backbone, statistics = _backbone(choice, arguments, source)
+    backbone, statistics = _backbone(choice, arguments, dataset)
     model, report = fine_tune(
         backbone,
-        source,
+        dataset,
         validation_data=validation,
         statistics=statistics,
         size=None if arguments.size is None else (arguments.size, arguments.size),
@@ -90,11 +90,11 @@ def _without_top(net):
     return keras.Model(net.model.input, classifier.input, name=net.model.name), (net.mean, net.std)
 
 
-def _backbone(choice, arguments, source):
+def _backbone(choice, arguments, dataset):
     """What `fine_tune` takes as its network, and its images' mean and standard deviation, `None` for a released tag."""
-    from keras_resattn.data import Source
+    from keras_resattn.data import Dataset
     from keras_resattn.models import registry
-    from keras_resattn.utils.data_format import picture_shape
+    from keras_resattn.utils.data_format import image_shape
 
     if choice.kind == "tag" and choice.where in pretrained.tags():
         return choice.where.id, None
@@ -103,8 +103,8 @@ def _backbone(choice, arguments, source):
         return model, network.statistics_of(model, choice)
     if choice.kind == "run":
         return _without_top(network.open_network(choice))
-    channels = source.channels if isinstance(source, Source) else source.picture_shape[-1]
-    shape = {"include_top": False, "input_shape": picture_shape(arguments.size, arguments.size, channels)}
+    channels = dataset.channels if isinstance(dataset, Dataset) else dataset.image_shape[-1]
+    shape = {"include_top": False, "input_shape": image_shape(arguments.size, arguments.size, channels)}
     if choice.kind == "weights":
         if arguments.size is None:
             raise ValueError("Expected --size, the height and width of images, with a .weights.h5 file.")
@@ -112,5 +112,5 @@ def _backbone(choice, arguments, source):
         return model, network.statistics_of(model, choice)
     tag = network.open_tag(choice)
     size = arguments.size or tag.input_shape[0]
-    shape["input_shape"] = picture_shape(size, size, channels)
+    shape["input_shape"] = image_shape(size, size, channels)
     return registry.build(tag.network, weights=str(tag.folder), **shape), (tag.mean, tag.std)

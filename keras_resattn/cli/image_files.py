@@ -81,11 +81,11 @@ class Images:
         return 2 if self.skipped else 0
 
     def _read(self, file, network):
-        from keras_resattn.data.images import read_picture
+        from keras_resattn.data.images import load_image
 
         try:
             mode = self.resize_mode or network.resize_mode
-            return read_picture(file, str(file), network.size, channels=network.channels, resize_mode=mode)
+            return load_image(file, str(file), network.size, channels=network.channels, resize_mode=mode)
         except ValueError as error:
             self._skip(error)
 

@@ -9,7 +9,7 @@ import numpy as np
 from keras_resattn import pretrained
 from keras_resattn.cli.selection import Choice
 from keras_resattn.models import registry
-from keras_resattn.pretrained.records import RECORD, Tag
+from keras_resattn.pretrained.records import RECORD, Checkpoint
 from keras_resattn.typing import PathLike
 
 
@@ -23,7 +23,7 @@ class Network:
         mean: Mean of images, 0 to 255: of each channel, or an image. 0 for a model that normalises images itself.
         std: Standard deviation of each channel, likewise 1.
         class_names: Names of the classes, or `None` where they are not known.
-        resize_mode: How training images were resized, see `keras_resattn.data.open_source`.
+        resize_mode: How training images were resized, see `keras_resattn.data.open_dataset`.
         side: Height and width of the images, for a model that takes any.
     """
 
@@ -107,8 +107,8 @@ def open_network(choice: Choice) -> Network:
     return network
 
 
-def open_tag(choice: Choice) -> Tag:
-    """Return the `Tag` of a choice of released weights, downloaded from the Hub if need be.
+def open_tag(choice: Choice) -> Checkpoint:
+    """Return the `Checkpoint` of a choice of released weights, downloaded from the Hub if need be.
 
     Raises:
         ValueError: if the files are damaged, or the record is none.
@@ -118,13 +118,13 @@ def open_tag(choice: Choice) -> Tag:
         return choice.where
     from huggingface_hub import hf_hub_download
 
-    from keras_resattn.pretrained.resolution import Source
+    from keras_resattn.pretrained.resolution import WeightsSource
 
     repository, _, revision = choice.where.removeprefix("hf://").partition("@")
     try:
         record = hf_hub_download(repository, RECORD, revision=revision or None)
-        tag = Tag.read(Path(record).parent)
-        with Source(tag.network, repository=repository, revision=revision or None).open():
+        tag = Checkpoint.read(Path(record).parent)
+        with WeightsSource(tag.network, repository=repository, revision=revision or None).open():
             pass  # the file is there now, with the hash of the record
     except ValueError:
         raise

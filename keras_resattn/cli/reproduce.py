@@ -10,7 +10,7 @@ from keras_resattn.cli.arguments import FIGURES, check_folder, check_output, exp
 from keras_resattn.cli.output import printable
 from keras_resattn.reproduce import results
 from keras_resattn.reproduce.published import TABLES, get_table, home
-from keras_resattn.reproduce.rows import DATA_SETS, check_name
+from keras_resattn.reproduce.rows import DATASETS, check_name
 from keras_resattn.utils.io import atomic_write, read_rows
 
 #: What runs go by; the list of tables takes none of it.
@@ -35,11 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--list", action="store_true", help="only list rows, published errors, and what they cost")
     parser.add_argument("--row", metavar="ROW", help="rows to run (default: all of the table)", **many)
     parser.add_argument("--seeds", type=int, metavar="SEED", help="default: 0", **many)
-    parser.add_argument("--scale", type=float, help="share of the passes and of the pictures, for a rehearsal")
+    parser.add_argument("--scale", type=float, help="share of the passes and of the images, for a rehearsal")
     parser.add_argument(
         "--data",
         metavar="[SET=]WHERE",
-        help="name, .npz file or folder; for each data set where rows use several: cifar10=a.npz cifar100=b.npz",
+        help="name, .npz file or folder; for each dataset where rows use several: cifar10=a.npz cifar100=b.npz",
         **many,
     )
     parser.add_argument("--base-weights", type=path, metavar="FILE", help="ImageNet weights, for rows that need some")
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runs", metavar="ROW=FOLDER", help="for a figure: finished runs in place of the rows'", **many
     )
-    parser.add_argument("--device-data", action="store_true", help="keep all pictures on the accelerator")
+    parser.add_argument("--device-data", action="store_true", help="keep all images on the accelerator")
     parser.set_defaults(**DEFAULTS)
 
 
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Run the command.
 
     Raises:
-        ValueError: before any work, for an unknown table, row or data set, a number out of range, or a row that needs
+        ValueError: before any work, for an unknown table, row or dataset, a number out of range, or a row that needs
             what is not there.
         FloatingPointError: at the end, if a training diverged; the other rows were run.
     """
@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace) -> None:
                 continue
             added = results.record(file, results.result_row(of_table, recorded, result))
             rehearsal = "" if options.scale == 1 else f" at scale {options.scale:g}"
-            error = f"error {result['error']} % of {result['test_pictures']:,} test pictures"
+            error = f"error {result['error']} % of {result['test_images']:,} test images"
             print(f"{row.name}, seed {seed}{rehearsal}: {error}", end="")
             print("" if added else f" (in {file} already)", flush=True)
     if not table.figure:
@@ -138,7 +138,7 @@ def _check_only(arguments, used, expected):
 
 
 def _check(arguments, rows, seeds):
-    """Where the data sets are, after all checks that need no data."""
+    """Where the datasets are, after all checks that need no data."""
     if not 0 < arguments.scale <= 1:
         raise ValueError(f"Expected --scale above 0, up to 1; received: {arguments.scale:g}.")
     if min(seeds) < 0:
@@ -150,8 +150,8 @@ def _check(arguments, rows, seeds):
     where = _check_where(arguments.data, rows)
     missing = {}
     for row in rows:
-        if where.get(row.data, DATA_SETS[row.data].where) is None:
-            missing.setdefault(DATA_SETS[row.data].need, []).append(row.name)
+        if where.get(row.data, DATASETS[row.data].where) is None:
+            missing.setdefault(DATASETS[row.data].need, []).append(row.name)
         if row.base is not None and weights is None:
             missing.setdefault(row.needs[-1], []).append(row.name)
     if missing:
@@ -162,7 +162,7 @@ def _check(arguments, rows, seeds):
 
 
 def _check_where(given, rows):
-    """`--data` as `{data set: where}`."""
+    """`--data` as `{dataset: where}`."""
     used = list(dict.fromkeys(row.data for row in rows))
     where = {}
     for item in given:
@@ -171,10 +171,10 @@ def _check_where(given, rows):
         if equals and name in where:
             raise ValueError(f"Expected one --data {name}=...; received: {where[name]} and {place}.")
         if equals:
-            where[check_name("data set", name, used, " of these rows")] = place
+            where[check_name("dataset", name, used, " of these rows")] = place
         elif len(used) > 1 or len(given) > 1:
             example = " ".join(f"{data}=..." for data in used)
-            sets = "one data set" if len(used) == 1 else f"{len(used)} data sets"
+            sets = "one dataset" if len(used) == 1 else f"{len(used)} datasets"
             received = " ".join(given)
             raise ValueError(f"Expected --data {example}, as these rows use {sets}; received: {received}.")
         else:
@@ -208,7 +208,7 @@ def _draw_runs(table, rows, arguments, output):
         if recorded is None:
             print(f"{folder} is no run of `reproduce`, and does not say how its attention learns: drawn as {name}")
         folders.append((row, folder))
-    where = _check_where(arguments.data, rows).get(rows[0].data, DATA_SETS[rows[0].data].where)
+    where = _check_where(arguments.data, rows).get(rows[0].data, DATASETS[rows[0].data].where)
     _draw(table, folders, where, output)
 
 

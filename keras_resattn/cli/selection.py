@@ -11,7 +11,7 @@ from typing import Any
 from keras_resattn import pretrained
 from keras_resattn.cli.arguments import check_least, expanded, path
 from keras_resattn.models import registry
-from keras_resattn.pretrained.records import RECORD, TENSORS, Tag
+from keras_resattn.pretrained.records import RECORD, TENSORS, Checkpoint
 from keras_resattn.utils.suggestions import did_you_mean
 
 DEFAULT = "CifarResidualAttention56/cifar10"
@@ -49,8 +49,8 @@ class Choice:
     """What the arguments chose; found without Keras.
 
     Attributes:
-        kind: `"tag"` (`where` is a `Tag`), `"hub"` (an `hf://` address), `"run"` (a folder), `"model"` (a file of a
-            whole model) or `"weights"` (a `.weights.h5` file).
+        kind: `"tag"` (`where` is a `Checkpoint`), `"hub"` (an `hf://` address), `"run"` (a folder), `"model"` (a file of
+            a whole model) or `"weights"` (a `.weights.h5` file).
         where: See `kind`.
         model: Id of the network of a `.weights.h5` file.
         mean: As given, for a file.
@@ -105,11 +105,11 @@ def _located(arguments):
 
 def where_of(where: Any) -> str:
     """Return what `Choice.where` is called in messages."""
-    return where.id if isinstance(where, Tag) else str(where)
+    return where.id if isinstance(where, Checkpoint) else str(where)
 
 
-def find_tag(name: str, expected: str = "released weights", known: Iterable[str] = ()) -> Tag:
-    """Return the released `Tag` of a name, or of a network its default one.
+def find_tag(name: str, expected: str = "released weights", known: Iterable[str] = ()) -> Checkpoint:
+    """Return the released `Checkpoint` of a name, or of a network its default one.
 
     Args:
         name: A network, a tag, an alias or `network/tag`.
@@ -143,7 +143,7 @@ def _of_weights(weights):
     if os.path.isdir(file):
         if (file / "report.json").exists() or not (file / RECORD).exists():
             return _of_run(file, "--weights to be a folder of released weights (with config.json) or of a finished run")
-        return "tag", Tag.read(file)
+        return "tag", Checkpoint.read(file)
     if os.path.exists(file):
         return _of_file(file)
     if file.suffix in (".keras", ".h5") or os.path.isabs(file) or weights.startswith((".", "~")):
@@ -158,7 +158,7 @@ def _of_file(file):
         if (file.parent / "report.json").exists() and (file.parent / "model.json").exists():
             return "run", file.parent
         if file.name == TENSORS and (file.parent / RECORD).exists():
-            return "tag", Tag.read(file.parent)
+            return "tag", Checkpoint.read(file.parent)
         return "weights", file
     if name.endswith((".keras", ".h5")):
         return "model", file

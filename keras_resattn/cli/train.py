@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Run the command.
 
     Raises:
-        ValueError: before any work, for an unknown network, recipe, field or data set, or what does not go together.
+        ValueError: before any work, for an unknown network, recipe, field or dataset, or what does not go together.
         FloatingPointError: if the training diverges.
     """
     recipe = training_arguments.change_recipe(arguments.recipe, arguments.set)
@@ -59,14 +59,14 @@ def run(arguments: argparse.Namespace) -> None:
     scope = distribution.scope(arguments.distribute) if arguments.distribute else contextlib.nullcontext()
     with scope:
         callbacks = _tensorboard(arguments.tensorboard) if strategies.current().rank == 0 else []
-        source, validation = training_arguments.open_data(arguments)
+        dataset, validation = training_arguments.open_data(arguments)
         startup.set_random_seed(recipe.seed)
         keras.config.set_dtype_policy(recipe.precision or keras.config.dtype_policy())
-        model, statistics, source = _start(arguments, choice, recipe, source)
+        model, statistics, dataset = _start(arguments, choice, recipe, dataset)
         report = fit.compile_and_fit(
             model,
             recipe,
-            source,
+            dataset,
             validation_data=validation,
             statistics=statistics,
             run_dir=arguments.run_dir,
@@ -101,71 +101,71 @@ def _choose(arguments):
     return choice
 
 
-def _start(arguments, choice, recipe, source):
+def _start(arguments, choice, recipe, dataset):
     """The network as the training starts with it, `(mean, std)` of its images or `None` for those of the data, and the
     data with labels numbered by the network's class names."""
     from keras_resattn.models.initialization import zero_init_residual
 
     if choice is None:
-        model = _build(arguments, arguments.model, recipe, source)
+        model = _build(arguments, arguments.model, recipe, dataset)
         if arguments.zero_init_residual:
             zero_init_residual(model)
-        return model, None, source
+        return model, None, dataset
     if choice.kind in ("run", "model"):
         net = network.open_network(choice)
-        source = _matched(arguments, source, net.class_names, net.model.output_shape[1], net.name)
-        return net.model, (_per_channel(net.mean, net), _per_channel(net.std, net)), source
+        dataset = _matched(arguments, dataset, net.class_names, net.model.output_shape[1], net.name)
+        return net.model, (_per_channel(net.mean, net), _per_channel(net.std, net)), dataset
     if choice.kind == "weights":
-        model = _build(arguments, choice.model, recipe, source, weights=str(choice.where))
-        return model, network.statistics_of(model, choice), source
+        model = _build(arguments, choice.model, recipe, dataset, weights=str(choice.where))
+        return model, network.statistics_of(model, choice), dataset
     tag = network.open_tag(choice)
     if arguments.model not in (None, tag.network):
         raise ValueError(f"Expected weights of {arguments.model}; {choice.where} holds weights of {tag.network}.")
-    source = _matched(arguments, source, tag.classes, len(tag.classes), tag.id)
-    model = _build(arguments, tag.network, recipe, source, weights=str(tag.folder))
-    return model, (tag.mean, tag.std), source
+    dataset = _matched(arguments, dataset, tag.classes, len(tag.classes), tag.id)
+    model = _build(arguments, tag.network, recipe, dataset, weights=str(tag.folder))
+    return model, (tag.mean, tag.std), dataset
 
 
 def _per_channel(values, net):
     return [values] * net.channels if isinstance(values, float) else values
 
 
-def _matched(arguments, source, names, classes, whose):
+def _matched(arguments, dataset, names, classes, whose):
     """The data with labels numbered by the network's class names."""
     from keras_resattn.data.class_matching import match_classes
 
     remedy = "To train weights to tell other classes apart, use `keras-resattn fine-tune`."
-    if _number_of_classes(arguments, source) > classes:
+    if _number_of_classes(arguments, dataset) > classes:
         raise ValueError(f"Expected the {classes} classes of {whose}; {arguments.data} has more. {remedy}")
-    return match_classes(source, names, whose, remedy)
+    return match_classes(dataset, names, whose, remedy)
 
 
-def _number_of_classes(arguments, source):
-    from keras_resattn.data import Stream
+def _number_of_classes(arguments, dataset):
+    from keras_resattn.data import BatchStream
 
-    if source.classes is None and isinstance(source, Stream):
+    if dataset.classes is None and isinstance(dataset, BatchStream):
         raise ValueError(f"Expected data that knows its classes; received: --data {arguments.data}.")
-    return source.classes or int(source.labels.max()) + 1
+    return dataset.classes or int(dataset.labels.max()) + 1
 
 
-def _build(arguments, name, recipe, source, weights=None):
-    from keras_resattn.utils.data_format import picture_shape
+def _build(arguments, name, recipe, dataset, weights=None):
+    from keras_resattn.utils.data_format import image_shape
 
-    shape: Any = source.picture_shape
+    shape: Any = dataset.image_shape
     if shape is None and arguments.size is None and not recipe.image_sizes:
         raise ValueError("Expected --size, the height and width of the network's input, as the images differ in shape.")
     if recipe.image_sizes:
         height = width = None
     else:
         height, width = (arguments.size, arguments.size) if arguments.size is not None or shape is None else shape[:2]
-    channels = source.channels if shape is None else shape[2]
+    channels = dataset.channels if shape is None else shape[2]
     dropout = {} if recipe.dropout is None else {"dropout": recipe.dropout}
     try:
         return registry.build(
             name,
             weights=weights,
-            input_shape=picture_shape(height, width, channels),
-            classes=_number_of_classes(arguments, source),
+            input_shape=image_shape(height, width, channels),
+            classes=_number_of_classes(arguments, dataset),
             classifier_activation=None,
             **dropout,
         )

@@ -47,21 +47,21 @@ def check_data(arguments: argparse.Namespace) -> None:
 
 def open_data(arguments: argparse.Namespace) -> tuple[Any, Any]:
     """Return training data and validation data, `None` without any."""
-    from keras_resattn.data import Source, open_source
+    from keras_resattn.data import Dataset, open_dataset
     from keras_resattn.data.open_dataset import open_validation
 
-    source = open_source(arguments.data, data_dir=arguments.data_dir, resize_mode=arguments.resize_mode)
-    if arguments.size is not None and isinstance(source, Source) and source.resize_mode is None:
-        source = source.with_resize_mode("crop")  # arrays, which are taken as they are where no size is given
+    dataset = open_dataset(arguments.data, data_dir=arguments.data_dir, resize_mode=arguments.resize_mode)
+    if arguments.size is not None and isinstance(dataset, Dataset) and dataset.resize_mode is None:
+        dataset = dataset.with_resize_mode("crop")  # arrays, which are taken as they are where no size is given
     if not arguments.holdout:
-        return source, open_validation(arguments.validation, arguments.data_dir, source)
-    if not isinstance(source, Source):
+        return dataset, open_validation(arguments.validation, arguments.data_dir, dataset)
+    if not isinstance(dataset, Dataset):
         raise ValueError(f"Expected --holdout 0 with data that comes as a stream; received: {arguments.holdout}.")
-    if arguments.holdout >= len(source):
-        raise ValueError(f"Expected --holdout from 0 to below {len(source)} images; received: {arguments.holdout}.")
+    if arguments.holdout >= len(dataset):
+        raise ValueError(f"Expected --holdout from 0 to below {len(dataset)} images; received: {arguments.holdout}.")
     # Always the same ones, whatever the seed of the run; the last ones may all be of one class.
-    rows = np.random.default_rng(0).permutation(len(source))
-    return source.part(np.sort(rows[arguments.holdout :])), source.part(np.sort(rows[: arguments.holdout]))
+    rows = np.random.default_rng(0).permutation(len(dataset))
+    return dataset.part(np.sort(rows[arguments.holdout :])), dataset.part(np.sort(rows[: arguments.holdout]))
 
 
 def change_recipe(name: str, changes: Iterable[str], option: str = "--set") -> Recipe:

@@ -1,4 +1,4 @@
-"""Arrays of pictures: reading, checking, statistics, and what a network takes."""
+"""Arrays of images: reading, checking, statistics, and what a network takes."""
 
 from typing import Any
 
@@ -54,8 +54,8 @@ def load_npz(path: PathLike, split: str | None = None) -> dict[str, Any]:
     return arrays
 
 
-def check_pictures(x: np.ndarray, y: np.ndarray, classes: int) -> np.ndarray:
-    """Checks pictures and labels before any work, and returns the labels as a flat int array.
+def check_images(x: np.ndarray, y: np.ndarray, classes: int) -> np.ndarray:
+    """Checks images and labels before any work, and returns the labels as a flat int array.
 
     Raises:
         ValueError: if `x` is not `(n, h, w, c)` uint8 or float, the lengths differ, or a label is not in
@@ -64,12 +64,12 @@ def check_pictures(x: np.ndarray, y: np.ndarray, classes: int) -> np.ndarray:
     x, y = to_numpy(x), to_numpy(y)
     if x.ndim != 4 or x.dtype.kind not in "uf":
         raise ValueError(
-            f"Expected pictures of shape (n, height, width, channels), 0 to 255; received: shape {x.shape}, {x.dtype}."
+            f"Expected images of shape (n, height, width, channels), 0 to 255; received: shape {x.shape}, {x.dtype}."
         )
     y = y.reshape(-1) if y.ndim == 2 and y.shape[1] == 1 else y
     if y.shape != x.shape[:1] or y.dtype.kind not in "iu":
         raise ValueError(
-            f"Expected one integer label for each of {len(x)} pictures; received: shape {y.shape}, {y.dtype}."
+            f"Expected one integer label for each of {len(x)} images; received: shape {y.shape}, {y.dtype}."
         )
     if len(y) and not 0 <= y.min() <= y.max() < classes:
         raise ValueError(f"Expected labels from 0 to {classes - 1}; received: labels from {y.min()} to {y.max()}.")
@@ -77,10 +77,10 @@ def check_pictures(x: np.ndarray, y: np.ndarray, classes: int) -> np.ndarray:
 
 
 def channel_statistics(x: np.ndarray) -> tuple[list[float], list[float]]:
-    """Returns mean and standard deviation of each channel over all pictures, as lists of floats.
+    """Returns mean and standard deviation of each channel over all images, as lists of floats.
 
     Args:
-        x: Pictures, `(n, h, w, c)`, 0 to 255.
+        x: Images, `(n, h, w, c)`, 0 to 255.
     """
     x = to_numpy(x)
     pixels = x.reshape(-1, x.shape[-1])
@@ -88,11 +88,11 @@ def channel_statistics(x: np.ndarray) -> tuple[list[float], list[float]]:
 
 
 def statistics(x: np.ndarray, normalization: str) -> Statistics:
-    """Returns what pictures are normalised with, as (nested) lists of floats: `(mean, std)`.
+    """Returns what images are normalised with, as (nested) lists of floats: `(mean, std)`.
 
     Args:
-        x: Training pictures, `(n, h, w, c)`, 0 to 255.
-        normalization: `"channel"`, as `channel_statistics`; `"pixel_mean"`, the mean picture and 1; `"unit"`, 0 and
+        x: Training images, `(n, h, w, c)`, 0 to 255.
+        normalization: `"channel"`, as `channel_statistics`; `"pixel_mean"`, the mean image and 1; `"unit"`, 0 and
             255; `"imagenet"`, ImageNet's means and deviations; `"none"`, 0 and 1.
 
     Raises:
@@ -108,11 +108,11 @@ def statistics(x: np.ndarray, normalization: str) -> Statistics:
 
 
 def fixed_statistics(normalization: str, channels: int) -> tuple[list[float], list[float]]:
-    """Returns `(mean, std)` of a normalisation that asks nothing of the pictures; see `statistics`."""
+    """Returns `(mean, std)` of a normalisation that asks nothing of the images; see `statistics`."""
     if normalization == "imagenet":
         if channels != len(IMAGENET_MEAN):
             raise ValueError(
-                f"Expected pictures of 3 channels for normalization='imagenet'; received: {channels} channels."
+                f"Expected images of 3 channels for normalization='imagenet'; received: {channels} channels."
             )
         return list(IMAGENET_MEAN), list(IMAGENET_STD)
     return [0.0] * channels, [{"unit": 255.0, "none": 1.0}[normalization]] * channels
@@ -122,17 +122,17 @@ def normalize(x: np.ndarray, mean: Any, std: Any) -> np.ndarray:
     """Returns `(x - mean) / std` in float32.
 
     Args:
-        x: Pictures, `(n, h, w, c)`, 0 to 255. Never changed.
+        x: Images, `(n, h, w, c)`, 0 to 255. Never changed.
         mean: Mean of each channel, or of each pixel, `(h, w, c)`.
         std: Standard deviation of each channel; a constant channel's 0 counts as 1.
     """
-    # Picture by picture: NumPy takes ten times as long where its innermost loop is over three channels.
-    pictures = np.array(to_numpy(x), "float32")
-    shape = pictures.shape[1:]
-    normalized = pictures.reshape(-1, int(np.prod(shape)))
+    # Image by image: NumPy takes ten times as long where its innermost loop is over three channels.
+    images = np.array(to_numpy(x), "float32")
+    shape = images.shape[1:]
+    normalized = images.reshape(-1, int(np.prod(shape)))
     normalized -= np.broadcast_to(np.asarray(mean, "float32"), shape).reshape(-1)
     normalized /= np.broadcast_to(nonzero(std), shape).reshape(-1)
-    return pictures
+    return images
 
 
 def nonzero(std: Any) -> np.ndarray:
@@ -141,7 +141,7 @@ def nonzero(std: Any) -> np.ndarray:
 
 
 def network_input(x: np.ndarray, mean: Any, std: Any) -> np.ndarray:
-    """Returns pictures as a network takes them: normalised, float32, in Keras' image data format.
+    """Returns images as a network takes them: normalised, float32, in Keras' image data format.
 
     Args and shapes as in `normalize`.
     """
@@ -149,7 +149,7 @@ def network_input(x: np.ndarray, mean: Any, std: Any) -> np.ndarray:
 
 
 def in_data_format(x: np.ndarray) -> np.ndarray:
-    """Returns pictures `(n, h, w, c)` in Keras' image data format."""
+    """Returns images `(n, h, w, c)` in Keras' image data format."""
     return np.moveaxis(x, -1, 1) if keras.config.image_data_format() == "channels_first" else x
 
 

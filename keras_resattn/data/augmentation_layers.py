@@ -14,14 +14,14 @@ class LayerAugmentation:
     """Augmentation layers of Keras, made repeatable: `keras.layers.RandAugment`, `RandomErasing` and so on.
 
     Before each call the seeds of all layers are set, so that what they draw depends on the given seed alone (and on
-    the backend: each draws other numbers). Whether a layer draws for each picture or once for the batch is its own
+    the backend: each draws other numbers). Whether a layer draws for each image or once for the batch is its own
     affair. They run on the CPU, one batch at a time: their seeds are state.
 
     Args:
         layers: Layers as `keras.layers.serialize` writes them.
 
     Raises:
-        ValueError: for a layer that mixes pictures (see `mixup` and `cutmix` of a recipe), for `AugMix`, which cannot
+        ValueError: for a layer that mixes images (see `mixup` and `cutmix` of a recipe), for `AugMix`, which cannot
             be repeated, for layers of keras-cv, which cannot either, or one that cannot be made from its configuration.
     """
 
@@ -38,14 +38,14 @@ class LayerAugmentation:
         """Augments a batch.
 
         Args:
-            x: Pictures, `(n, h, w, c)`, 0 to 255.
+            x: Images, `(n, h, w, c)`, 0 to 255.
             seed: A tuple of integers from 0 up.
 
         Returns:
-            Pictures of the same shape, 0 to 255, float32.
+            Images of the same shape, 0 to 255, float32.
 
         Raises:
-            ValueError: if a layer changes the pictures' shape.
+            ValueError: if a layer changes the images' shape.
         """
         with self._lock, keras.device("cpu"):
             self._set_seeds(seed)
@@ -55,13 +55,13 @@ class LayerAugmentation:
                 if tuple(y.shape) != x.shape or layer.trainable_variables:
                     has = "weights" if layer.trainable_variables else f"an output of shape {tuple(y.shape)}"
                     raise ValueError(
-                        f"Expected layers that augment pictures and keep their shape {x.shape}; "
+                        f"Expected layers that augment images and keep their shape {x.shape}; "
                         f"received: {type(layer).__name__}, which has {has}."
                     )
             y = np.array(keras.ops.convert_to_numpy(y), "float32")
         if y.max() <= 1 < x.max():
             raise ValueError(
-                f"Expected layers that leave pictures between 0 and 255; received: what was up to {x.max():g} came "
+                f"Expected layers that leave images between 0 and 255; received: what was up to {x.max():g} came "
                 f"back up to {y.max():g}. Recipes normalise by themselves: leave layers such as Rescaling out."
             )
         return y
@@ -86,7 +86,7 @@ def _check_repeatable(layer):
 def _check_layer(layer):
     if isinstance(layer, (keras.layers.MixUp, keras.layers.CutMix)):
         raise ValueError(
-            f"Expected layers that change pictures alone; received: {type(layer).__name__}, which mixes them. "
+            f"Expected layers that change images alone; received: {type(layer).__name__}, which mixes them. "
             "Use the recipe's mixup or cutmix, which mix the labels too."
         )
     if isinstance(layer, keras.layers.AugMix):  # its choice of operations is random.choice's

@@ -1,4 +1,4 @@
-"""Labelled pictures that come in batches, in an order of their own: tf.data, PyDataset, DataLoader, grain."""
+"""Labelled images that come in batches, in an order of their own: tf.data, PyDataset, DataLoader, grain."""
 
 import contextlib
 import copy
@@ -23,11 +23,11 @@ from keras_resattn.utils.validation import is_integer
 logger = logging.getLogger(__name__)
 
 
-class Stream:
+class BatchStream:
     """Batches that someone else makes: a batched `tf.data.Dataset`, a `keras.utils.PyDataset`, PyTorch's or grain's
     `DataLoader`, or any object that can be iterated over again and again and yields batches.
 
-    A batch is `(x, y)` or `{"image": x, "label": y}`: pictures `(n, h, w, c)` from 0 to 255, integer labels `(n,)`
+    A batch is `(x, y)` or `{"image": x, "label": y}`: images `(n, h, w, c)` from 0 to 255, integer labels `(n,)`
     or one-hot ones. Order and shuffling are the object's: a run on a stream is as repeatable as it is.
 
     Args:
@@ -40,8 +40,8 @@ class Stream:
     Attributes:
         classes: Number of classes that it knows of, or `None`.
         class_names: Their names, or `None`.
-        picture_shape: `(h, w, c)` of the first batch's pictures. Like `batch_size`, it is found by reading that batch.
-        batch_size: Pictures in the first batch.
+        image_shape: `(h, w, c)` of the first batch's images. Like `batch_size`, it is found by reading that batch.
+        batch_size: Images in the first batch.
 
     Raises:
         ValueError: for an object that can be iterated over only once, or not at all.
@@ -57,7 +57,7 @@ class Stream:
     ) -> None:
         is_py_dataset = isinstance(batches, keras.utils.PyDataset)
         if not hasattr(batches, "__iter__") and not is_py_dataset:
-            raise ValueError(f"Expected an iterable of (pictures, labels); received: {type(batches).__name__}.")
+            raise ValueError(f"Expected an iterable of (images, labels); received: {type(batches).__name__}.")
         if hasattr(batches, "__next__"):
             raise ValueError(
                 "Expected batches that can be iterated over in every epoch; received: an iterator "
@@ -101,17 +101,17 @@ class Stream:
         """Returns the stream as a run needs it, after checking its first batch.
 
         Args:
-            batch_size: Pictures in a step, of all processes together.
-            size: `(h, w)` of the pictures that the network takes.
+            batch_size: Images in a step, of all processes together.
+            size: `(h, w)` of the images that the network takes.
             train: Whether the remainder of a pass is left out; for evaluation it is a last, smaller batch.
-            crop: `"inception"` for random crops, which only a stream that reads pictures itself can draw.
-            central: Share of the central crop otherwise, of pictures that do not have `size` yet.
+            crop: `"inception"` for random crops, which only a stream that reads images itself can draw.
+            central: Share of the central crop otherwise, of images that do not have `size` yet.
             seed: Of order and crops, where the stream draws them; batches that are ready have an order of their own.
             shard: `(process, processes)`. Here each process passes its own part of the data, in batches of
                 `batch_size / processes`.
 
         Raises:
-            ValueError: if batches or pictures are of another size, or should be cropped.
+            ValueError: if batches or images are of another size, or should be cropped.
         """
         self._check_size(size)
         if train:
@@ -148,14 +148,14 @@ class Stream:
             yield x, y
         if self._steps is not None and full < self._steps and not self.keeps_remainder:
             raise ValueError(
-                f"Expected {self._steps} batches of {size} pictures in a pass; pass {epoch} ended after {full}."
+                f"Expected {self._steps} batches of {size} images in a pass; pass {epoch} ended after {full}."
             )
 
     def steps(self, batch_size: int) -> int:
         """Returns the number of full batches in a pass.
 
         Args:
-            batch_size: Pictures in a batch of this process.
+            batch_size: Images in a batch of this process.
 
         Raises:
             ValueError: if batches are of another size, there is no full one, or there is no end of them.
@@ -164,7 +164,7 @@ class Stream:
         if self._steps is None:
             steps = counted(self.batches, batch_size)
             if steps is None:
-                logger.info("Counting batches in a pass over the data; Stream(batches, steps=...) saves it.")
+                logger.info("Counting batches in a pass over the data; BatchStream(batches, steps=...) saves it.")
                 steps = sum(len(x) == batch_size for x, _ in self._checked(0))
             self._steps = steps
         return self._steps
@@ -198,24 +198,24 @@ class Stream:
         return other
 
     def statistics(self, normalization: str, size: Size | None = None) -> Statistics:
-        """Returns what pictures are normalised with, `(mean, std)`, as `data.arrays.statistics` does.
+        """Returns what images are normalised with, `(mean, std)`, as `data.arrays.statistics` does.
 
-        It is measured on the first 10,000 pictures of pass 0, as they come, in whole batches.
+        It is measured on the first 10,000 images of pass 0, as they come, in whole batches.
 
         Args:
             normalization: A recipe's `normalization`.
-            size: `(h, w)` that pictures have to have, or `None`.
+            size: `(h, w)` that images have to have, or `None`.
         """
         self._check_size(size)
 
         def first_batches():
             return (x for x, _ in itertools.islice(self._checked(0), -(-SAMPLE // self.batch_size)))
 
-        return accumulated_statistics(first_batches, normalization, self.picture_shape[-1])
+        return accumulated_statistics(first_batches, normalization, self.image_shape[-1])
 
     def fingerprint(self) -> str:
         """Returns a string that identifies the data as far as the first batch's form and the number of batches do."""
-        described = f"{type(self.batches).__name__} {self.batch_size} {self.picture_shape} {self.classes} {self._steps}"
+        described = f"{type(self.batches).__name__} {self.batch_size} {self.image_shape} {self.classes} {self._steps}"
         return hashlib.sha256(described.encode()).hexdigest()
 
     @property
@@ -223,7 +223,7 @@ class Stream:
         return len(self._first[0])
 
     @property
-    def picture_shape(self) -> tuple[int, ...]:
+    def image_shape(self) -> tuple[int, ...]:
         return tuple(self._first[0].shape[1:])
 
     @functools.cached_property
@@ -253,10 +253,10 @@ class Stream:
         return self._numbers[y]
 
     def _checked(self, epoch):
-        shape = self.picture_shape
+        shape = self.image_shape
         for x, y in self._converted(epoch):
             if x.shape[1:] != shape:
-                raise ValueError(f"Expected pictures of shape {shape}, as the first; received: {x.shape[1:]}.")
+                raise ValueError(f"Expected images of shape {shape}, as the first; received: {x.shape[1:]}.")
             if self.classes is not None:
                 check_range(y, self.classes)
             yield x, y
@@ -264,20 +264,20 @@ class Stream:
     def _check_batch_size(self, batch_size):
         if batch_size != self.batch_size:
             raise ValueError(
-                f"Expected batches of {batch_size} pictures, as the recipe has them; received: a first batch of "
+                f"Expected batches of {batch_size} images, as the recipe has them; received: a first batch of "
                 f"{self.batch_size}. Train by recipe.replace(batch_size={self.batch_size}), or batch the data anew."
             )
 
     def _check_size(self, size):
-        if size is not None and tuple(size) != self.picture_shape[:2]:
+        if size is not None and tuple(size) != self.image_shape[:2]:
             raise ValueError(
-                f"Expected pictures of size {tuple(size)}; received: batches of pictures {self.picture_shape}. "
+                f"Expected images of size {tuple(size)}; received: batches of images {self.image_shape}. "
                 "Resize them where the batches are made."
             )
 
 
 def share_of(batch_size: int, shard: tuple[int, int]) -> int:
-    """Returns the pictures of a batch that are one process' share, and checks `shard`, `(process, processes)`."""
+    """Returns the images of a batch that are one process' share, and checks `shard`, `(process, processes)`."""
     process, processes = shard
     if not 0 <= process < processes or batch_size % processes:
         raise ValueError(

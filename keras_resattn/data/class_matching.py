@@ -37,14 +37,14 @@ KERAS_CLASS_NAMES = {
 REMEDY = "Rename them, or leave them out; data without class names, (x, y), are numbered as they are."
 
 
-def match_classes(source: Any, class_names: Sequence[str] | None, whose: str, remedy: str = REMEDY) -> Any:
+def match_classes(dataset: Any, class_names: Sequence[str] | None, whose: str, remedy: str = REMEDY) -> Any:
     """Return a dataset with its labels numbered by the class names of a network or of other data.
 
     Names decide, not numbers: the same classes in another order, or some of them, are renumbered. Where either has no
     names, nothing can be compared, and the dataset is returned as it is.
 
     Args:
-        source: A `Source` or `Stream`, or `None`, which is returned.
+        dataset: A `Dataset` or `BatchStream`, or `None`, which is returned.
         class_names: The names in the order of the network's outputs, or `None`.
         whose: Whose names these are, for the message: `"the training data"`.
         remedy: What to do about it, for the message.
@@ -52,9 +52,9 @@ def match_classes(source: Any, class_names: Sequence[str] | None, whose: str, re
     Raises:
         ValueError: if the dataset has classes that are not among `class_names`; it lists the difference.
     """
-    own = None if source is None else source.class_names
-    if source is None or own is None or class_names is None or list(own) == list(class_names):
-        return source
+    own = None if dataset is None else dataset.class_names
+    if dataset is None or own is None or class_names is None or list(own) == list(class_names):
+        return dataset
     unknown = [name for name in own if name not in class_names]
     if unknown:
         missing = [name for name in class_names if name not in own]
@@ -65,7 +65,7 @@ def match_classes(source: Any, class_names: Sequence[str] | None, whose: str, re
             f"{remedy}"
         )
     logger.info("Renumbering labels by class name, as in %s.", whose)
-    return source.renumbered(class_names)
+    return dataset.renumbered(class_names)
 
 
 def detected_class_names(names: Any) -> list[str] | None:

@@ -8,12 +8,12 @@ import keras
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from keras_resattn.data.arrays import check_pictures, load_npz
+from keras_resattn.data.arrays import check_images, load_npz
 from keras_resattn.data.images import to_numpy
 from keras_resattn.typing import PathLike
 from keras_resattn.utils.validation import check_count
 
-CHUNK = 1024  # pictures composed at once; the result does not depend on it
+CHUNK = 1024  # images composed at once; the result does not depend on it
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
@@ -26,23 +26,23 @@ def cluttered_mnist(
     size: int = 40,
     distractor_size: int = 8,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Composes pictures of one digit each, by the rules of the deepmind/mnist-cluttered generator.
+    """Composes images of one digit each, by the rules of the deepmind/mnist-cluttered generator.
 
     On a black canvas: `distractors` windows, each cut at a uniform place out of a digit drawn with
     replacement from `digits` and added at a uniform place; then the digit, added at a uniform place.
     Sums are clipped to white. Digits are drawn by random permutation, shuffled anew for each pass.
 
     The same seed gives the same digits at the same places for any number of distractors, and
-    the first pictures of a larger set are those of a smaller one. WARN's sets: 8 distractors; 200,000
-    pictures to train, 100,000 to validate and 100,000 to test, each from its own set of `mnist_splits`.
+    the first images of a larger set are those of a smaller one. WARN's sets: 8 distractors; 200,000
+    images to train, 100,000 to validate and 100,000 to test, each from its own set of `mnist_splits`.
 
     Args:
         digits: uint8 array of shape `(n, h, h)` or `(n, h, h, 1)`; its largest value is white.
         labels: Integer array of shape `(n,)`, 0 to 9.
-        count: Number of pictures.
+        count: Number of images.
         distractors: Windows under each digit, from 0 up.
         seed: Integer from 0 up.
-        size: Height and width of a picture, in pixels.
+        size: Height and width of a image, in pixels.
         distractor_size: Height and width of a window, in pixels.
 
     Returns:
@@ -73,20 +73,20 @@ def cluttered_mnist(
         drawn = order[start : start + CHUNK]
         canvas = np.zeros((len(drawn), size, size), "uint16")
         places = clutter_rng.integers(0, (len(digits), cut, cut, paste, paste), (len(drawn), distractors, 5))
-        for source, top, left, *place in np.moveaxis(places, 0, -1):
-            _add(canvas, windows[source, top, left], place, white)
+        for dataset, top, left, *place in np.moveaxis(places, 0, -1):
+            _add(canvas, windows[dataset, top, left], place, white)
         _add(canvas, digits[drawn], place_rng.integers(0, size - side + 1, (len(drawn), 2)).T, white)
         x[start : start + CHUNK, ..., 0] = canvas * np.uint16(255) // np.uint16(white)
     return x, labels[order]
 
 
 def mnist_splits(
-    source: PathLike | Mapping[str, Any] = "keras", validation: int = 10_000
+    dataset: PathLike | Mapping[str, Any] = "keras", validation: int = 10_000
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Returns MNIST in the three sets that cluttered pictures are composed from.
+    """Returns MNIST in the three sets that cluttered images are composed from.
 
     Args:
-        source: `"keras"` (`keras.datasets.mnist`), `"tfds"` (`tensorflow_datasets`, which keeps the training
+        dataset: `"keras"` (`keras.datasets.mnist`), `"tfds"` (`tensorflow_datasets`, which keeps the training
             digits in an order of its own), the path of an `.npz` file, or a mapping; the last two with
             `x_train`, `y_train`, `x_test`, `y_test`.
         validation: How many training digits, the last ones, are set aside: 10,000 of the 60,000 in WARN.
@@ -98,10 +98,10 @@ def mnist_splits(
     Raises:
         ImportError: for `"tfds"` where `tensorflow_datasets` is not installed.
         FileNotFoundError: if there is no such file.
-        ValueError: for another source, a missing array, or one of another shape or type.
+        ValueError: for another dataset, a missing array, or one of another shape or type.
     """
     check_count("validation", validation)
-    arrays = _read_mnist(source)
+    arrays = _read_mnist(dataset)
     missing = [name for name in ARRAYS if name not in arrays]
     if missing:
         raise ValueError(f"Expected {', '.join(ARRAYS)}; received: {', '.join(arrays)}.")
@@ -117,22 +117,24 @@ def mnist_splits(
     }
 
 
-def _read_mnist(source):
-    if source == "keras":
+def _read_mnist(dataset):
+    if dataset == "keras":
         (x_train, y_train), (x_test, y_test) = keras.datasets.mnist.load_data()
         return dict(zip(ARRAYS, (x_train, y_train, x_test, y_test), strict=True))
-    if source == "tfds":
+    if dataset == "tfds":
         return _read_tfds()
-    if isinstance(source, (str, os.PathLike)):
-        if not os.path.exists(source):
-            raise FileNotFoundError(f"Expected 'keras', 'tfds' or the path of an .npz file; there is no file {source}.")
-        return load_npz(source)
-    if not hasattr(source, "keys"):
+    if isinstance(dataset, (str, os.PathLike)):
+        if not os.path.exists(dataset):
+            raise FileNotFoundError(
+                f"Expected 'keras', 'tfds' or the path of an .npz file; there is no file {dataset}."
+            )
+        return load_npz(dataset)
+    if not hasattr(dataset, "keys"):
         raise ValueError(
-            "Expected source to be 'keras', 'tfds', the path of an .npz file or a mapping of arrays; "
-            f"received: an object of type {type(source).__name__}."
+            "Expected dataset to be 'keras', 'tfds', the path of an .npz file or a mapping of arrays; "
+            f"received: an object of type {type(dataset).__name__}."
         )
-    return source
+    return dataset
 
 
 def _read_tfds():
@@ -162,16 +164,16 @@ def _check_digits(digits, labels):
             f"received: shape {digits.shape}, {digits.dtype}."
         )
     digits = digits.reshape(shape)
-    return digits, check_pictures(digits[..., None], labels, classes=10)
+    return digits, check_images(digits[..., None], labels, classes=10)
 
 
-def _windows(pictures, size):
+def _windows(images, size):
     """A view of all square windows, `(n, h - size + 1, w - size + 1, size, size)`."""
-    return sliding_window_view(pictures, (size, size), axis=(1, 2), writeable=True)
+    return sliding_window_view(images, (size, size), axis=(1, 2), writeable=True)
 
 
 def _add(canvas, patches, place, white):
-    """Adds to each picture of `canvas` its patch, at rows and columns `place`, clipped to `white`.
+    """Adds to each image of `canvas` its patch, at rows and columns `place`, clipped to `white`.
 
     Nothing is negative, so that clipping every sum, or the last alone, comes to the same.
     """

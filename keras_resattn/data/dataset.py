@@ -1,4 +1,4 @@
-"""Labelled pictures that can be read by index: the interface, arrays, and other libraries' data sets."""
+"""Labelled images that can be read by index: the interface, arrays, and other libraries' datasets."""
 
 import copy
 import functools
@@ -19,7 +19,7 @@ from keras_resattn.data.images import (
     check_resize_mode,
     hint_on_bool,
     is_grey,
-    read_picture,
+    load_image,
     to_numpy,
 )
 from keras_resattn.data.statistics import accumulated_statistics, in_threads, one_shape, sample
@@ -29,21 +29,21 @@ from keras_resattn.typing import ArrayLike, ResizeMode, Size, Statistics
 logger = logging.getLogger(__name__)
 
 
-class Source:
-    """Labelled pictures by index. Reading is safe from several threads at once.
+class Dataset:
+    """Labelled images by index. Reading is safe from several threads at once.
 
     Attributes:
         labels: Integer array of shape `(n,)`, from 0 up.
         classes: Number of classes that it knows of, or `None`.
         class_names: Their names, or `None`.
-        picture_shape: `(h, w, c)` when all pictures have one shape, else `None`.
+        image_shape: `(h, w, c)` when all images have one shape, else `None`.
         channels: Number of channels of what is read.
         weights: Weights of the images in the training loss, float32, `(n,)`; `None` where all weigh the same.
         resize_mode: `"crop"`, `"squash"` or `"pad"`: how images are read at another size, see `with_resize_mode`;
             `None` for arrays, whose shape has to be the network's unless a mode is asked for.
     """
 
-    picture_shape: Any = None
+    image_shape: Any = None
     resize_mode: ResizeMode | None = None
     weights = None
 
@@ -71,31 +71,31 @@ class Source:
     def read(
         self, rows: ArrayLike, size: Size | None = None, crops: np.ndarray | None = None, central: float = 1.0
     ) -> np.ndarray:
-        """Returns pictures as one array of shape `(len(rows), h, w, c)`, 0 to 255.
+        """Returns images as one array of shape `(len(rows), h, w, c)`, 0 to 255.
 
         Args:
             rows: Indices.
-            size: `(h, w)` to resize to, bilinear and antialiased; `None` for pictures as they are stored, which have
+            size: `(h, w)` to resize to, bilinear and antialiased; `None` for images as they are stored, which have
                 to be of one shape.
-            crops: For each row `(area, ratio, y, x)`, an Inception-style crop of the picture's own pixels that is
-                resized to `size`, see `pictures.crop_box`; or `None` for the central crop.
+            crops: For each row `(area, ratio, y, x)`, an Inception-style crop of the image's own pixels that is
+                resized to `size`, see `images.crop_box`; or `None` for the central crop.
             central: The share of the sides that is left by the central crop, whose aspect ratio `resize_mode` decides;
-                pictures that have that size already are returned whole.
+                images that have that size already are returned whole.
 
         Returns:
-            uint8; float32 where the source holds floats.
+            uint8; float32 where the dataset holds floats.
 
         Raises:
-            ValueError: for arguments that do not go together, and for a picture that cannot be decoded.
+            ValueError: for arguments that do not go together, and for a image that cannot be decoded.
         """
         rows = np.asarray(rows)
         self._check_read(rows, size, crops, central)
-        if size is None and self.picture_shape is None:
-            raise ValueError("Expected size=(height, width), as the pictures differ in shape; received: size=None.")
+        if size is None and self.image_shape is None:
+            raise ValueError("Expected size=(height, width), as the images differ in shape; received: size=None.")
         each = [None] * len(rows) if crops is None else crops
-        pictures = [self._picture(int(row), size, crop, central) for row, crop in zip(rows, each, strict=True)]
-        shape = (*size, self.channels) if size is not None else self.picture_shape
-        return np.stack(pictures) if pictures else np.empty((0, *shape), "uint8")
+        images = [self._image(int(row), size, crop, central) for row, crop in zip(rows, each, strict=True)]
+        shape = (*size, self.channels) if size is not None else self.image_shape
+        return np.stack(images) if images else np.empty((0, *shape), "uint8")
 
     def check_labels(self, classes: int) -> None:
         """Raises a `ValueError` if a label is not from 0 to `classes - 1`."""
@@ -106,9 +106,9 @@ class Source:
             )
 
     def statistics(self, normalization: str, size: Size | None = None) -> Statistics:
-        """Returns what pictures are normalised with, `(mean, std)`, as `data.arrays.statistics` does.
+        """Returns what images are normalised with, `(mean, std)`, as `data.arrays.statistics` does.
 
-        It is measured on at most 10,000 pictures, evenly spaced, whole or in the central crop of `size`.
+        It is measured on at most 10,000 images, evenly spaced, whole or in the central crop of `size`.
 
         Args:
             normalization: A recipe's `normalization`.
@@ -118,13 +118,13 @@ class Source:
         return accumulated_statistics(lambda: in_threads(read, sample(len(self))), normalization, self.channels)
 
     def fingerprint(self) -> str:
-        """Returns a string that identifies pictures and labels: another one means other data."""
+        """Returns a string that identifies images and labels: another one means other data."""
         mode = "" if self.resize_mode in (None, "crop") else f" {self.resize_mode}"
         weights = "" if self.weights is None else f" {hashlib.sha256(self.weights.data).hexdigest()}"
-        return self._pictures_hash() + hashlib.sha256(self.labels.data).hexdigest() + mode + weights
+        return self._images_hash() + hashlib.sha256(self.labels.data).hexdigest() + mode + weights
 
     def relabelled(self, labels: ArrayLike) -> Self:
-        """Returns this source with other labels, `(n,)`; the pictures are shared."""
+        """Returns this dataset with other labels, `(n,)`; the images are shared."""
         labels = to_numpy(labels)
         if labels.shape != self.labels.shape or labels.dtype.kind not in "iu":
             raise ValueError(f"Expected {len(self)} integer labels; received: shape {labels.shape}, {labels.dtype}.")
@@ -133,7 +133,7 @@ class Source:
         return other
 
     def renumbered(self, class_names: Sequence[str]) -> Self:
-        """Return this source with its labels numbered by other class names, which hold all of its own.
+        """Return this dataset with its labels numbered by other class names, which hold all of its own.
 
         Args:
             class_names: Names in the order of the new labels.
@@ -142,9 +142,9 @@ class Source:
         other.class_names, other.classes = list(class_names), len(class_names)
         return other
 
-    def part(self, rows: ArrayLike) -> "Source":
-        """Returns a `Source` of some of the pictures, by index, in that order."""
-        return Part(self, rows)
+    def part(self, rows: ArrayLike) -> "Dataset":
+        """Returns a `Dataset` of some of the images, by index, in that order."""
+        return Subset(self, rows)
 
     def with_resize_mode(self, resize_mode: ResizeMode) -> Self:
         """Return this dataset with another way to read images of another aspect ratio than the network's.
@@ -157,9 +157,9 @@ class Source:
         check_resize_mode(resize_mode)
         other = copy.copy(self)
         other.resize_mode = resize_mode
-        inner = getattr(self, "source", None)
-        if isinstance(inner, Source):
-            vars(other)["source"] = inner.with_resize_mode(resize_mode)
+        inner = getattr(self, "dataset", None)
+        if isinstance(inner, Dataset):
+            vars(other)["dataset"] = inner.with_resize_mode(resize_mode)
         return other
 
     def _check_read(self, rows, size, crops, central):
@@ -173,48 +173,51 @@ class Source:
         if not 0 < central <= 1:
             raise ValueError(f"Expected central to be a share above 0, up to 1; received: central={central!r}.")
 
-    def _picture(self, row, size, crop, central):
-        """One picture, `(h, w, c)`."""
+    def _image(self, row, size, crop, central):
+        """One image, `(h, w, c)`."""
         raise NotImplementedError
 
-    def _pictures_hash(self):
+    def _images_hash(self):
         raise NotImplementedError
 
 
-class Part(Source):
-    """Some pictures of another source.
+class Subset(Dataset):
+    """Some images of another dataset.
 
     Args:
-        source: A `Source`.
-        rows: Indices of its pictures; one may occur several times.
+        dataset: A `Dataset`.
+        rows: Indices of its images; one may occur several times.
     """
 
-    def __init__(self, source: Source, rows: ArrayLike) -> None:
-        self.source, self.rows = source, np.asarray(rows)
+    def __init__(self, dataset: Dataset, rows: ArrayLike) -> None:
+        self.dataset, self.rows = dataset, np.asarray(rows)
         super().__init__(
-            source.labels[self.rows], classes=source.classes, class_names=source.class_names, channels=source.channels
+            dataset.labels[self.rows],
+            classes=dataset.classes,
+            class_names=dataset.class_names,
+            channels=dataset.channels,
         )
-        self.resize_mode = source.resize_mode
-        self.weights = None if source.weights is None else source.weights[self.rows]
+        self.resize_mode = dataset.resize_mode
+        self.weights = None if dataset.weights is None else dataset.weights[self.rows]
 
     @property
-    def picture_shape(self) -> Any:
-        return self.source.picture_shape
+    def image_shape(self) -> Any:
+        return self.dataset.image_shape
 
     def read(
         self, rows: ArrayLike, size: Size | None = None, crops: np.ndarray | None = None, central: float = 1.0
     ) -> np.ndarray:
-        return self.source.read(self.rows[np.asarray(rows)], size, crops, central)
+        return self.dataset.read(self.rows[np.asarray(rows)], size, crops, central)
 
-    def _picture(self, row, size, crop, central):
-        return self.source._picture(int(self.rows[row]), size, crop, central)
+    def _image(self, row, size, crop, central):
+        return self.dataset._image(int(self.rows[row]), size, crop, central)
 
-    def _pictures_hash(self):
-        return hashlib.sha256(self.rows.tobytes()).hexdigest() + self.source.fingerprint()
+    def _images_hash(self):
+        return hashlib.sha256(self.rows.tobytes()).hexdigest() + self.dataset.fingerprint()
 
 
-class Arrays(Source):
-    """Pictures in memory, or mapped to it.
+class ArrayDataset(Dataset):
+    """Images in memory, or mapped to it.
 
     Args:
         x: `(n, h, w, c)`, uint8, or floats from 0 to 255. Never changed.
@@ -237,10 +240,10 @@ class Arrays(Source):
         class_names: Sequence[str] | None = None,
         weights: ArrayLike | None = None,
     ) -> None:
-        x = as_pictures(x)
+        x = as_images(x)
         super().__init__(as_labels(y, len(x)), classes=classes, class_names=class_names, channels=x.shape[-1])
         self.x = x
-        self.picture_shape = tuple(x.shape[1:])
+        self.image_shape = tuple(x.shape[1:])
         self.weights = None if weights is None else as_weights(weights, len(x))
 
     def part(self, rows: ArrayLike) -> Self:
@@ -252,41 +255,39 @@ class Arrays(Source):
     def read(
         self, rows: ArrayLike, size: Size | None = None, crops: np.ndarray | None = None, central: float = 1.0
     ) -> np.ndarray:
-        if crops is not None or (size is not None and tuple(size) != self.picture_shape[:2]):
+        if crops is not None or (size is not None and tuple(size) != self.image_shape[:2]):
             return super().read(rows, size, crops, central)
         rows = np.asarray(rows)
         self._check_read(rows, size, crops, central)
         return self.x[rows.astype("int64", copy=False)]
 
     def statistics(self, normalization: str, size: Size | None = None) -> Statistics:
-        if size is None or tuple(size) == self.picture_shape[:2]:
-            return arrays.statistics(self.x, normalization)  # of all pictures
+        if size is None or tuple(size) == self.image_shape[:2]:
+            return arrays.statistics(self.x, normalization)  # of all images
         return super().statistics(normalization, size)
 
-    def _picture(self, row, size, crop, central):
-        return read_picture(
-            self.x[row], f"picture {row}", size, crop, central, self.channels, self.resize_mode or "crop"
-        )
+    def _image(self, row, size, crop, central):
+        return load_image(self.x[row], f"image {row}", size, crop, central, self.channels, self.resize_mode or "crop")
 
-    def _pictures_hash(self):
+    def _images_hash(self):
         return hashlib.sha256(np.ascontiguousarray(self.x).data).hexdigest()
 
 
-class Records(Source):
-    """Another library's data set with `len()` and `[index]`: `tfds.data_source`, grain's, PyTorch's map-style ones.
+class RecordDataset(Dataset):
+    """Another library's dataset with `len()` and `[index]`: `tfds.data_source`, grain's, PyTorch's map-style ones.
 
-    A record is `(picture, label)` or `{"image": picture, "label": label}`; a picture is an array, a tensor, a Pillow
+    A record is `(image, label)` or `{"image": image, "label": label}`; a image is an array, a tensor, a Pillow
     image, or the path or the bytes of a file. Labels are taken from its `targets` or `labels`, where it has them, and
     otherwise from a pass over all records.
 
     Args:
-        records: The data set.
+        records: The dataset.
         labels: Integer labels, `(n,)`, if they are known.
         classes: Number of classes, if it is known.
         class_names: Their names, if they are known; by default `records.classes`, if there.
         channels: Number of channels; by default the first image's, and 3 for files. Images in colour are not turned
             grey unless you pass 1.
-        keys: Under which names picture and label stand, in records that are mappings.
+        keys: Under which names image and label stand, in records that are mappings.
 
     Raises:
         ValueError: if there are no records, or they are of another form.
@@ -315,9 +316,9 @@ class Records(Source):
         super().__init__(labels, classes=classes, class_names=class_names, channels=channels)
 
     @functools.cached_property
-    def picture_shape(self) -> Any:
-        """Found by reading pictures, up to the first that differs; on first use."""
-        shapes = (self._picture(row, None, None, 1.0).shape[:2] for row in range(len(self)))
+    def image_shape(self) -> Any:
+        """Found by reading images, up to the first that differs; on first use."""
+        shapes = (self._image(row, None, None, 1.0).shape[:2] for row in range(len(self)))
         return one_shape(shapes, self.channels)
 
     def _record(self, row):
@@ -328,7 +329,7 @@ class Records(Source):
             return record
         received = f"keys {', '.join(record)}" if hasattr(record, "keys") else type(record).__name__
         raise ValueError(
-            f"Expected record {row} to be (picture, label) or to have keys {' and '.join(map(repr, self.keys))}; "
+            f"Expected record {row} to be (image, label) or to have keys {' and '.join(map(repr, self.keys))}; "
             f"received: {received}."
         )
 
@@ -343,38 +344,38 @@ class Records(Source):
         chunks = in_threads(lambda rows: [to_numpy(self._record(int(row))[1]) for row in rows], rows)
         return as_labels(np.concatenate(list(chunks)), len(self.records))
 
-    def _picture(self, row, size, crop, central):
-        picture = self._record(row)[0]
-        if self._grey_by_default and self.channels == 1 and hasattr(picture, "getbands") and not is_grey(picture):
+    def _image(self, row, size, crop, central):
+        image = self._record(row)[0]
+        if self._grey_by_default and self.channels == 1 and hasattr(image, "getbands") and not is_grey(image):
             raise ValueError(
-                f"Expected grey images, as record 0 is; record {row} has mode {picture.mode}. Pass "
-                "Records(data, channels=3) to read all in colour, or channels=1 to read all in grey."
+                f"Expected grey images, as record 0 is; record {row} has mode {image.mode}. Pass "
+                "RecordDataset(data, channels=3) to read all in colour, or channels=1 to read all in grey."
             )
-        return read_picture(picture, f"record {row}", size, crop, central, self.channels, self.resize_mode)
+        return load_image(image, f"record {row}", size, crop, central, self.channels, self.resize_mode)
 
-    def _pictures_hash(self):
-        """Of at most 64 pictures: all would take a pass."""
+    def _images_hash(self):
+        """Of at most 64 images: all would take a pass."""
         digest = hashlib.sha256(str(len(self)).encode())
         for rows in sample(len(self), 64):
             for row in rows:
-                digest.update(np.ascontiguousarray(self._picture(int(row), None, None, 1.0)).data)
+                digest.update(np.ascontiguousarray(self._image(int(row), None, None, 1.0)).data)
         return digest.hexdigest()
 
 
-def as_pictures(x: Any) -> np.ndarray:
-    """Checks a batch or set of pictures, and returns it as an array `(n, h, w, c)` of uint8 or float32.
+def as_images(x: Any) -> np.ndarray:
+    """Checks a batch or set of images, and returns it as an array `(n, h, w, c)` of uint8 or float32.
 
     Raises:
-        ValueError: for another rank, channels first, no pictures, or values as in `pictures.as_pixels`.
+        ValueError: for another rank, channels first, no images, or values as in `images.as_pixels`.
     """
     x = to_numpy(x)
     if x.ndim != 4 or x.dtype.kind not in "uif" or 0 in x.shape:
         raise ValueError(
-            f"Expected pictures of shape (n, height, width, channels), 0 to 255; received: shape {x.shape}, {x.dtype}."
+            f"Expected images of shape (n, height, width, channels), 0 to 255; received: shape {x.shape}, {x.dtype}."
             + hint_on_bool(x)
         )
-    check_channels_last(x.shape, "pictures")
-    return as_pixels(x, "pictures")
+    check_channels_last(x.shape, "images")
+    return as_pixels(x, "images")
 
 
 def as_weights(weights: Any, count: int) -> np.ndarray:
@@ -415,28 +416,28 @@ def as_labels(y: Any, count: int) -> np.ndarray:
     y = y.reshape(-1) if y.ndim == 2 and y.shape[1] == 1 else y
     if y.shape != (count,) or y.dtype.kind not in "iu":
         raise ValueError(
-            f"Expected one integer label for each of {count} pictures; received: shape {y.shape}, {y.dtype}."
+            f"Expected one integer label for each of {count} images; received: shape {y.shape}, {y.dtype}."
         )
     if y.max() >= 2**63:
         raise ValueError(f"Expected labels as int64 can hold them; received: {y.max()}.")
     if y.min() < 0:
         raise ValueError(
-            f"Expected labels from 0 up; received: {y.min()}, which some data sets give pictures without a label."
+            f"Expected labels from 0 up; received: {y.min()}, which some datasets give images without a label."
         )
     return y.astype("int64")
 
 
-def _channels(picture):
-    if hasattr(picture, "getbands"):
-        return 1 if is_grey(picture) else 3
-    if isinstance(picture, (bytes, str, os.PathLike)):
+def _channels(image):
+    if hasattr(image, "getbands"):
+        return 1 if is_grey(image) else 3
+    if isinstance(image, (bytes, str, os.PathLike)):
         return 3
-    if np.ndim(picture) == 4:
+    if np.ndim(image) == 4:
         raise ValueError(
-            f"Expected records of one picture each; received: batches, {np.shape(picture)}. Pass Stream(data), "
+            f"Expected records of one image each; received: batches, {np.shape(image)}. Pass BatchStream(data), "
             "or the data before it was batched."
         )
-    return as_array(picture, "record 0").shape[-1]
+    return as_array(image, "record 0").shape[-1]
 
 
 def _class_names(records, labels, classes):

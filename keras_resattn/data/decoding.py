@@ -78,9 +78,13 @@ def upright_size(image: Image.Image) -> Size:
 
 
 @contextlib.contextmanager
-def opened(picture: Any, name: Any) -> Iterator[Image.Image]:
+def opened(file_or_bytes: Any, name: Any) -> Iterator[Image.Image]:
     """Open a path or bytes as a Pillow image; errors inside name the image, see `naming`."""
-    file = contextlib.nullcontext(io.BytesIO(picture)) if isinstance(picture, bytes) else open_regular(picture)
+    file = (
+        contextlib.nullcontext(io.BytesIO(file_or_bytes))
+        if isinstance(file_or_bytes, bytes)
+        else open_regular(file_or_bytes)
+    )
     with file as stream, naming(name), Image.open(stream) as image:
         yield image
 

@@ -1,4 +1,4 @@
-"""A folder of picture files."""
+"""A folder of image files."""
 
 import contextlib
 import functools
@@ -7,16 +7,16 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from keras_resattn.data.dataset import Source
+from keras_resattn.data.dataset import Dataset
 from keras_resattn.data.decoding import opened, upright_size
-from keras_resattn.data.images import SUFFIXES, read_picture
+from keras_resattn.data.images import SUFFIXES, load_image
 from keras_resattn.data.statistics import in_threads, one_shape
 from keras_resattn.layers.class_names import check_class_names
 from keras_resattn.typing import PathLike, ResizeMode
 from keras_resattn.utils.io import user_path
 
-# Names of the folders that hold a split, the first that is there. "test" takes pictures held out for validation where
-# nothing else is held out, as with ImageNet; "validation" never takes test pictures.
+# Names of the folders that hold a split, the first that is there. "test" takes images held out for validation where
+# nothing else is held out, as with ImageNet; "validation" never takes test images.
 SPLIT_FOLDERS = {
     "train": ("train", "training"),
     "test": ("test", "val", "validation"),
@@ -24,8 +24,8 @@ SPLIT_FOLDERS = {
 }
 
 
-class Folder(Source):
-    """Picture files in a folder for each class: `root/class name/.../file.jpg`, decoded by Pillow when they are read.
+class ImageFolder(Dataset):
+    """Image files in a folder for each class: `root/class name/.../file.jpg`, decoded by Pillow when they are read.
 
     Classes are numbered in the order of their names. Files of other kinds, and hidden ones, are left alone.
 
@@ -36,7 +36,7 @@ class Folder(Source):
 
     Raises:
         FileNotFoundError: if there is no such folder.
-        ValueError: if it holds no folders, a folder without pictures, or classes that are not in `class_names`.
+        ValueError: if it holds no folders, a folder without images, or classes that are not in `class_names`.
     """
 
     resize_mode: ResizeMode | None = "crop"
@@ -48,8 +48,8 @@ class Folder(Source):
         folders = class_folders(self.root)
         if not folders:
             raise ValueError(
-                f"Expected a folder for each class in {root}, with its pictures in it; received: "
-                f"{'pictures without folders' if _files(self.root) else 'no folders'}."
+                f"Expected a folder for each class in {root}, with its images in it; received: "
+                f"{'images without folders' if _files(self.root) else 'no folders'}."
             )
         names = [folder.name for folder in folders] if class_names is None else check_class_names(class_names)
         unknown = sorted({folder.name for folder in folders} - set(names))
@@ -59,16 +59,16 @@ class Folder(Source):
         for folder in folders:
             files = _files(folder)
             if not files and class_names is None:
-                raise ValueError(f"Expected pictures ({', '.join(SUFFIXES)}) in {folder}; received: none.")
+                raise ValueError(f"Expected images ({', '.join(SUFFIXES)}) in {folder}; received: none.")
             self.paths += [path for path, _ in files]
             self.sizes += [bytes_ for _, bytes_ in files]
             labels += [names.index(folder.name)] * len(files)
         if not labels:
-            raise ValueError(f"Expected pictures ({', '.join(SUFFIXES)}) in the folders of {root}; received: none.")
+            raise ValueError(f"Expected images ({', '.join(SUFFIXES)}) in the folders of {root}; received: none.")
         super().__init__(labels, class_names=names, channels=channels)
 
     @functools.cached_property
-    def picture_shape(self) -> tuple[int, ...] | None:
+    def image_shape(self) -> tuple[int, ...] | None:
         """Found by opening files, mostly without decoding them, up to the first that differs; on first use."""
 
         def shape(path):
@@ -78,17 +78,17 @@ class Folder(Source):
         with contextlib.closing(in_threads(shape, self.paths)) as shapes:
             return one_shape(shapes, self.channels)
 
-    def _picture(self, row, size, crop, central):
+    def _image(self, row, size, crop, central):
         path = self.paths[row]
-        return read_picture(path, path, size, crop, central, self.channels, self.resize_mode)
+        return load_image(path, path, size, crop, central, self.channels, self.resize_mode)
 
-    def _pictures_hash(self):
+    def _images_hash(self):
         files = zip(self.paths, self.sizes, strict=True)
         described = (f"{os.path.relpath(path, self.root)}\0{bytes_}\n" for path, bytes_ in files)
         return hashlib.sha256("".join(described).encode()).hexdigest()
 
 
-def open_folder(root: PathLike, split: str) -> Folder:
+def open_folder(root: PathLike, split: str) -> ImageFolder:
     """Open a split of a folder: `root/train`, `root/test`, `root/val`; or the class folders directly in `root`.
 
     Other splits number their classes as `root/train` does. A folder without splits is opened as it is for any of them.
@@ -103,9 +103,9 @@ def open_folder(root: PathLike, split: str) -> Folder:
     if chosen is not None:
         train = folders["train"]
         names = None if split == "train" or train is None else [folder.name for folder in class_folders(train)]
-        return Folder(chosen, class_names=names)
+        return ImageFolder(chosen, class_names=names)
     if split in folders and not any(folders.values()):
-        return Folder(root)
+        return ImageFolder(root)
     known = [name for name, folder in folders.items() if folder is not None] or list(SPLIT_FOLDERS)
     raise ValueError(
         f"Expected split to be {_few(known, ' or ')} for {root}; received: split={split!r}. "
@@ -127,7 +127,7 @@ def _split_folder(root, split):
 
 
 def _files(folder, above=()):
-    """Picture files in a folder and below it, with their sizes in bytes, in the order of their paths."""
+    """Image files in a folder and below it, with their sizes in bytes, in the order of their paths."""
     found, real = [], os.path.realpath(folder)
     if real in above:
         raise ValueError(f"Expected folders without loops; {folder} is a link to a folder above it.")

@@ -1,4 +1,4 @@
-"""One image: decoded, cropped or padded, and resized. Every source that reads images one by one comes through here."""
+"""One image: decoded, cropped or padded, and resized. Every dataset that reads images one by one comes through here."""
 
 import os
 from collections.abc import Sequence
@@ -19,15 +19,15 @@ RESIZE_MODES = ("crop", "squash", "pad")
 def crop_box(height: int, width: int, crop: Sequence[float]) -> tuple[float, float, float, float]:
     """Returns the box `(left, upper, right, lower)` of an Inception-style crop, in pixels, not rounded.
 
-    The crop has `area` of the picture's area and the aspect ratio `ratio`, where such a crop fits into the picture.
-    Where it does not, the side that is too long is cut to the picture's. `torchvision.transforms.RandomResizedCrop`
+    The crop has `area` of the image's area and the aspect ratio `ratio`, where such a crop fits into the image.
+    Where it does not, the side that is too long is cut to the image's. `torchvision.transforms.RandomResizedCrop`
     draws area and ratio anew instead, up to ten times, and then takes a central crop; here they are drawn before the
-    picture's size is known, so that a batch's draws are one small array.
+    image's size is known, so that a batch's draws are one small array.
 
     Args:
-        height: Height of the picture.
-        width: Width of the picture.
-        crop: `(area, ratio, y, x)`: share of the picture's area, width by height, and which share of the free margin
+        height: Height of the image.
+        width: Width of the image.
+        crop: `(area, ratio, y, x)`: share of the image's area, width by height, and which share of the free margin
             lies above and to the left of the crop.
     """
     area, ratio, y, x = crop
@@ -82,7 +82,7 @@ def read_image(
     Args:
         image: Path of an image file, the bytes of one, a Pillow image, or an array `(h, w, c)` of values 0 to 255.
         size: `(height, width)` of the network's input, or `None` for the image's own.
-        resize_mode: `"crop"`, `"squash"` or `"pad"` for another aspect ratio, as in `open_source`; of a trained
+        resize_mode: `"crop"`, `"squash"` or `"pad"` for another aspect ratio, as in `open_dataset`; of a trained
             network, that of its report.
         channels: 3 for RGB, 1 for grey.
 
@@ -102,11 +102,11 @@ def read_image(
     size = None if size is None else tuple(map(int, sides))
     image = os.path.expanduser(image) if isinstance(image, (str, os.PathLike)) else image
     name = str(image) if isinstance(image, str) else f"the image ({type(image).__name__})"
-    return read_picture(image, name, size, channels=channels, resize_mode=resize_mode)
+    return load_image(image, name, size, channels=channels, resize_mode=resize_mode)
 
 
-def read_picture(
-    picture: Any,
+def load_image(
+    image: Any,
     name: Any,
     size: Size | None = None,
     crop: Sequence[float] | None = None,
@@ -120,7 +120,7 @@ def read_picture(
     per channel. A JPEG that is much larger than needed is decoded at a half, a quarter or an eighth of its size.
 
     Args:
-        picture: Path, the bytes of a file, a Pillow image, or an array `(h, w)` or `(h, w, c)` of values 0 to 255.
+        image: Path, the bytes of a file, a Pillow image, or an array `(h, w)` or `(h, w, c)` of values 0 to 255.
         name: Name of the image in errors.
         size: `(h, w)` to resize to, or `None` for the image as it is.
         crop: As in `crop_box`, in place of `central` and `resize_mode`; `None` for none. Only with `size`.
@@ -135,25 +135,25 @@ def read_picture(
         ValueError: if the image cannot be decoded or has no fixed range of values, or an array has another shape; it
             says which.
     """
-    if isinstance(picture, (str, os.PathLike, bytes)):
-        with opened(picture, name) as image:
-            return _from_image(image, size, crop, central, channels, resize_mode, draft=image.format == "JPEG")
-    if isinstance(picture, Image.Image):
+    if isinstance(image, (str, os.PathLike, bytes)):
+        with opened(image, name) as decoded:
+            return _from_image(decoded, size, crop, central, channels, resize_mode, draft=decoded.format == "JPEG")
+    if isinstance(image, Image.Image):
         with naming(name):
-            return _from_image(picture, size, crop, central, channels, resize_mode)
-    array = as_array(picture, name, channels)
+            return _from_image(image, size, crop, central, channels, resize_mode)
+    array = as_array(image, name, channels)
     if size is None or (crop is None and array.shape[:2] == tuple(size)):
         return array
     return _resized_array(array, size, _box(array.shape[:2], size, crop, central, resize_mode))
 
 
-def as_array(picture: Any, name: Any, channels: int | None = None) -> np.ndarray:
-    """Returns a picture as uint8 or float32, `(h, w, c)`, and checks its shape.
+def as_array(image: Any, name: Any, channels: int | None = None) -> np.ndarray:
+    """Returns a image as uint8 or float32, `(h, w, c)`, and checks its shape.
 
     Raises:
         ValueError: for another rank or number of channels, other values than 0 to 255, or channels first.
     """
-    array = to_numpy(picture)
+    array = to_numpy(image)
     array = array[..., None] if array.ndim == 2 else array
     if array.ndim != 3 or array.dtype.kind not in "uif" or 0 in array.shape:
         raise ValueError(

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_resattn.data.dataset import Source, as_labels
+from keras_resattn.data.dataset import Dataset, as_labels
 
 
 def confusion_matrix(classes: int, rate: float) -> np.ndarray:
@@ -32,7 +32,7 @@ def confusion_matrix(classes: int, rate: float) -> np.ndarray:
 def noisy_labels(y: np.ndarray, rate: float, classes: int, seed: int = 0) -> np.ndarray:
     """Returns labels drawn by `confusion_matrix(classes, rate)`, one for each true label, once and for all.
 
-    A picture's draw depends on its place and the seed: of two rates, the larger one leaves the labels wrong that the
+    A image's draw depends on its place and the seed: of two rates, the larger one leaves the labels wrong that the
     smaller one made wrong, and the same ones.
 
     Args:
@@ -57,26 +57,26 @@ def noisy_labels(y: np.ndarray, rate: float, classes: int, seed: int = 0) -> np.
     return np.where(wrong, other, y)
 
 
-def with_label_noise(source: Any, rate: float, classes: int, seed: int = 0) -> Any:
-    """Returns a `Source` with noisy labels; the same one for a rate of 0. Pictures are shared, and not read.
+def with_label_noise(dataset: Any, rate: float, classes: int, seed: int = 0) -> Any:
+    """Returns a `Dataset` with noisy labels; the same one for a rate of 0. Images are shared, and not read.
 
     Args:
-        source: A `Source`. A `Stream` has no indices by which a picture would keep its wrong label from pass to pass.
+        dataset: A `Dataset`. A `BatchStream` has no indices that tie a noisy label to its image.
         rate: Probability of a wrong label, from 0 to below 1: a recipe's `label_noise`.
         classes: Number of classes.
         seed: Integer from 0 up.
 
     Raises:
-        ValueError: for a `Stream`, and as in `noisy_labels`.
+        ValueError: for a `BatchStream`, and as in `noisy_labels`.
     """
     if rate == 0:
-        return source
-    if not isinstance(source, Source):
+        return dataset
+    if not isinstance(dataset, Dataset):
         raise ValueError(
-            "Expected pictures that can be read by index (arrays, a folder, records) for label noise; "
-            f"received: a {type(source).__name__}, in which a picture cannot be told from pass to pass."
+            "Expected images that can be read by index (arrays, a folder, records) for label noise; "
+            f"received: a {type(dataset).__name__}, in which a image cannot be told from pass to pass."
         )
-    return source.relabelled(noisy_labels(source.labels, rate, classes, seed))
+    return dataset.relabelled(noisy_labels(dataset.labels, rate, classes, seed))
 
 
 def _check(classes, rate):

@@ -6,26 +6,24 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_resattn.data.dataset import as_labels, as_pictures
+from keras_resattn.data.dataset import as_images, as_labels
 from keras_resattn.data.images import to_numpy
 
 
 def as_batch(batch: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Returns `(x, y)` of one batch of any library, as arrays; `as_pictures` and `as_labels` say what is refused."""
+    """Returns `(x, y)` of one batch of any library, as arrays; `as_images` and `as_labels` say what is refused."""
     if hasattr(batch, "keys") and "image" in batch and "label" in batch:
         batch = batch["image"], batch["label"]
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         received = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else type(batch).__name__
-        raise ValueError(
-            f"Expected batches (pictures, labels), or with keys 'image' and 'label'; received: {received}."
-        )
+        raise ValueError(f"Expected batches (images, labels), or with keys 'image' and 'label'; received: {received}.")
     x = to_numpy(batch[0])
     if x.ndim == 3:
         raise ValueError(
-            f"Expected batches of pictures, (n, height, width, channels); received: one picture, {x.shape}. "
+            f"Expected batches of images, (n, height, width, channels); received: one image, {x.shape}. "
             "Batch the data first: dataset.batch(recipe.batch_size)."
         )
-    x = as_pictures(x)
+    x = as_images(x)
     return x, as_labels(batch[1], len(x))
 
 
@@ -56,7 +54,7 @@ def known_length(batches: Any) -> int | None:
         return number if number >= 0 else None
     try:
         return len(batches)
-    except (TypeError, NotImplementedError):  # a DataLoader of an iterable data set has __len__, which raises
+    except (TypeError, NotImplementedError):  # a DataLoader of an iterable dataset has __len__, which raises
         return None
 
 
@@ -90,6 +88,6 @@ def _length(batches):
 
 def _endless():
     return ValueError(
-        "Expected batches with an end; received: an endless data set. Leave out .repeat(), or say how many batches "
-        "are an epoch: Stream(batches, steps=...)."
+        "Expected batches with an end; received: an endless dataset. Leave out .repeat(), or say how many batches "
+        "are an epoch: BatchStream(batches, steps=...)."
     )

@@ -1,4 +1,4 @@
-"""Data sets by name: TensorFlow Datasets, and the small ones that Keras knows."""
+"""Datasets by name: TensorFlow Datasets, and the small ones that Keras knows."""
 
 import contextlib
 import os
@@ -10,8 +10,8 @@ import keras
 import numpy as np
 
 from keras_resattn.data.class_matching import KERAS_CLASS_NAMES, detected_class_names
-from keras_resattn.data.dataset import Arrays, Records
-from keras_resattn.data.images import read_picture
+from keras_resattn.data.dataset import ArrayDataset, RecordDataset
+from keras_resattn.data.images import load_image
 from keras_resattn.data.statistics import in_threads
 from keras_resattn.data.tfrecords import RecordStream, require_tensorflow
 from keras_resattn.typing import PathLike
@@ -20,13 +20,13 @@ from keras_resattn.utils.suggestions import did_you_mean
 KERAS_SETS = tuple(KERAS_CLASS_NAMES)
 # The papers' own, and small ones to try things with; TensorFlow Datasets knows hundreds more.
 KNOWN = (*KERAS_SETS, "stanford_dogs", "cars196", "caltech_birds2011", "imagenet2012", "tf_flowers")
-IN_MEMORY = 2 << 30  # bytes of pictures, up to which a set of pictures of one shape is read into memory
+IN_MEMORY = 2 << 30  # bytes of images, up to which a set of images of one shape is read into memory
 NAME = re.compile(r"[a-z]\w*(/[\w.-]+)?(:[\d.*]+)?", re.IGNORECASE)
 INSTALL = 'pip install "keras-resattn[data]"'
 
 
 def is_name(data: object) -> bool:
-    """Whether `data` names a data set, and no file or folder: `"./mnist"` is a folder, `"mnist"` never is."""
+    """Whether `data` names a dataset, and no file or folder: `"./mnist"` is a folder, `"mnist"` never is."""
     if not isinstance(data, str):
         return False
     looks_like_one = NAME.fullmatch(data) is not None and not data.endswith(".npz")
@@ -38,19 +38,19 @@ def is_prepared(path: PathLike) -> bool:
     return (Path(path) / "dataset_info.json").is_file()
 
 
-def open_prepared(path: PathLike, split: str) -> Arrays | Records | RecordStream:
+def open_prepared(path: PathLike, split: str) -> ArrayDataset | RecordDataset | RecordStream:
     """Opens a folder that TensorFlow Datasets has prepared: `.../name/version`."""
     return open_builder(_tfds(str(path)).builder_from_directory(path), split)
 
 
 def open_named(
     name: str, split: str, data_dir: PathLike | None = None, download: bool = True
-) -> Arrays | Records | RecordStream:
-    """Opens a data set by name: as TensorFlow Datasets has prepared it, or else from `keras.datasets`, or downloaded.
+) -> ArrayDataset | RecordDataset | RecordStream:
+    """Opens a dataset by name: as TensorFlow Datasets has prepared it, or else from `keras.datasets`, or downloaded.
 
     Downloads are prepared as array_record files, which can be read by index and without TensorFlow.
 
-    Args and errors: as in `open_source`.
+    Args and errors: as in `open_dataset`.
     """
     builder = None
     if name not in KERAS_SETS or _has_tfds():
@@ -77,10 +77,10 @@ def open_named(
     return open_builder(builder, split)
 
 
-def open_builder(builder: Any, split: str) -> Arrays | Records | RecordStream:
+def open_builder(builder: Any, split: str) -> ArrayDataset | RecordDataset | RecordStream:
     """Opens a split of what TensorFlow Datasets has prepared.
 
-    Pictures of one shape, together of up to 2 GiB, become `Arrays`; others `Records`, or, where the files are
+    Images of one shape, together of up to 2 GiB, become `ArrayDataset`; others `RecordDataset`, or, where the files are
     tfrecords, a `RecordStream`.
     """
     split = _known_split(builder, split)
@@ -92,14 +92,18 @@ def open_builder(builder: Any, split: str) -> Arrays | Records | RecordStream:
     small = None not in shape and count * int(np.prod(shape)) <= IN_MEMORY
     tfds = _tfds(builder.name)
     if builder.info.file_format in tfds.core.FileFormat.with_random_access():
-        # Pictures stay encoded: they are decoded like those of a folder, and labels can be had without that.
+        # Images stay encoded: they are decoded like those of a folder, and labels can be had without that.
         decoders = {image: tfds.decode.SkipDecoding()}
         records = builder.as_data_source(split=split, decoders=decoders)
-        source = Records(records, classes=classes, class_names=names, channels=channels, keys=(image, label))
-        return Arrays(source.read(range(count)), source.labels, classes=classes, class_names=names) if small else source
+        dataset = RecordDataset(records, classes=classes, class_names=names, channels=channels, keys=(image, label))
+        return (
+            ArrayDataset(dataset.read(range(count)), dataset.labels, classes=classes, class_names=names)
+            if small
+            else dataset
+        )
     require_tensorflow(builder.name)
     if small:
-        return Arrays(*_all(builder, split, (image, label), channels), classes=classes, class_names=names)
+        return ArrayDataset(*_all(builder, split, (image, label), channels), classes=classes, class_names=names)
     return RecordStream(builder, split, (image, label), classes=classes, class_names=names, channels=channels)
 
 
@@ -123,7 +127,7 @@ def _all(builder, split, keys, channels):
                 yield len(labels) - 1, image
 
     def decoded(item):
-        return read_picture(item[1], f"image {item[0]} of {builder.name}", channels=channels)
+        return load_image(item[1], f"image {item[0]} of {builder.name}", channels=channels)
 
     with contextlib.closing(in_threads(decoded, encoded())) as images:
         return np.stack(list(images)), np.array(labels)
@@ -145,13 +149,13 @@ def _known_split(builder, split):
 
 
 def _keys(builder):
-    """The names of picture and label among the features."""
+    """The names of image and label among the features."""
     tfds = _tfds(builder.name)
     keys, features = builder.info.supervised_keys, builder.info.features
     kinds = (tfds.features.Image, tfds.features.ClassLabel)
     if keys is None or len(keys) != 2 or not all(map(isinstance, (features[key] for key in keys), kinds)):
         raise ValueError(
-            f"Expected a data set of pictures with one class label each; received: {builder.name} with {features}."
+            f"Expected a dataset of images with one class label each; received: {builder.name} with {features}."
         )
     bits = str(np.dtype(getattr(features[keys[0]], "np_dtype", "uint8")))
     if bits not in ("uint8", "uint16"):  # floats are stored in PNG files, byte by byte
@@ -173,7 +177,7 @@ def _open_keras(name, split):
     except Exception as error:  # Keras raises no other
         raise _not_downloaded(name, error) from error
     x, y = splits[split == "test"]
-    return Arrays(x if x.ndim == 4 else x[..., None], y, class_names=KERAS_CLASS_NAMES[name])
+    return ArrayDataset(x if x.ndim == 4 else x[..., None], y, class_names=KERAS_CLASS_NAMES[name])
 
 
 def _not_downloaded(name, error):
@@ -213,6 +217,6 @@ def _tfds(name):
 
 def _unknown(name, names, more):
     return ValueError(
-        f"Expected an existing path, or the name of a data set such as {', '.join(map(repr, KNOWN))}; "
+        f"Expected an existing path, or the name of a dataset such as {', '.join(map(repr, KNOWN))}; "
         f"received: {name!r}.{did_you_mean(name, {*names, *KNOWN})}{more}"
     )

@@ -1,34 +1,34 @@
-"""Pictures to be measured on by several devices, each of which takes its share of each batch."""
+"""Images to be measured on by several devices, each of which takes its share of each batch."""
 
 from collections.abc import Callable
 
 import keras
 import numpy as np
 
-from keras_resattn.data.batch_stream import Stream
-from keras_resattn.data.dataset import Source
-from keras_resattn.data.evaluation_batches import OrderedBatches
+from keras_resattn.data.batch_stream import BatchStream
+from keras_resattn.data.dataset import Dataset
+from keras_resattn.data.evaluation_batches import EvaluationBatches
 from keras_resattn.typing import Size
 
 
-class EvaluationShares(keras.utils.PyDataset):
-    """`OrderedBatches` whose last batch is filled up so that devices can share it; what fills it weighs nothing.
+class ShardedEvaluationBatches(keras.utils.PyDataset):
+    """`EvaluationBatches` whose last batch is filled up so that devices can share it; what fills it weighs nothing.
 
-    Batches are `(pictures, labels, weights)`. With these weights the mean that Keras takes over everything, and
-    weighted metrics, are those of the pictures alone: all weigh `filled up / pictures`, just above 1, because Keras
+    Batches are `(images, labels, weights)`. With these weights the mean that Keras takes over everything, and
+    weighted metrics, are those of the images alone: all weigh `filled up / images`, just above 1, because Keras
     divides a loss by the size of a batch and not by its weight.
 
     Args:
-        source: A `Source` or a `Stream`, the same one in all processes.
-        batch_size: Pictures in a batch of all devices together; divisible by `devices`.
-        normalize, size, shares: As in `OrderedBatches`.
+        dataset: A `Dataset` or a `BatchStream`, the same one in all processes.
+        batch_size: Images in a batch of all devices together; divisible by `devices`.
+        normalize, size, shares: As in `EvaluationBatches`.
         devices: Number of devices, of all processes together.
         shard: `(rank, processes)`: this process' part of each batch.
     """
 
     def __init__(
         self,
-        source: Source | Stream,
+        dataset: Dataset | BatchStream,
         batch_size: int,
         normalize: Callable[[np.ndarray], np.ndarray],
         *,
@@ -39,15 +39,15 @@ class EvaluationShares(keras.utils.PyDataset):
     ) -> None:
         super().__init__()
         self.batch_size, self.devices, (self.rank, self.processes) = batch_size, devices, shard
-        self.is_stream = isinstance(source, Stream)
-        if isinstance(source, Stream):
-            passed = source.prepared(batch_size, size=size, train=False).epoch(0)
+        self.is_stream = isinstance(dataset, BatchStream)
+        if isinstance(dataset, BatchStream):
+            passed = dataset.prepared(batch_size, size=size, train=False).epoch(0)
             self.count = sum(len(x) for x, _ in passed)
         else:
-            self.count = len(source)
+            self.count = len(dataset)
             rows = [self._own(first) for first in range(0, self.count, batch_size)]
-            source, batch_size = source.part(np.concatenate(rows)), batch_size // self.processes
-        self.batches = OrderedBatches(source, batch_size, normalize, size=size, shares=shares)
+            dataset, batch_size = dataset.part(np.concatenate(rows)), batch_size // self.processes
+        self.batches = EvaluationBatches(dataset, batch_size, normalize, size=size, shares=shares)
 
     @property
     def num_batches(self) -> int:
@@ -62,7 +62,7 @@ class EvaluationShares(keras.utils.PyDataset):
         return x, y, self._weights(index, len(own))
 
     def _own(self, first):
-        """Which pictures of the batch that begins with `first` are this process', what fills it up included."""
+        """Which images of the batch that begins with `first` are this process', what fills it up included."""
         size = self._filled(first)
         rows = np.minimum(np.arange(first, first + size), self.count - 1)
         return rows.reshape(self.processes, -1)[self.rank]

@@ -1,4 +1,4 @@
-"""Passes over pictures that do not lie in memory: in threads, a sample of them, their shape and their statistics."""
+"""Passes over images that do not lie in memory: in threads, a sample of them, their shape and their statistics."""
 
 import itertools
 import os
@@ -12,13 +12,13 @@ import numpy as np
 from keras_resattn.data import arrays
 from keras_resattn.typing import Size, Statistics
 
-SAMPLE = 10_000  # pictures that statistics are taken from, where they have to be read one by one
-CHUNK = 16  # pictures read at once in a pass
+SAMPLE = 10_000  # images that statistics are taken from, where they have to be read one by one
+CHUNK = 16  # images read at once in a pass
 MEASURED = ("channel", "pixel_mean")  # normalisations that depend on the data
 
 
 def sample(length: int, count: int = SAMPLE) -> Iterator[np.ndarray]:
-    """Yields the indices of at most `count` evenly spaced pictures of `length`, in chunks."""
+    """Yields the indices of at most `count` evenly spaced images of `length`, in chunks."""
     rows = np.unique(np.linspace(0, length - 1, min(count, length)).astype(int))
     for start in range(0, len(rows), CHUNK):
         yield rows[start : start + CHUNK]
@@ -55,10 +55,10 @@ def one_shape(shapes: Iterable[Size], channels: int) -> tuple[int, ...] | None:
 def accumulated_statistics(
     batches: Callable[[], Iterable[np.ndarray]], normalization: str, channels: int
 ) -> Statistics:
-    """Returns `(mean, std)` as `data.arrays.statistics` does, from batches of pictures of one shape.
+    """Returns `(mean, std)` as `data.arrays.statistics` does, from batches of images of one shape.
 
     Args:
-        batches: A function that returns an iterator of pictures `(n, h, w, c)`; not called where it is not needed.
+        batches: A function that returns an iterator of images `(n, h, w, c)`; not called where it is not needed.
         normalization: A recipe's `normalization`.
         channels: Number of channels.
     """

@@ -1,4 +1,4 @@
-"""Data sets that TensorFlow Datasets has prepared as tfrecord files, and that are too large for memory: ImageNet."""
+"""Datasets that TensorFlow Datasets has prepared as tfrecord files, and that are too large for memory: ImageNet."""
 
 import contextlib
 import copy
@@ -11,34 +11,34 @@ import keras
 import numpy as np
 
 from keras_resattn.data.augmentation import draw_crops
-from keras_resattn.data.batch_stream import Stream, check_range, share_of
+from keras_resattn.data.batch_stream import BatchStream, check_range, share_of
 from keras_resattn.data.dataset import as_labels
-from keras_resattn.data.images import check_resize_mode, read_picture
+from keras_resattn.data.images import check_resize_mode, load_image
 from keras_resattn.data.statistics import SAMPLE, accumulated_statistics, in_threads
 from keras_resattn.layers.class_names import check_class_names
 from keras_resattn.typing import ResizeMode, Size, Statistics
 
-BATCH = 64  # pictures in a batch where no recipe says so: for statistics
+BATCH = 64  # images in a batch where no recipe says so: for statistics
 
 
-class RecordStream(Stream):
-    """tfrecord files, read by tf.data and decoded by Pillow in threads, as a folder's pictures are.
+class RecordStream(BatchStream):
+    """tfrecord files, read by tf.data and decoded by Pillow in threads, as a folder's images are.
 
-    What pass k holds depends on the seed, k and the shard alone: files are read, and pictures mixed in a buffer, in an
+    What pass k holds depends on the seed, k and the shard alone: files are read, and images mixed in a buffer, in an
     order drawn from these; so are the crops. Each of several processes reads its own part, of equal length.
 
     Args:
         builder: A prepared `tfds.core.DatasetBuilder`.
         split: A split, or a slice of one.
-        keys: Names of the features that are picture and label.
+        keys: Names of the features that are image and label.
         class_names: Names of the classes, or `None`.
         classes: Number of classes, where they have no names.
         channels: Number of channels: 3 or 1.
-        buffer: Encoded pictures among which the next one is drawn: about 110 kB each for ImageNet.
+        buffer: Encoded images among which the next one is drawn: about 110 kB each for ImageNet.
     """
 
-    # Attributes here, set by `prepared`; properties of a `Stream`.
-    picture_shape: Any = None  # pyright: ignore[reportIncompatibleMethodOverride, reportIncompatibleVariableOverride]
+    # Attributes here, set by `prepared`; properties of a `BatchStream`.
+    image_shape: Any = None  # pyright: ignore[reportIncompatibleMethodOverride, reportIncompatibleVariableOverride]
     batch_size: Any = None  # pyright: ignore[reportIncompatibleMethodOverride, reportIncompatibleVariableOverride]
     resize_mode: ResizeMode | None = "crop"
 
@@ -75,8 +75,8 @@ class RecordStream(Stream):
         """Returns the stream as a run needs it.
 
         Args:
-            batch_size: Pictures in a step, of all processes together.
-            size: `(h, w)` that pictures are cropped and resized to.
+            batch_size: Images in a step, of all processes together.
+            size: `(h, w)` that images are cropped and resized to.
             train: Whether to shuffle, and leave out the remainder of a pass; otherwise it is a last, smaller batch.
             crop: `"inception"` for random crops; otherwise all are central.
             central: Share of the short side that a central crop leaves.
@@ -88,16 +88,16 @@ class RecordStream(Stream):
         """
         share = share_of(batch_size, shard)
         if size is None:
-            raise ValueError("Expected size=(height, width) for pictures of different shapes; received: size=None.")
+            raise ValueError("Expected size=(height, width) for images of different shapes; received: size=None.")
         if train and self.count // shard[1] < share:
             raise ValueError(f"Expected at least a batch of {batch_size} images; received: {self.count}.")
         other = copy.copy(self)
-        other.batch_size, other.picture_shape = share, (*size, self.channels)
+        other.batch_size, other.image_shape = share, (*size, self.channels)
         other._run = {"train": train, "crop": crop, "central": central, "seed": seed, "shard": tuple(shard)}
         return other
 
     def with_resize_mode(self, resize_mode: ResizeMode) -> Self:
-        """Return this stream with another way to resize images; see `Source.with_resize_mode`."""
+        """Return this stream with another way to resize images; see `Dataset.with_resize_mode`."""
         check_resize_mode(resize_mode)
         other = copy.copy(self)
         other.resize_mode = resize_mode
@@ -122,7 +122,7 @@ class RecordStream(Stream):
 
     def statistics(self, normalization: str, size: Size | None = None) -> Statistics:
         def first_batches():
-            whole = self.prepared(BATCH, size=size or (self.picture_shape or ())[:2] or None, train=False)
+            whole = self.prepared(BATCH, size=size or (self.image_shape or ())[:2] or None, train=False)
             for i, (x, _) in enumerate(whole.epoch(0)):
                 if i * BATCH >= SAMPLE:
                     return
@@ -138,31 +138,31 @@ class RecordStream(Stream):
     def epoch(self, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         if self._run is None:
             raise ValueError("Expected prepared(batch_size, size=...) of this stream before a pass; received: none.")
-        size, central = self.picture_shape[:2], self._run["central"]
+        size, central = self.image_shape[:2], self._run["central"]
         labels, x = deque(), []
 
         def encoded():
-            for index, (pictures, y, names) in enumerate(self._encoded(epoch)):
-                labels.append(as_labels(y, len(pictures)))
+            for index, (images, y, names) in enumerate(self._encoded(epoch)):
+                labels.append(as_labels(y, len(images)))
                 check_range(labels[-1], self.classes)
                 labels[-1] = self._own_numbers(labels[-1])
-                yield from zip(pictures, names, self._crops(epoch, index, len(pictures)), strict=True)
+                yield from zip(images, names, self._crops(epoch, index, len(images)), strict=True)
 
         def decoded(item):
-            picture, name, crop = item
+            image, name, crop = item
             name = f"image {name.decode()} of {self.builder.name}"
-            return read_picture(picture, name, size, crop, central, self.channels, self.resize_mode)
+            return load_image(image, name, size, crop, central, self.channels, self.resize_mode)
 
         # The next batch, and one more, are decoded while this one is used.
-        with contextlib.closing(in_threads(decoded, encoded(), 2 * self.batch_size)) as pictures:
-            for picture in pictures:
-                x.append(picture)
+        with contextlib.closing(in_threads(decoded, encoded(), 2 * self.batch_size)) as images:
+            for image in images:
+                x.append(image)
                 if len(x) == len(labels[0]):
                     yield np.stack(x), labels.popleft()
                     x = []
 
     def _encoded(self, epoch):
-        """Batches of encoded pictures, their labels, and their names."""
+        """Batches of encoded images, their labels, and their names."""
         tfds, tf = require_tensorflow(self.builder.name)
         process, processes = self._run["shard"]
         train = self._run["train"]

@@ -23,7 +23,7 @@ class AttentionHead(CompositeLayer):
 
     A bias-free 3x3 convolution, and the softmax over all positions (in float32), so that a head's mask sums to one.
     While training, heads that look at the same places pay: with A the masks after 2x2 average pooling as rows,
-    `regularization * mean((A A^T without its diagonal) ** 2)`, over pictures and pairs of heads, joins the loss.
+    `regularization * mean((A A^T without its diagonal) ** 2)`, over images and pairs of heads, joins the loss.
 
     Args:
         heads: Number of masks K, the paper's attention width.

@@ -27,7 +27,7 @@ class HeadGate(keras.layers.Layer):
 
     As tanh is bounded, no head can be switched off: among four, a gate lies between 0.043 and 0.711.
 
-    Input and output shape: `(n, K)`; a picture's gates sum to one.
+    Input and output shape: `(n, K)`; a image's gates sum to one.
     """
 
     def call(self, scores: Tensor) -> Tensor:
@@ -77,11 +77,11 @@ class GlobalGate(CompositeLayer):
     Args:
         outputs: Number of modules and one.
         gate: `"softmax"`: of `tanh(BN(W z))`, z being the base's last features, W without bias. `"sigmoid"`: of the
-            same, divided by the picture's sum. `"mean"`: all alike. `"linear"`: a learned weight for each output,
-            the same for all pictures, which starts at the mean (a plain linear combination, for the ablation).
+            same, divided by the image's sum. `"mean"`: all alike. `"linear"`: a learned weight for each output,
+            the same for all images, which starts at the mean (a plain linear combination, for the ablation).
             `"base"`: wholly on the base, so that modules are computed and do not count.
 
-    Input shape: `(n, features)`. Output shape: `(n, outputs)`; but for `"linear"`, a picture's gates sum to one.
+    Input shape: `(n, features)`. Output shape: `(n, outputs)`; but for `"linear"`, a image's gates sum to one.
 
     Raises:
         ValueError: if `outputs` is not a positive integer, or `gate` is unknown.

@@ -1,4 +1,4 @@
-"""Attention on a map, from what stands at each position and one vector for the picture (Jetley et al., ICLR 2018)."""
+"""Attention on a map, from what stands at each position and one vector for the image (Jetley et al., ICLR 2018)."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -22,7 +22,7 @@ class GlobalAttentionMap(CompositeLayer):
     Args:
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
 
-    Input shape: `[(n, h, w, c), (n, d)]`. Output shape: `(n, h, w, 1)`; each picture's weights are
+    Input shape: `[(n, h, w, c), (n, d)]`. Output shape: `(n, h, w, 1)`; each image's weights are
     positive and sum to one. The convolution is named `score`.
 
     Source: the WRN-att2 of Rodriguez et al., "Attend and Rectify" (ECCV 2018), as their code has it.

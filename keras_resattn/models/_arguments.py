@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from keras_resattn.typing import Pooling, Shape
-from keras_resattn.utils.data_format import channel_axis, picture_shape, spatial_axes
+from keras_resattn.utils.data_format import channel_axis, image_shape, spatial_axes
 from keras_resattn.utils.validation import check_choice, check_count, is_integer
 
 MIN_SIZE = 32
@@ -85,7 +85,7 @@ def resolve_input(
         input_shape = _check_input_shape(input_shape, data_format)
     if input_tensor is None:
         if input_shape is None:
-            input_shape = picture_shape(default_size, default_size, 3)
+            input_shape = image_shape(default_size, default_size, 3)
         _check_sizes(input_shape, data_format, f"input_shape={input_shape}")
         return keras.Input(input_shape)
     if not keras.utils.is_keras_tensor(input_tensor):

@@ -12,7 +12,7 @@ from keras_resattn.layers.batch_normalization import BatchNormalization
 from keras_resattn.layers.class_names import set_class_names
 from keras_resattn.layers.composite import BN_MOMENTUM, EPSILON
 from keras_resattn.models._arguments import check_head, resolve_input
-from keras_resattn.pretrained.records import Tag
+from keras_resattn.pretrained.records import Checkpoint
 from keras_resattn.typing import PathLike, Pooling, Shape
 from keras_resattn.utils.data_format import channel_axis
 
@@ -37,7 +37,7 @@ def normalization(
     return keras.layers.Normalization(axis=axis, mean=[float(value) for value in mean], variance=variance, **options)
 
 
-def statistics_for(tag: Tag, channels: int) -> tuple[list[float], list[float]]:
+def statistics_for(tag: Checkpoint, channels: int) -> tuple[list[float], list[float]]:
     """Returns `(mean, std)` of released weights for images of 3 channels, or of 1: the mean over the three."""
     if channels == 1:
         return [sum(tag.mean) / len(tag.mean)], [sum(tag.std) / len(tag.std)]
@@ -254,7 +254,7 @@ Args:
     weights: `"default"` for the best published tag (a `ValueError` where there is none), `None` for random
         initialisation, a tag or alias, the path of a `.weights.h5` file, or `"hf://owner/repo[@revision]"`.
     input_tensor: A KerasTensor to build on, or `None` for a new input.
-    input_shape: Shape of one picture, `({size}, {size}, 3)` by default under `channels_last`. Any size from 32
+    input_shape: Shape of one image, `({size}, {size}, 3)` by default under `channels_last`. Any size from 32
         up, or `None` for height and width, with and without top.
     pooling: What `include_top=False` ends in: `None` (the 4-D feature map), `"avg"` or `"max"`.
     classes: Number of classes.

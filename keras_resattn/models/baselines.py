@@ -85,7 +85,7 @@ def WideResNetAtt2(
         weights: `"default"` for the best published tag (a `ValueError` where there is none), `None` for random
             initialisation, a tag or alias, the path of a `.weights.h5` file, or `"hf://owner/repo[@revision]"`.
         input_tensor: A KerasTensor to build on, or `None` for a new input.
-        input_shape: Shape of one picture, `(32, 32, 3)` by default under `channels_last`. Any size from 32 up, or
+        input_shape: Shape of one image, `(32, 32, 3)` by default under `channels_last`. Any size from 32 up, or
             `None` for height and width: the global branch ends in a maximum over all positions, which at
             32 x 32 is the authors' 4x4 pooling.
         pooling: `None`: the attended sums are this network's pooling.

@@ -9,7 +9,7 @@ from keras_resattn.models._arguments import check_head, resolve_input
 from keras_resattn.models._build import batch_norm, classifier, convolution, relu
 from keras_resattn.models.warn import check_attention, rectified
 from keras_resattn.typing import Aggregation, GatedMaskActivation, GlobalGating, HeadGating, Shape
-from keras_resattn.utils.data_format import picture_shape, spatial_axes
+from keras_resattn.utils.data_format import image_shape, spatial_axes
 from keras_resattn.utils.validation import check_count
 
 SIZE = 40
@@ -46,7 +46,7 @@ def ClutteredMnistCNN(
     first two, and the order is convolution, pooling, ReLU, batch normalisation. One thing is the paper's: its
     regulariser covers all modules, where a bug in the code leaves some out (with four, all but that of `conv5`).
 
-    It takes pictures divided by 255 and not normalised otherwise, which is left to `input_bn`.
+    It takes images divided by 255 and not normalised otherwise, which is left to `input_bn`.
 
     Reference:
         Rodriguez et al., "Attend and Rectify", ECCV 2018 (https://arxiv.org/abs/1807.07320).
@@ -55,11 +55,11 @@ def ClutteredMnistCNN(
         attention_depth: Number of modules: 1 taps the output of `conv5` (after its batch normalisation), 5 that of all
             five convolutions, 0 none. Module `attention{i}` looks at `conv{i}`.
         attention_width: Heads of each module, K.
-        transformer: Whether a spatial transformer (Jaderberg et al., 2015) straightens the picture first. It begins
+        transformer: Whether a spatial transformer (Jaderberg et al., 2015) straightens the image first. It begins
             as the identity.
         classes: Number of classes.
         classifier_activation: `"softmax"`, or `None` for logits or, with attention, for what `Rectify` returns.
-        input_shape: Shape of one picture, `(40, 40, 1)` by default under `channels_last`. Any size from 32 up.
+        input_shape: Shape of one image, `(40, 40, 1)` by default under `channels_last`. Any size from 32 up.
         name: Name of the model.
         mask_activation: As in `attend_and_rectify`, like all that follow, which only attention uses.
         head_gate: `"softmax"`, or `"mean"` for modules without gates.
@@ -68,7 +68,7 @@ def ClutteredMnistCNN(
         regularization: Strength of the overlap regulariser.
 
     Returns:
-        A functional `keras.Model`. `get_layer("transformer_sampler").output` is the straightened picture.
+        A functional `keras.Model`. `get_layer("transformer_sampler").output` is the straightened image.
 
     Raises:
         ValueError: before anything is built, for an argument that does not fit.
@@ -109,7 +109,7 @@ def ClutteredMnistCNN(
 
 
 def _resolve_input(input_shape):
-    inputs = resolve_input(None, picture_shape(SIZE, SIZE, 1) if input_shape is None else input_shape, SIZE)
+    inputs = resolve_input(None, image_shape(SIZE, SIZE, 1) if input_shape is None else input_shape, SIZE)
     if None in [inputs.shape[axis] for axis in spatial_axes(keras.config.image_data_format())]:
         raise ValueError(
             "Expected a known height and width, as the network ends in a dense layer over all positions; "

@@ -60,7 +60,7 @@ def ResidualAttentionNet(
             or its alias such as `"cifar10"`, the path of a `.weights.h5` file, or
             `"hf://owner/repo[@revision]"`. Published weights exist for rows of the table only.
         input_tensor: A KerasTensor to build on, or `None` for a new input.
-        input_shape: Shape of one picture, `(height, width, channels)` under `channels_last`. Sizes of 32 and
+        input_shape: Shape of one image, `(height, width, channels)` under `channels_last`. Sizes of 32 and
             more or `None`, also with a top, as the head averages over all positions. Defaults to the
             variant's or topology's size (224 or 32) and three channels. One channel with three-channel
             weights sums the stem's kernel over RGB and warns.

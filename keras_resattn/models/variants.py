@@ -20,7 +20,7 @@ class Topology:
         exit_units: Units after each stage's modules.
         mask_depth: Poolings in each stage's masks (paper: 3, 2, 1).
         default_size: Height and width of the input where none is given, in pixels.
-        classes: Classes of the data set that the papers train this family on.
+        classes: Classes of the dataset that the papers train this family on.
         stem_level: log2 of the stem's stride: the pyramid level of the first stage.
     """
 

@@ -81,7 +81,7 @@ def WARN(
         weights: `"default"` for the best published tag (a `ValueError` where there is none), `None` for random
             initialisation, a tag or alias, the path of a `.weights.h5` file, or `"hf://owner/repo[@revision]"`.
         input_tensor: A KerasTensor to build on, or `None` for a new input.
-        input_shape: Shape of one picture, `(32, 32, 3)` by default under `channels_last`. Any size from 32
+        input_shape: Shape of one image, `(32, 32, 3)` by default under `channels_last`. Any size from 32
             up, or `None` for height and width, with and without top.
         pooling: What `include_top=False` ends in: `None` (the 4-D feature map), `"avg"` or `"max"`.
         classes: Number of classes.
@@ -163,7 +163,7 @@ def WARN50x2(
     Reference:
         Rodriguez et al., "Attend and Rectify", ECCV 2018 (https://arxiv.org/abs/1807.07320), Sec. 4.4.
 
-    Args, returns and errors are those of `WARN`, at 224 x 224 pictures and 1000 classes by default.
+    Args, returns and errors are those of `WARN`, at 224 x 224 images and 1000 classes by default.
     """
     options = {
         "attention_depth": attention_depth,

@@ -45,7 +45,7 @@ def WideResNet(
         weights: `"default"` for the best published tag (a `ValueError` where there is none), `None` for random
             initialisation, a tag or alias, the path of a `.weights.h5` file, or `"hf://owner/repo[@revision]"`.
         input_tensor: A KerasTensor to build on, or `None` for a new input.
-        input_shape: Shape of one picture, `(32, 32, 3)` by default under `channels_last`. Any size from 32
+        input_shape: Shape of one image, `(32, 32, 3)` by default under `channels_last`. Any size from 32
             up, or `None` for height and width, with and without top.
         pooling: What `include_top=False` ends in: `None` (the 4-D feature map), `"avg"` or `"max"`.
         classes: Number of classes.
@@ -97,7 +97,7 @@ def body(
     """Stem, three groups, and the batch normalisation and ReLU after them.
 
     Args:
-        inputs: Pictures, `(n, h, w, c)`.
+        inputs: Images, `(n, h, w, c)`.
         depth: Number of layers, 6n + 4.
         width: Channels as multiples of 16, 32 and 64.
         dropout: Share of the channels dropped inside each unit in training.

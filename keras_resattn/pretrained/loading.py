@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_resattn.layers.composite import CompositeLayer
 from keras_resattn.pretrained.hdf5 import most_objects, naming_file, open_weights, shown
-from keras_resattn.pretrained.resolution import Source
+from keras_resattn.pretrained.resolution import WeightsSource
 from keras_resattn.pretrained.tensors import open_layers
 from keras_resattn.typing import PathLike
 
@@ -18,8 +18,8 @@ TOP = r"predictions|classifier|global_gate(/.*)?|attention\d+_(mask|outputs)/.*"
 STEM = "stem_conv"
 
 
-def load(model: keras.Model, source: Source, below: keras.KerasTensor | None = None) -> None:
-    """Fill a network with the tensors of a `Source`.
+def load(model: keras.Model, source: WeightsSource, below: keras.KerasTensor | None = None) -> None:
+    """Fill a network with the tensors of a `WeightsSource`.
 
     Keras keys a `.weights.h5` file by class and order; the layers' names stand in it too, and those
     decide here. So one file serves with and without top, and on top of other layers. The file is

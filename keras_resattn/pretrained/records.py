@@ -24,7 +24,7 @@ LARGEST_RECORD = 2**20  # bytes
 
 
 @dataclass(frozen=True)
-class Tag:
+class Checkpoint:
     """A released set of weights. Immutable: a better run is a new tag, and the alias moves.
 
     Attributes:
@@ -34,7 +34,7 @@ class Tag:
         classes: Class names in the order of the outputs.
         mean: Channel means that inputs are normalised with, 0 to 255.
         std: Standard deviations, likewise.
-        input_shape: Shape of the training pictures, channels last.
+        input_shape: Shape of the training images, channels last.
         metrics: What was measured, by name.
         training: Recipe, seed, data, device, wall time and command.
         repository: `owner/name` of the Hub repository that holds the folder, or `None`.
@@ -150,14 +150,14 @@ def weights_folder() -> Path:
 
 
 @functools.cache
-def tags() -> tuple[Tag, ...]:
-    """Returns every released `Tag`, ordered by network and tag.
+def tags() -> tuple[Checkpoint, ...]:
+    """Returns every released `Checkpoint`, ordered by network and tag.
 
     Raises:
         ValueError: if a record is broken, or an alias has no tag.
     """
     records = sorted(weights_folder().glob(f"*/{RECORD}"))
-    found = sorted((Tag.read(record.parent) for record in records), key=lambda tag: tag.id)
+    found = sorted((Checkpoint.read(record.parent) for record in records), key=lambda tag: tag.id)
     aliases = read_aliases(weights_folder())
     lost = {f"{network}/{tag}" for network, names in aliases.items() for tag in names.values()} - {t.id for t in found}
     if lost:
@@ -217,6 +217,6 @@ def write_sums(folder: Path, changes: Mapping[str, str | None]) -> None:
         partial.write_text("".join(lines), encoding="utf-8")
 
 
-def find(name: str, network: str | None = None) -> list[Tag]:
+def find(name: str, network: str | None = None) -> list[Checkpoint]:
     """Returns the tags that answer to `name` (tag, alias or `network/tag`), of one network or of all."""
     return [tag for tag in tags() if tag.answers_to(name) and network in (None, tag.network)]

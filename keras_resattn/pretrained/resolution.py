@@ -9,18 +9,18 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from keras_resattn.pretrained.records import RECORD, TENSORS, Tag, call, find, tags
+from keras_resattn.pretrained.records import RECORD, TENSORS, Checkpoint, call, find, tags
 from keras_resattn.typing import PathLike
 from keras_resattn.utils.io import hash_of, open_regular, user_path
 from keras_resattn.utils.suggestions import did_you_mean
 
 
 @dataclass(frozen=True)
-class Source:
+class WeightsSource:
     """Where weights come from: a released tag, a file or folder of the user's, or a Hub repository."""
 
     network: str | None
-    tag: Tag | None = None
+    tag: Checkpoint | None = None
     path: Path | None = None
     repository: str | None = None
     revision: str | None = None
@@ -61,8 +61,8 @@ class Source:
         record = self.record()
         return None if record is None else list(record.classes)
 
-    def record(self) -> Tag | None:
-        """Returns the `Tag` of the weights, read from the Hub if need be; `None` for a file, which has none.
+    def record(self) -> Checkpoint | None:
+        """Returns the `Checkpoint` of the weights, read from the Hub if need be; `None` for a file, which has none.
 
         Raises:
             ValueError: if the record is broken, or another network's.
@@ -72,7 +72,7 @@ class Source:
             return self.tag
         from huggingface_hub import hf_hub_download
 
-        tag = Tag.read(Path(hf_hub_download(self.repository, RECORD, revision=self.revision)).parent)
+        tag = Checkpoint.read(Path(hf_hub_download(self.repository, RECORD, revision=self.revision)).parent)
         _check_network(tag, self.network, f"hf://{self.repository}")
         return tag
 
@@ -90,7 +90,7 @@ def resolve(
     classes: int,
     classifier_activation: Any,
     channels: int,
-) -> Source | None:
+) -> WeightsSource | None:
     """Checks a builder's `weights` against its other arguments, without touching network or tensors.
 
     Args:
@@ -102,7 +102,7 @@ def resolve(
         channels: Channels of the input.
 
     Returns:
-        A `Source`, or `None` for random initialisation.
+        A `WeightsSource`, or `None` for random initialisation.
 
     Raises:
         ValueError: if there are no such weights, or they do not go with the other arguments.
@@ -127,22 +127,22 @@ def resolve(
 def _locate(weights, network):
     hub = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", str(weights)) if isinstance(weights, str) else None
     if hub and ".." not in weights:  # which would leave the folder of the cache
-        return Source(network, repository=hub.group(1), revision=hub.group(2))
+        return WeightsSource(network, repository=hub.group(1), revision=hub.group(2))
     if isinstance(weights, str):
         found = find(weights, network) if network is not None else []
         if found:
             tag = found[0]
             if tag.tensors.exists():
-                return Source(network, tag=tag, path=tag.tensors)
+                return WeightsSource(network, tag=tag, path=tag.tensors)
             return _on_hub(tag, network)
     path = user_path(weights)
     if (path / RECORD).is_file():
-        tag = Tag.read(path)
+        tag = Checkpoint.read(path)
         _check_network(tag, network, str(path))
-        return Source(network, tag=tag, path=tag.tensors)
+        return WeightsSource(network, tag=tag, path=tag.tensors)
     if path.exists() and not path.is_dir():
         with open_regular(path):  # what cannot be read is refused before the network is built
-            return Source(network, path=path)
+            return WeightsSource(network, path=path)
     raise ValueError(_nothing_found(weights, network))
 
 
@@ -152,7 +152,7 @@ def _on_hub(tag, network):
             f"Expected the tensors of {tag.id} at {tag.tensors} or in a Hub repository; they are in neither, as they "
             "are too large to be bundled and not uploaded yet. Pass another tag, a local file, or weights=None."
         )
-    return Source(network, tag=tag, repository=tag.repository, revision=tag.revision)
+    return WeightsSource(network, tag=tag, repository=tag.repository, revision=tag.revision)
 
 
 def _check_network(tag, network, where):

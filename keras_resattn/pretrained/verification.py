@@ -4,7 +4,7 @@ import os
 from typing import NamedTuple
 
 from keras_resattn.pretrained import records
-from keras_resattn.pretrained.records import ALIASES, RECORD, SUMS, TENSORS, Tag
+from keras_resattn.pretrained.records import ALIASES, RECORD, SUMS, TENSORS, Checkpoint
 from keras_resattn.utils.io import sha256
 
 
@@ -54,7 +54,7 @@ def _verify_tag(folder, sums):
     expected = {name.removeprefix(prefix): value for name, value in sums.items() if name.startswith(prefix)}
     expected.setdefault(RECORD, None)
     try:
-        tag, unreadable = Tag.read(folder), None
+        tag, unreadable = Checkpoint.read(folder), None
     except ValueError as error:
         tag, unreadable = None, str(error)
     if tag is not None and TENSORS not in expected and os.path.lexists(tag.tensors):

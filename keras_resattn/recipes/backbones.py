@@ -1,4 +1,4 @@
-"""Pretrained networks that others stand on: the pictures that they take, and their last stage."""
+"""Pretrained networks that others stand on: the images that they take, and their last stage."""
 
 import re
 from collections.abc import Collection, Iterable
@@ -8,24 +8,24 @@ from typing import Self
 import keras
 import numpy as np
 
-from keras_resattn.data.open_dataset import Source, Stream
+from keras_resattn.data.open_dataset import BatchStream, Dataset
 from keras_resattn.models import registry
 from keras_resattn.models._build import PREPROCESSING, statistics_for
 from keras_resattn.models.inspection import freeze_batch_norm, tensors_of_layers
 from keras_resattn.pretrained import find, tags
 from keras_resattn.typing import Size, Statistics
-from keras_resattn.utils.data_format import channel_axis, picture_shape, spatial_axes
+from keras_resattn.utils.data_format import channel_axis, image_shape, spatial_axes
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network without its top, and the pictures that it takes.
+    """A network without its top, and the images that it takes.
 
     Attributes:
         model: The `keras.Model`; returns feature maps or vectors.
         name: A published tag's id, or the model's name.
-        statistics: `(mean, std)`, each one float for each channel, that pictures of 0 to 255 are normalised with.
-        size: Height and width of the pictures.
+        statistics: `(mean, std)`, each one float for each channel, that images of 0 to 255 are normalised with.
+        size: Height and width of the images.
     """
 
     model: keras.Model
@@ -37,29 +37,29 @@ class Backbone:
     def find(
         cls,
         network: str | keras.Model,
-        source: Source | Stream,
+        dataset: Dataset | BatchStream,
         statistics: Statistics | None = None,
         size: Size | None = None,
     ) -> Self:
-        """Returns the published network of a tag, or the caller's model, for the pictures of `source`.
+        """Returns the published network of a tag, or the caller's model, for the images of `source`.
 
         Args:
             network: A tag's id, alias or `network/tag`, or a `keras.Model`.
-            source: A `Source` or `Stream`, whose channels and, at need, size are looked at.
+            dataset: A `Dataset` or `BatchStream`, whose channels and, at need, size are looked at.
             statistics: As above; with a model alone.
             size: Height and width, `None` for the tag's or the model's.
 
         Raises:
             ValueError: for unknown weights, a model with its top, and whatever does not go together.
         """
-        channels = source.channels if isinstance(source, Source) else source.picture_shape[-1]
+        channels = dataset.channels if isinstance(dataset, Dataset) else dataset.image_shape[-1]
         if not isinstance(network, str) and isinstance(network, keras.Model):
             _check_model(network, channels)
             return cls(
                 network,
                 network.name,
                 _checked_statistics(network, statistics, channels),
-                _model_size(network, source, size),
+                _model_size(network, dataset, size),
             )
         found = find(network) if isinstance(network, str) else []
         if len(found) != 1:
@@ -77,7 +77,7 @@ class Backbone:
         mean, std = statistics_for(tag, channels)
         size = tuple(size or tag.input_shape[:2])
         model = registry.build(
-            tag.network, include_top=False, weights=tag.tag, input_shape=picture_shape(*size, channels)
+            tag.network, include_top=False, weights=tag.tag, input_shape=image_shape(*size, channels)
         )
         return cls(model, tag.id, (mean, std), size)
 
@@ -128,7 +128,7 @@ def _check_model(model, channels):
     shape, outputs = model.input_shape, model.output_shape
     if not isinstance(shape, tuple) or len(shape) != 4 or not isinstance(outputs, tuple) or len(outputs) not in (2, 4):
         raise ValueError(
-            f"Expected {model.name} to take pictures and to return feature maps or vectors; "
+            f"Expected {model.name} to take images and to return feature maps or vectors; "
             f"received: input {shape}, output {outputs}."
         )
     if getattr(model.layers[-1], "activation", None) is keras.activations.softmax:
@@ -138,7 +138,7 @@ def _check_model(model, channels):
         )
     expected = shape[channel_axis(keras.config.image_data_format())]
     if channels != expected:
-        raise ValueError(f"Expected pictures of {expected} channels for {model.name}; received: {channels}.")
+        raise ValueError(f"Expected images of {expected} channels for {model.name}; received: {channels}.")
 
 
 def _checked_statistics(model, statistics, channels):
@@ -147,7 +147,7 @@ def _checked_statistics(model, statistics, channels):
         return [0.0] * channels, [1.0] * channels
     if statistics is None:
         raise ValueError(
-            f"Expected statistics=(mean, std), which the pictures of {model.name} are normalised with; received: None. "
+            f"Expected statistics=(mean, std), which the images of {model.name} are normalised with; received: None. "
             f"For a model that normalises inside: statistics=({[0] * channels}, {[1] * channels})."
         )
     mean, std = check_statistics(statistics, channels)
@@ -165,10 +165,10 @@ def _normalization_inside(model):
     return next((name for name in names if name == PREPROCESSING), None)
 
 
-def _model_size(model, source, size):
+def _model_size(model, dataset, size):
     own = tuple(model.input_shape[axis] for axis in spatial_axes(keras.config.image_data_format()))
     if size is None:
-        size = own if None not in own or source.picture_shape is None else source.picture_shape[:2]
+        size = own if None not in own or dataset.image_shape is None else dataset.image_shape[:2]
     size = tuple(size)
     if None in size or any(fixed not in (None, side) for fixed, side in zip(own, size, strict=True)):
         raise ValueError(f"Expected size=(height, width) for {model.name}, which takes {own}; received: {size}.")

@@ -13,14 +13,14 @@ import keras
 import numpy as np
 
 from keras_resattn.recipes.run_folder import RunFolder, assign, check
-from keras_resattn.recipes.strategies import Engine
+from keras_resattn.recipes.strategies import Strategy
 
 # Losses are read so many steps late: reading one at once would make an accelerator wait for its host.
 LAG = 4
 SECONDS_BETWEEN_CHECKPOINTS = 300
 
 
-class Loop(keras.callbacks.Callback):
+class RunCallback(keras.callbacks.Callback):
     """Carries a run through `Model.fit`, from any step to the end.
 
     Keras' own loop counts epochs from their beginning. So an epoch that was broken off is run from its beginning, too,
@@ -30,11 +30,11 @@ class Loop(keras.callbacks.Callback):
         folder: The `RunFolder`.
         steps: Number of steps of the whole run.
         steps_per_epoch: Number of steps of an epoch.
-        rows_of: Function of a step that returns the indices of its pictures, or `None`.
-        batch_size: Pictures in a step.
+        rows_of: Function of a step that returns the indices of its images, or `None`.
+        batch_size: Images in a step.
         checkpoint_steps: Steps between checkpoints inside an epoch; `None`: one every five minutes.
         left_out: Variables of the model that no checkpoint holds.
-        engine: An `Engine`, whose processes stop together.
+        strategy: An `Strategy`, whose processes stop together.
         image_size: Function of a step that returns the side of its images, for the log; `None` where there is one size.
     """
 
@@ -47,7 +47,7 @@ class Loop(keras.callbacks.Callback):
         batch_size: int,
         checkpoint_steps: int | None = None,
         left_out: Iterable[Any] = (),
-        engine: Engine | None = None,
+        strategy: Strategy | None = None,
         image_size: Callable[[int], int | None] = lambda step: None,
     ) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Loop(keras.callbacks.Callback):
         self.batch_size = batch_size
         self.checkpoint_steps = checkpoint_steps
         self.left_out = {id(variable) for variable in left_out}
-        self.engine = engine or Engine()
+        self.strategy = strategy or Strategy()
         self.image_size = image_size
         self.rows = []
         self.weights = {}  # a hash of those that each epoch ended with, see `Kept`
@@ -177,7 +177,7 @@ class Loop(keras.callbacks.Callback):
         epoch, in_epoch = divmod(step, self.steps_per_epoch)
         rows = [self.rows_of(each) for each in range(step, min(step + self._size, self.steps))]
         known = [str(row) for each in rows if each is not None for row in each]
-        pictures = f" of the pictures {', '.join(known)}" if known else ""
+        images = f" of the images {', '.join(known)}" if known else ""
         which = f"step {step + 1}" if self._size == 1 else f"one of steps {step + 1} to {step + self._size}"
         if self.folder.path is None or not self.done:
             kept = "Nothing was saved."
@@ -185,7 +185,7 @@ class Loop(keras.callbacks.Callback):
             kept = f"{self.folder.path} holds the last good checkpoint, of step {self.done}."
         return (
             f"{found} {which}{since} (epoch {epoch + 1}, step {in_epoch + 1} of "
-            f"{self.steps_per_epoch}){pictures}. {kept} Try a lower learning rate or a longer warm-up."
+            f"{self.steps_per_epoch}){images}. {kept} Try a lower learning rate or a longer warm-up."
         )
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -207,7 +207,7 @@ class Loop(keras.callbacks.Callback):
             due = time.monotonic() - self._checkpointed > SECONDS_BETWEEN_CHECKPOINTS
         else:
             due = step // self.checkpoint_steps > self.done // self.checkpoint_steps
-        asked = self.engine.signal(self.signal, step)
+        asked = self.strategy.signal(self.signal, step)
         if due or asked:
             self._save(step)
         self._stop(asked)
@@ -232,7 +232,7 @@ class Loop(keras.callbacks.Callback):
             self._watch(0)
             self.done = done
         self.folder.write_log(self.rows)
-        self._stop(self.engine.signal(self.signal))
+        self._stop(self.strategy.signal(self.signal))
 
     def _seconds(self):
         return self._seconds_before + time.monotonic() - self._started
@@ -275,7 +275,7 @@ class Loop(keras.callbacks.Callback):
         message = f"Stopped after step {self.done} of {self.steps}{kept}."
         if asked == signal.SIGINT:
             raise KeyboardInterrupt(message)
-        if self.engine.rank == 0:
+        if self.strategy.rank == 0:
             print(message, file=sys.stderr)  # an exit status has no room for it
         raise SystemExit(128 + asked)
 
@@ -290,16 +290,16 @@ def part(variables: Iterable[Any]) -> None:
 
 
 class Progress(keras.callbacks.ProgbarLogger):
-    """Keras' progress bar, with pictures per second beside it.
+    """Keras' progress bar, with images per second beside it.
 
     Args:
-        loop: The `Loop` whose steps it shows.
+        loop: The `RunCallback` whose steps it shows.
     """
 
     # It only prints, so that Keras may call it beside the next step.
     async_safe = True
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: RunCallback) -> None:
         super().__init__()
         self.loop = loop
 

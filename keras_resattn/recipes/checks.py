@@ -7,9 +7,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_resattn.data.batch_stream import Stream
+from keras_resattn.data.batch_stream import BatchStream
 from keras_resattn.data.class_matching import match_classes
-from keras_resattn.data.open_dataset import Source
+from keras_resattn.data.open_dataset import Dataset
 from keras_resattn.layers.class_names import model_class_names, some_names
 from keras_resattn.models.inspection import iter_layers
 from keras_resattn.recipes.recipe import Recipe
@@ -83,30 +83,30 @@ def check_class_weight(class_weight: Any, classes: int) -> list[float] | None:
     return [float(weight) for weight in weights]
 
 
-def check_fits(model: keras.Model, source: Source | Stream, recipe: Recipe) -> Size:
-    """Returns the size of pictures that a network takes, `(h, w)`, after checking that `source` fits it.
+def check_fits(model: keras.Model, dataset: Dataset | BatchStream, recipe: Recipe) -> Size:
+    """Returns the size of images that a network takes, `(h, w)`, after checking that `source` fits it.
 
     Args:
         model: A classifier that `check_model` has let through.
-        source: A `Source` or `Stream`.
-        recipe: A `Recipe`, which may crop pictures to the network's size.
+        dataset: A `Dataset` or `BatchStream`.
+        recipe: A `Recipe`, which may crop images to the network's size.
 
     Raises:
-        ValueError: for pictures of another shape or number of channels, or labels that are not the network's classes.
+        ValueError: for images of another shape or number of channels, or labels that are not the network's classes.
     """
     data_format = keras.config.image_data_format()
     channels = model.input_shape[channel_axis(data_format)]
     size = [model.input_shape[axis] for axis in spatial_axes(data_format)]
-    shape: Any = source.picture_shape
+    shape: Any = dataset.image_shape
     expected = (*size, channels)
-    as_it_is = source.resize_mode is None and recipe.crop == "pad"
+    as_it_is = dataset.resize_mode is None and recipe.crop == "pad"
     if shape is not None and as_it_is and not _same(expected, shape):
-        hint = " To resize them, pass open_source(data, resize_mode='crop'), 'squash' or 'pad'."
-        hint = hint if isinstance(source, Source) and shape[-1] == channels else ""
-        raise ValueError(f"Expected pictures of shape {expected} for {model.name}; received: {shape}.{hint}")
-    received = getattr(source, "channels", None) if shape is None else shape[-1]
+        hint = " To resize them, pass open_dataset(data, resize_mode='crop'), 'squash' or 'pad'."
+        hint = hint if isinstance(dataset, Dataset) and shape[-1] == channels else ""
+        raise ValueError(f"Expected images of shape {expected} for {model.name}; received: {shape}.{hint}")
+    received = getattr(dataset, "channels", None) if shape is None else shape[-1]
     if received != channels:
-        raise ValueError(f"Expected pictures of {channels} channels for {model.name}; received: {received}.")
+        raise ValueError(f"Expected images of {channels} channels for {model.name}; received: {received}.")
     if recipe.image_sizes:
         if size != [None, None]:
             raise ValueError(
@@ -117,26 +117,26 @@ def check_fits(model: keras.Model, source: Source | Stream, recipe: Recipe) -> S
     if None in size:
         if shape is None:
             raise ValueError(
-                f"Expected a network with a fixed size for pictures of different ones; received: {model.name}, "
+                f"Expected a network with a fixed size for images of different ones; received: {model.name}, "
                 f"{tuple(size)}. Build it with input_shape."
             )
         size = [got if want is None else want for want, got in zip(size, shape[:2], strict=True)]
-    source.check_labels(model.output_shape[-1])
+    dataset.check_labels(model.output_shape[-1])
     return tuple(size)
 
 
 def check_classes(
-    model: keras.Model, source: Source | Stream, validation: Source | Stream | None
+    model: keras.Model, dataset: Dataset | BatchStream, validation: Dataset | BatchStream | None
 ) -> tuple[Any, Any, list[str] | None]:
     """Return the data of a run, numbered as the network has its classes, and the names of these.
 
     Args:
         model: A classifier that `check_model` has let through.
-        source: Training data, a `Source` or `Stream`.
+        dataset: Training data, a `Dataset` or `BatchStream`.
         validation: Data measured after each epoch, or `None`.
 
     Returns:
-        `(source, validation, class names)`; `None` for names where neither network nor training data have any.
+        `(dataset, validation, class names)`; `None` for names where neither network nor training data have any.
 
     Raises:
         ValueError: for training data of other classes than a network that has names, or of another number of them; for
@@ -145,32 +145,34 @@ def check_classes(
     outputs, names = model.output_shape[-1], model_class_names(model)
     if names is not None:
         remedy = f"To teach it other classes, call set_class_names({model.name}, None) first."
-        source = match_classes(source, names, f"the network {model.name}", remedy)
-    elif source.class_names is not None and len(source.class_names) != outputs:
+        dataset = match_classes(dataset, names, f"the network {model.name}", remedy)
+    elif dataset.class_names is not None and len(dataset.class_names) != outputs:
         raise ValueError(
-            f"Expected a network of {len(source.class_names)} classes, as the training data have "
-            f"({some_names(source.class_names)}); received: {model.name}, of {outputs}. "
-            f"Build it with classes={len(source.class_names)}."
+            f"Expected a network of {len(dataset.class_names)} classes, as the training data have "
+            f"({some_names(dataset.class_names)}); received: {model.name}, of {outputs}. "
+            f"Build it with classes={len(dataset.class_names)}."
         )
     else:
-        names = source.class_names
-    return source, match_classes(validation, names, "the training data"), names
+        names = dataset.class_names
+    return dataset, match_classes(validation, names, "the training data"), names
 
 
-def warn_of_empty_classes(source: Source | Stream, classes: int, class_names: Sequence[str] | None = None) -> None:
+def warn_of_empty_classes(
+    dataset: Dataset | BatchStream, classes: int, class_names: Sequence[str] | None = None
+) -> None:
     """Warn of classes without a training image, which a network cannot learn: labels that start at 1, say.
 
     Args:
-        source: Training data; the labels of a `Stream` are not known beforehand.
+        dataset: Training data; the labels of a `BatchStream` are not known beforehand.
         classes: Number of classes.
         class_names: Their names, or `None`.
     """
-    if not isinstance(source, Source):
+    if not isinstance(dataset, Dataset):
         return
-    empty = np.flatnonzero(np.bincount(source.labels, minlength=classes) == 0)
+    empty = np.flatnonzero(np.bincount(dataset.labels, minlength=classes) == 0)
     if len(empty):
         shown = [class_names[number] if class_names else number for number in empty.tolist()]
-        received = f"labels from {source.labels.min()} to {source.labels.max()}" if len(source) else "no images"
+        received = f"labels from {dataset.labels.min()} to {dataset.labels.max()}" if len(dataset) else "no images"
         warnings.warn(
             f"{EMPTY_CLASSES} for {len(empty)} of {classes} classes: {some_names(shown)}; received: {received}. "
             "The network has an output for each of them. Labels count from 0 up without gaps.",
@@ -179,7 +181,7 @@ def warn_of_empty_classes(source: Source | Stream, classes: int, class_names: Se
 
 
 def check_statistics(statistics: Any, size: Size, channels: int) -> None:
-    """Raises a `ValueError` for what is not `(mean, std)` of pictures of that size and number of channels."""
+    """Raises a `ValueError` for what is not `(mean, std)` of images of that size and number of channels."""
     try:
         mean, std = (np.asarray(values, "float64") for values in statistics)
         fits = mean.shape in ((channels,), (*size, channels)) and std.shape == (channels,)

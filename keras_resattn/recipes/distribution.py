@@ -16,7 +16,7 @@ def scope(
     processes: int | None = None,
     process: int | None = None,
 ) -> Iterator[None]:
-    """Makes `compile_and_fit` inside the block share each batch between devices, with the backend's own engine.
+    """Makes `compile_and_fit` inside the block share each batch between devices, with the backend's own strategy.
 
     ```python
     with keras_resattn.recipes.distribution.scope():
@@ -24,7 +24,7 @@ def scope(
         report = compile_and_fit(model, "cifar_one_cycle", (x, y), run_dir="runs/cifar56")
     ```
 
-    | backend | engine | devices |
+    | backend | strategy | devices |
     |---|---|---|
     | JAX | `keras.distribution.DataParallel` | all of one process, or of several processes |
     | TensorFlow | `tf.distribute.MirroredStrategy` | all of one process |

@@ -11,12 +11,12 @@ from typing import Literal
 
 import keras
 
-from keras_resattn.data.open_dataset import Stream, open_source, open_validation
+from keras_resattn.data.open_dataset import BatchStream, open_dataset, open_validation
 from keras_resattn.layers import Rectify
 from keras_resattn.losses import NegativeLogLikelihood
 from keras_resattn.models.inspection import iter_layers, last_layer
 from keras_resattn.recipes import strategies
-from keras_resattn.recipes.checkpointing import Loop, Progress, part
+from keras_resattn.recipes.checkpointing import Progress, RunCallback, part
 from keras_resattn.recipes.checks import check_callbacks, check_lengths, check_model, check_restored
 from keras_resattn.recipes.kept_epoch import Kept
 from keras_resattn.recipes.optimizers import build_optimizer
@@ -24,8 +24,8 @@ from keras_resattn.recipes.presets import get_recipe
 from keras_resattn.recipes.recipe import Recipe
 from keras_resattn.recipes.report import Report, best_on_validation, environment, plot_history
 from keras_resattn.recipes.run_folder import ARCHITECTURE, REPORT, WEIGHTS, RunFolder
-from keras_resattn.recipes.run_spec import Feed, Task
-from keras_resattn.recipes.weight_averaging import AveragedWeights, BatchStatistics
+from keras_resattn.recipes.run_spec import RunSpec, TrainingInputs
+from keras_resattn.recipes.weight_averaging import AveragedWeights, BatchNormRecalibrator
 from keras_resattn.typing import DataLike, PathLike, Statistics
 from keras_resattn.utils.io import atomic_write, reserve, user_path
 
@@ -53,9 +53,9 @@ def compile_and_fit(
 ) -> Report:
     """Trains `model` by `recipe`.
 
-    Pictures are normalised as the recipe says, by the training set's statistics, which the report holds. With
+    Images are normalised as the recipe says, by the training set's statistics, which the report holds. With
     `ema`, validation and the final weights are those of the moving average, and batch normalisation's statistics are
-    measured anew with them, on some ten thousand training pictures.
+    measured anew with them, on some ten thousand training images.
 
     A run with a `run_dir` may be killed at any moment. The same call goes on from its last checkpoint, with the data
     in the order that it would have had, and ends with the same weights: bit for bit where the backend's arithmetic is
@@ -63,21 +63,21 @@ def compile_and_fit(
     finishes the running step, writes one, and leaves the model as it then is; a scheduler's SIGTERM does the same.
 
     Args:
-        model: A classifier over `(n, h, w, c)` pictures that returns softmax probabilities or logits. With gated
+        model: A classifier over `(n, h, w, c)` images that returns softmax probabilities or logits. With gated
             attention, `classifier_activation=None` trains by the authors' loss.
         recipe: A `Recipe`, or the name of one of `RECIPES`.
-        data: What `keras_resattn.data.open_source` takes: `(x, y)`, the path of an `.npz` file or of a folder of class
+        data: What `keras_resattn.data.open_dataset` takes: `(x, y)`, the path of an `.npz` file or of a folder of class
             folders, a name such as `"cifar10"`, a `tf.data.Dataset`, `PyDataset`, PyTorch `DataLoader` and others.
-            Pictures 0 to 255, integer labels.
+            Images 0 to 255, integer labels.
         validation_data: Data measured after every epoch, or `None`.
         run_dir: Folder for `log.csv`, `checkpoint.npz`, `recipe.json`, `statistics.json` and, at the end,
             `model.json`, `model.weights.h5`, `report.json` and (with matplotlib) `history.png`; `None` writes nothing.
         resume: Whether to go on with the run that `run_dir` holds.
         verbose: Keras' verbosity: 1 is a progress bar, 2 a line for each epoch, 0 nothing.
-        statistics: `(mean, std)` to normalise by in place of the training set's own, of pictures 0 to 255, for weights
+        statistics: `(mean, std)` to normalise by in place of the training set's own, of images 0 to 255, for weights
             that were trained with them.
         data_dir: Where TensorFlow Datasets lie, for data by name.
-        device_data: Whether all pictures lie on the device as uint8, and are cropped, flipped, normalised and mixed
+        device_data: Whether all images lie on the device as uint8, and are cropped, flipped, normalised and mixed
             there in the compiled step: for accelerators, and data that fit their memory. Not for streams, `augment` and
             Inception's crops.
         checkpoint_steps: Steps between checkpoints inside an epoch; `None`: one every five minutes.
@@ -97,12 +97,12 @@ def compile_and_fit(
         model gets the weights that the run kept, and the same report is returned.
 
     Raises:
-        ValueError: before any work, for an unknown recipe or data set, data that does not fit the model, data of other
-            classes than the model or the training data have, fewer pictures than a batch, a model of another precision
+        ValueError: before any work, for an unknown recipe or dataset, data that does not fit the model, data of other
+            classes than the model or the training data have, fewer images than a batch, a model of another precision
             or dropout than the recipe's, callbacks that contradict the recipe, or a `run_dir` that holds another run or
             damaged files.
         BlockingIOError: if another process trains in `run_dir`.
-        FloatingPointError: if the loss is no longer a finite number; it names the step, its pictures and the last good
+        FloatingPointError: if the loss is no longer a finite number; it names the step, its images and the last good
             checkpoint.
         OSError: if a file of the run cannot be written; the one before it stays.
         KeyboardInterrupt: after Ctrl-C, in good order.
@@ -110,70 +110,70 @@ def compile_and_fit(
     recipe = get_recipe(recipe)
     check_model(model, recipe)
     loss = _loss(model, recipe.mixes_labels)
-    engine = strategies.current()
-    engine.check(model, recipe, jit_compile, device_data, steps_per_execution)
+    strategy = strategies.current()
+    strategy.check(model, recipe, jit_compile, device_data, steps_per_execution)
     run_dir = None if run_dir is None else user_path(run_dir)
     callbacks = check_callbacks(callbacks, recipe)
-    source = open_source(data, data_dir=data_dir)
-    folder = RunFolder(run_dir, writes=engine.rank == 0)
+    dataset = open_dataset(data, data_dir=data_dir)
+    folder = RunFolder(run_dir, writes=strategy.rank == 0)
     kept_statistics = None if folder.progress is None else folder.progress["statistics"]
-    validation = open_validation(validation_data, data_dir, source)
-    task = Task.of(model, recipe, engine, source, validation, statistics, kept_statistics, class_weight)
-    feed = Feed.on_device(task) if device_data else Feed.by_batches(task)
-    per_epoch = feed.batches.steps_per_epoch
+    validation = open_validation(validation_data, data_dir, dataset)
+    spec = RunSpec.of(model, recipe, strategy, dataset, validation, statistics, kept_statistics, class_weight)
+    inputs = TrainingInputs.on_device(spec) if device_data else TrainingInputs.by_batches(spec)
+    per_epoch = inputs.batches.steps_per_epoch
     check_lengths(recipe, per_epoch, steps_per_execution, checkpoint_steps)
-    engine.same("the number of steps of an epoch", per_epoch)
-    optimizer = engine.make_optimizer(recipe, per_epoch)
+    strategy.same("the number of steps of an epoch", per_epoch)
+    optimizer = strategy.make_optimizer(recipe, per_epoch)
     with contextlib.ExitStack() as stack:
-        with engine.together():
-            identity = task.identity(per_epoch)
-            stack.enter_context(folder.opened(identity, task.statistics, resume or engine.rank > 0))
-            rows, steps = feed.batches.rows, recipe.steps(per_epoch)
-            loop = Loop(
+        with strategy.together():
+            identity = spec.identity(per_epoch)
+            stack.enter_context(folder.opened(identity, spec.statistics, resume or strategy.rank > 0))
+            rows, steps = inputs.batches.rows, recipe.steps(per_epoch)
+            loop = RunCallback(
                 folder,
                 steps,
                 per_epoch,
                 rows,
                 recipe.batch_size,
                 checkpoint_steps,
-                feed.left_out,
-                engine,
+                inputs.left_out,
+                strategy,
                 functools.partial(recipe.image_size, steps_per_epoch=per_epoch),
             )
             loop.restore()
             if not folder.finished:
                 check_restored(loop, steps_per_execution)
-        engine.same("the step to resume from (run_dir has to be on a file system of all processes)", loop.done)
+        strategy.same("the step to resume from (run_dir has to be on a file system of all processes)", loop.done)
         compiled = {
             "optimizer": optimizer,
             "loss": loss,
-            "weighted_metrics": _metrics(task.classes, recipe.mixes_labels),  # unweighted where nothing has a weight
+            "weighted_metrics": _metrics(spec.classes, recipe.mixes_labels),  # unweighted where nothing has a weight
             "jit_compile": jit_compile,
             "steps_per_execution": steps_per_execution,
         }
-        task.name_classes()
-        feed.model.compile(**compiled)
-        build_optimizer(feed.model.optimizer, feed.model.trainable_variables, recipe.decay_vectors)
+        spec.name_classes()
+        inputs.model.compile(**compiled)
+        build_optimizer(inputs.model.optimizer, inputs.model.trainable_variables, recipe.decay_norm_and_bias)
         if folder.finished and folder.progress is not None:
-            loop.assign(feed.model, metrics=False)
+            loop.assign(inputs.model, metrics=False)
             report = Report(**folder.progress["report"])
         else:
-            with engine.around(feed.model):
-                report = _train(task, feed, loop, jit_compile, verbose, callbacks)
-        if feed.model is not model:
+            with strategy.around(inputs.model):
+                report = _train(spec, inputs, loop, jit_compile, verbose, callbacks)
+        if inputs.model is not model:
             model.compile(**compiled)
-        with engine.together():
+        with strategy.together():
             _write_results(model, folder, report)
     return report
 
 
-def _train(task, feed, loop, jit_compile, verbose, callbacks):
+def _train(spec, inputs, loop, jit_compile, verbose, callbacks):
     """Trains to the end, writes the last checkpoint, of the weights that are kept, and returns the report."""
-    model, engine = feed.model, task.engine
-    statistics = None if task.recipe.ema is None else BatchStatistics(feed, engine, jit_compile)
+    model, strategy = inputs.model, spec.strategy
+    statistics = None if spec.recipe.ema is None else BatchNormRecalibrator(inputs, strategy, jit_compile)
     kept = Kept(loop, None if statistics is None else AveragedWeights(statistics), callbacks)
     if loop.done < loop.steps:
-        _fit(task, feed, loop, kept, verbose)
+        _fit(spec, inputs, loop, kept, verbose)
         epoch = kept.epoch(model)
     else:  # what `fit` ends with, where weights are averaged
         loop.assign(model, metrics=False)
@@ -184,24 +184,24 @@ def _train(task, feed, loop, jit_compile, verbose, callbacks):
             statistics.measure(epoch - 1)
     if epoch is not None:
         metrics = next(row for row in loop.rows if row["epoch"] == epoch)
-    elif feed.validation is not None:
-        found = model.evaluate(feed.validation, verbose=0, return_dict=True)
+    elif inputs.validation is not None:
+        found = model.evaluate(inputs.validation, verbose=0, return_dict=True)
         metrics = {f"val_{name}": float(value) for name, value in found.items()}
     else:
         metrics = {}
-    report = _report(task, loop, epoch, metrics)
-    with engine.together():
+    report = _report(spec, loop, epoch, metrics)
+    with strategy.together():
         loop.finish(model, dataclasses.asdict(report))
     return report
 
 
-def _fit(task, feed, loop, kept, verbose):
-    model, batches, engine = feed.model, feed.batches, task.engine
-    verbose = verbose if engine.rank == 0 else 0
+def _fit(spec, inputs, loop, kept, verbose):
+    model, batches, strategy = inputs.model, inputs.batches, spec.strategy
+    verbose = verbose if strategy.rank == 0 else 0
     first_epoch, in_epoch = divmod(loop.done, loop.steps_per_epoch)
     batches.first_epoch, batches.first_step = first_epoch, loop.done
     # Metrics resume in their middle. Keras makes them with the first batch, except on JAX, where it makes them before.
-    if (in_epoch and keras.backend.backend() != "jax") or engine.metrics_first:
+    if (in_epoch and keras.backend.backend() != "jax") or strategy.metrics_first:
         model.test_on_batch(*batches[in_epoch])
         model.reset_metrics()
     averages = [] if kept.averages is None else [kept.averages]
@@ -209,17 +209,17 @@ def _fit(task, feed, loop, kept, verbose):
     try:
         with loop.around(model):
             model.fit(
-                batches.of_several_sizes() if task.recipe.image_sizes else batches,
+                batches.of_several_sizes() if spec.recipe.image_sizes else batches,
                 steps_per_epoch=loop.steps_per_epoch,
-                epochs=task.recipe.length(loop.steps_per_epoch),
+                epochs=spec.recipe.length(loop.steps_per_epoch),
                 initial_epoch=first_epoch,
-                validation_data=feed.validation,
+                validation_data=inputs.validation,
                 callbacks=[*averages, loop, *progress, *kept.callbacks],
                 shuffle=False,
                 verbose=verbose,
             )
     except Exception:
-        if batches.error is not None:  # a picture that cannot be read, say
+        if batches.error is not None:  # a image that cannot be read, say
             raise batches.error from None
         raise
     finally:
@@ -227,27 +227,27 @@ def _fit(task, feed, loop, kept, verbose):
             kept.averages.hide()
 
 
-def _report(task, loop, kept_epoch, metrics):
-    source, recipe = task.source, task.recipe
-    pictures = loop.steps_per_epoch * recipe.batch_size if isinstance(source, Stream) else len(source)
-    mean, std = task.statistics
+def _report(spec, loop, kept_epoch, metrics):
+    dataset, recipe = spec.dataset, spec.recipe
+    images = loop.steps_per_epoch * recipe.batch_size if isinstance(dataset, BatchStream) else len(dataset)
+    mean, std = spec.statistics
     return Report(
-        network=task.model.name,
+        network=spec.model.name,
         recipe=json.loads(recipe.to_json()),
         metrics=metrics,
         mean=mean,
         std=std,
-        training_pictures=pictures,
+        training_images=images,
         seconds=round(sum(row["seconds"] for row in loop.rows), 1),
         environment=environment(),
         history=loop.rows,
         best_on_validation=best_on_validation(loop.rows),
-        precision=task.model.dtype_policy.name,
+        precision=spec.model.dtype_policy.name,
         steps=loop.done,
-        processes=task.engine.processes,
+        processes=spec.strategy.processes,
         data_format=keras.config.image_data_format(),
-        resize_mode=source.resize_mode,
-        class_names=task.class_names,
+        resize_mode=dataset.resize_mode,
+        class_names=spec.class_names,
         kept_epoch=kept_epoch,
         stopped=loop.done < loop.steps,
     )

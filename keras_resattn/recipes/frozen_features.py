@@ -7,30 +7,30 @@ import keras
 import numpy as np
 
 from keras_resattn.data import network_input
-from keras_resattn.data.open_dataset import Arrays, Source
+from keras_resattn.data.open_dataset import ArrayDataset, Dataset
 from keras_resattn.typing import Size, Statistics
 
 BATCH = 64
 
 
-def extract(frozen: keras.Model, source: Source, size: Size, statistics: Statistics, verbose: int = 0) -> np.ndarray:
-    """Returns what a network makes of each picture of a source, `(n, d)` float32.
+def extract(frozen: keras.Model, dataset: Dataset, size: Size, statistics: Statistics, verbose: int = 0) -> np.ndarray:
+    """Returns what a network makes of each image of a dataset, `(n, d)` float32.
 
     Args:
         frozen: A `keras.Model` that returns vectors.
-        source: A `Source`.
-        size: Height and width that pictures are read at.
+        dataset: A `Dataset`.
+        size: Height and width that images are read at.
         statistics: `(mean, std)` that they are normalised with.
         verbose: Keras' verbosity; 1 is a progress bar.
     """
-    count = len(source)
+    count = len(dataset)
     batch = min(BATCH, count)
-    progress = keras.utils.Progbar(count, verbose=verbose, unit_name="picture")
+    progress = keras.utils.Progbar(count, verbose=verbose, unit_name="image")
     found = []
     for first in range(0, count, batch):
         rows = np.arange(first, min(first + batch, count))
         # The last batch is filled up, as another size would be compiled anew.
-        x = network_input(source.read(np.resize(rows, batch), size=size), *statistics)
+        x = network_input(dataset.read(np.resize(rows, batch), size=size), *statistics)
         found.append(np.asarray(frozen.predict_on_batch(x), "float32")[: len(rows)])
         progress.add(len(rows))
     return np.concatenate(found)
@@ -42,24 +42,24 @@ def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.sqrt(variance + 1e-5 * (variance.mean() or 1.0))
 
 
-def as_pictures(features: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[list[float], list[float]]]:
-    """Returns features as recipes know data: pictures of one pixel, 0 to 255.
+def as_images(features: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[list[float], list[float]]]:
+    """Returns features as recipes know data: images of one pixel, 0 to 255.
 
     Args:
         features: `{split: array (n, d)}`, with a split `"train"`.
 
     Returns:
-        `{split: array (n, 1, 1, d)}`, and the `(mean, std)` by which these pictures become standardised features.
+        `{split: array (n, 1, 1, d)}`, and the `(mean, std)` by which these images become standardised features.
     """
     low = min(float(array.min()) for array in features.values())
     high = max(float(array.max()) for array in features.values())
     scale = 255.0 / ((high - low) or 1.0)
-    pictures = {
+    images = {
         split: ((array.astype("float64") - low) * scale).clip(0, 255).astype("float32")[:, None, None]
         for split, array in features.items()
     }
     mean, std = moments(features["train"])
-    return pictures, (((mean - low) * scale).tolist(), (std * scale).tolist())
+    return images, (((mean - low) * scale).tolist(), (std * scale).tolist())
 
 
 def fold(classifier: keras.layers.Layer, into: keras.layers.Layer, mean: np.ndarray, std: np.ndarray) -> None:
@@ -69,30 +69,30 @@ def fold(classifier: keras.layers.Layer, into: keras.layers.Layer, mean: np.ndar
     into.set_weights([kernel, bias - mean @ kernel])
 
 
-class Resized(Source):
-    """The pictures of another source, each resized as it is read.
+class Resized(Dataset):
+    """The images of another dataset, each resized as it is read.
 
     Args:
-        source: A `Source`.
+        dataset: A `Dataset`.
         size: Height and width.
     """
 
-    def __init__(self, source: Source, size: Size) -> None:
+    def __init__(self, dataset: Dataset, size: Size) -> None:
         super().__init__(
-            source.labels, classes=source.classes, class_names=source.class_names, channels=source.channels
+            dataset.labels, classes=dataset.classes, class_names=dataset.class_names, channels=dataset.channels
         )
-        self.source, self.size = source, size
-        self.picture_shape = (*size, source.channels)
-        self.resize_mode, self.weights = source.resize_mode, source.weights
+        self.dataset, self.size = dataset, size
+        self.image_shape = (*size, dataset.channels)
+        self.resize_mode, self.weights = dataset.resize_mode, dataset.weights
 
-    def _picture(self, row, size, crop, central):
-        return self.source._picture(row, self.size if size is None else size, crop, central)
+    def _image(self, row, size, crop, central):
+        return self.dataset._image(row, self.size if size is None else size, crop, central)
 
-    def _pictures_hash(self):
-        return f"{self.source._pictures_hash()} {self.size}"
+    def _images_hash(self):
+        return f"{self.dataset._images_hash()} {self.size}"
 
 
-def resized(source: Any, size: Size) -> Any:
-    """Returns `source` with pictures of `size`. Batches that are ready, and `None`, stay what they are."""
-    fits = isinstance(source, Arrays) and source.picture_shape[:2] == size
-    return source if fits or not isinstance(source, Source) else Resized(source, size)
+def resized(dataset: Any, size: Size) -> Any:
+    """Returns `source` with images of `size`. Batches that are ready, and `None`, stay what they are."""
+    fits = isinstance(dataset, ArrayDataset) and dataset.image_shape[:2] == size
+    return dataset if fits or not isinstance(dataset, Dataset) else Resized(dataset, size)

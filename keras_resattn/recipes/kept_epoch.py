@@ -15,7 +15,7 @@ class Kept:
     belong to them: they are what the epoch's validation figures describe, and what the run ends with.
 
     Args:
-        loop: The `Loop` of the run, whose `weights` get a hash for each epoch.
+        loop: The `RunCallback` of the run, whose `weights` get a hash for each epoch.
         averages: The `AveragedWeights`, or `None`.
         callbacks: The user's.
     """

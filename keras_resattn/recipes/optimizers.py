@@ -13,8 +13,8 @@ PACKAGE = "keras_resattn"
 FIELDS = {
     "use_ema": ("ema", (False, None)),
     "ema_overwrite_frequency": ("ema", (None,)),
-    "gradient_accumulation_steps": ("accumulate", (None,)),
-    "global_clipnorm": ("clip", (None,)),
+    "gradient_accumulation_steps": ("gradient_accumulation_steps", (None,)),
+    "global_clipnorm": ("clip_norm", (None,)),
     "loss_scale_factor": ("precision", (None,)),
 }
 UNSUPPORTED = {
@@ -112,9 +112,9 @@ def make_optimizer(
         ) from error
 
 
-def build_optimizer(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any], decay_vectors: bool) -> None:
-    """Builds an optimizer, whose own (decoupled) weight decay spares variables of rank 1 unless `decay_vectors`."""
-    if not decay_vectors:
+def build_optimizer(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any], decay_norm_and_bias: bool) -> None:
+    """Builds an optimizer, whose own (decoupled) weight decay spares variables of rank 1 unless `decay_norm_and_bias`."""
+    if not decay_norm_and_bias:
         vectors = [variable for variable in variables if len(variable.shape) < 2]
         getattr(optimizer, "inner_optimizer", optimizer).exclude_from_weight_decay(var_list=vectors)
     optimizer.build(variables)
@@ -129,11 +129,11 @@ else:
 class _Coupled(_Mixed):
     """An optimizer whose gradients are joined by the papers' L2 penalty: `g + l2 * w`."""
 
-    def __init__(self, learning_rate, l2=0.0, decay_vectors=False, multipliers=None, **kwargs):
+    def __init__(self, learning_rate, l2=0.0, decay_norm_and_bias=False, lr_multipliers=None, **kwargs):
         super().__init__(learning_rate=learning_rate, **kwargs)
         self.l2 = l2
-        self.decay_vectors = decay_vectors
-        self.multipliers = dict(multipliers or {})
+        self.decay_norm_and_bias = decay_norm_and_bias
+        self.lr_multipliers = dict(lr_multipliers or {})
 
     def apply(self, grads, trainable_variables=None):
         variables = self._trainable_variables if trainable_variables is None else list(trainable_variables)
@@ -149,13 +149,15 @@ class _Coupled(_Mixed):
         super().apply(grads, trainable_variables)
 
     def _decays(self, variable):
-        return self.l2 > 0 and (self.decay_vectors or len(variable.shape) > 1)
+        return self.l2 > 0 and (self.decay_norm_and_bias or len(variable.shape) > 1)
 
     def _multiplier(self, variable):
-        return next((factor for pattern, factor in self.multipliers.items() if re.match(pattern, variable.path)), 1.0)
+        return next(
+            (factor for pattern, factor in self.lr_multipliers.items() if re.match(pattern, variable.path)), 1.0
+        )
 
     def get_config(self):
-        return {**super().get_config(), "l2": self.l2, "decay_vectors": self.decay_vectors}
+        return {**super().get_config(), "l2": self.l2, "decay_norm_and_bias": self.decay_norm_and_bias}
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -164,13 +166,13 @@ class CoupledSGD(_Coupled, keras.optimizers.SGD):
 
     `weight_decay` of Keras' optimizers is decoupled (it shrinks weights beside the momentum step);
     Caffe, PyTorch's SGD and the papers mean this one. Only kernels decay, variables of rank 2 and more;
-    batch normalisation and biases do with `decay_vectors`, as in PyTorch.
+    batch normalisation and biases do with `decay_norm_and_bias`, as in PyTorch.
 
     Args:
         learning_rate: A float or a `keras.optimizers.schedules.LearningRateSchedule`.
         l2: Strength of the penalty; the loss that it stands for is `l2 / 2 * sum(w ** 2)`.
-        decay_vectors: Whether variables of rank 1 decay too.
-        multipliers: Factors on the learning rate of groups of variables: `{pattern: factor}`. The first pattern that
+        decay_norm_and_bias: Whether variables of rank 1 decay too.
+        lr_multipliers: Factors on the learning rate of groups of variables: `{pattern: factor}`. The first pattern that
             matches the beginning of a variable's path counts (`re.match`), and 1 where none does:
             `{"attention|global_gate": 1.0, "": 0.1}` trains all else at a tenth of the rate. It is the gradient that
             is multiplied, which for SGD, with or without momentum but without clipping, is the same.
@@ -181,14 +183,14 @@ class CoupledSGD(_Coupled, keras.optimizers.SGD):
         self,
         learning_rate: Any = 0.1,
         l2: float = 0.0,
-        decay_vectors: bool = False,
-        multipliers: Mapping[str, float] | None = None,
+        decay_norm_and_bias: bool = False,
+        lr_multipliers: Mapping[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(learning_rate, l2, decay_vectors, multipliers, **kwargs)
+        super().__init__(learning_rate, l2, decay_norm_and_bias, lr_multipliers, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "multipliers": self.multipliers}
+        return {**super().get_config(), "lr_multipliers": self.lr_multipliers}
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -198,12 +200,14 @@ class CoupledAdam(_Coupled, keras.optimizers.Adam):
     Args:
         learning_rate: A float or a `keras.optimizers.schedules.LearningRateSchedule`.
         l2: Strength of the penalty; the loss that it stands for is `l2 / 2 * sum(w ** 2)`.
-        decay_vectors: Whether variables of rank 1 decay too.
+        decay_norm_and_bias: Whether variables of rank 1 decay too.
         **kwargs: The other arguments of `keras.optimizers.Adam`.
     """
 
-    def __init__(self, learning_rate: Any = 0.001, l2: float = 0.0, decay_vectors: bool = False, **kwargs: Any) -> None:
-        super().__init__(learning_rate, l2, decay_vectors, **kwargs)
+    def __init__(
+        self, learning_rate: Any = 0.001, l2: float = 0.0, decay_norm_and_bias: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(learning_rate, l2, decay_norm_and_bias, **kwargs)
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)

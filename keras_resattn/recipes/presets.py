@@ -27,7 +27,7 @@ def _layer(name, **config):
 _cifar_one_cycle = Recipe(
     name="cifar_one_cycle",
     source="Smith & Topin, 'Super-Convergence' (2018), on data and augmentation of Wang et al. (CVPR 2017, Sec. 4.1)",
-    differences=("One cycle in place of 160k iterations, with a larger batch, and decay to match.",),
+    deviations=("One cycle in place of 160k iterations, with a larger batch, and decay to match.",),
     epochs=14,
     batch_size=128,
     learning_rate=0.2,
@@ -38,7 +38,7 @@ _cifar_one_cycle = Recipe(
 _resattn_cifar = Recipe(
     name="resattn_cifar",
     source="Wang et al., 'Residual Attention Network for Image Classification' (CVPR 2017), Sec. 4.1",
-    differences=(
+    deviations=(
         "The rate is divided by 10 at 64k and 96k of 160k iterations; the authors released no training code for CIFAR.",
         "The paper does not say whether batch normalisation decays; here it does not.",
         "The remainder of each pass is left out of it, so that 160k iterations are 204.9 passes and not 204.8.",
@@ -59,7 +59,7 @@ _resattn_cifar_modern = Recipe(
         "What took re-implementations past Wang et al.: PistonY's (97.14 % with a network six times the size): mixup, "
         "cutout, cosine with warm-up, no decay of batch normalisation, 220 epochs of batches of 256"
     ),
-    differences=("Strengths are common ones, not tuned.",),
+    deviations=("Strengths are common ones, not tuned.",),
     epochs=220,
     batch_size=256,
     learning_rate=0.2,
@@ -75,8 +75,8 @@ _resattn_imagenet = Recipe(
         "Wang et al. (CVPR 2017), Sec. 4.2: crops of 224 for training; they report one crop of 224, and of 320 "
         "(299 for AttentionInception)"
     ),
-    differences=(
-        "Neither batch size nor weight decay is given (their page asks for 32 pictures a GPU): 256 and 1e-4 here.",
+    deviations=(
+        "Neither batch size nor weight decay is given (their page asks for 32 images a GPU): 256 and 1e-4 here.",
         "Their colour augmentation is AlexNet's, along the principal components of RGB; here brightness, contrast and "
         "saturation are jittered.",
         "The last rate holds from 500k to 530k iterations, as in their text.",
@@ -109,7 +109,7 @@ _tiny_imagenet = Recipe(
         "warm-up; image sizes that grow, as in Howard's entry to DAWNBench (2018); label smoothing of Szegedy et al. "
         "(2016); averaged weights of Izmailov et al. (2018)"
     ),
-    differences=(
+    deviations=(
         "Crops take at least 35 % of the image, not 8 %: short schedules underfit.",
         "Meant for networks that start with zero residual branches (`zero_init_residual`).",
     ),
@@ -129,12 +129,12 @@ _tiny_imagenet = Recipe(
 _columbia_adam = Recipe(
     name="columbia_adam",
     source="Li, Zhang and Wang's re-implementation at Columbia University (2019), its training script for CIFAR-10",
-    differences=(
+    deviations=(
         "Epochs are an argument of the script; 100 here.",
-        "The 5.28 % of their report is no test error: the validation pictures were among the training pictures. "
+        "The 5.28 % of their report is no test error: the validation images were among the training images. "
         "Their own test lines say 24 % (Attention-56) and 35 % (Attention-92).",
         "Their networks end in dropout of 0.4 and an L2 penalty on the last layer alone, and their units differ.",
-        "What leaves the picture is filled by the nearest pixel, as there; its zoom is drawn for each axis there.",
+        "What leaves the image is filled by the nearest pixel, as there; its zoom is drawn for each axis there.",
     ),
     epochs=100,
     batch_size=256,
@@ -152,7 +152,7 @@ _columbia_adam = Recipe(
 _warn_cifar = Recipe(
     name="warn_cifar",
     source="Rodriguez et al., 'Attend and Rectify' (ECCV 2018), as the authors' code and logs have it",
-    differences=(
+    deviations=(
         "Data statistics are measured, not the code's rounded constants, which it uses for CIFAR-100, too.",
         "The authors' logs of the plain Wide ResNets were made without Nesterov's momentum, those of WARN with it.",
     ),
@@ -160,10 +160,10 @@ _warn_cifar = Recipe(
     batch_size=128,
     learning_rate=0.1,
     l2=5e-4,
-    decay_vectors=True,
+    decay_norm_and_bias=True,
     schedule="steps",
     milestones=(0.3, 0.6, 0.8),
-    decay=0.2,
+    lr_decay_factor=0.2,
     pad_mode="reflect",
 )
 
@@ -176,29 +176,29 @@ _warn_cifar_dropout = _warn_cifar.replace(
 _warn_finetune = Recipe(
     name="warn_finetune",
     source="Rodriguez et al. (ECCV 2018), Sec. 4.3, as the authors' fine-tuning code has it",
-    differences=(
+    deviations=(
         "The paper says batches of 64 and a rate divided by 10 every 30 epochs, 1e-3 for the base and 1e-2 for the "
         "modules; the code's batches of 128 and 40 and 80 of 100 epochs are taken, with the paper's two rates.",
-        "Pictures are resized to 256 there before a crop of 224 is drawn; here to the network's size, and the crop is "
+        "Images are resized to 256 there before a crop of 224 is drawn; here to the network's size, and the crop is "
         "drawn from them and 16 reflected pixels on each side.",
     ),
     epochs=100,
     batch_size=128,
     learning_rate=1e-2,
     l2=1e-4,
-    decay_vectors=True,
+    decay_norm_and_bias=True,
     schedule="steps",
     milestones=(0.4, 0.8),
     pad=16,
     pad_mode="reflect",
     normalization="imagenet",
-    multipliers={"attention|global_gate|classifier|predictions": 1.0, "": 0.1},
+    lr_multipliers={"attention|global_gate|classifier|predictions": 1.0, "": 0.1},
 )
 
 _cluttered_mnist = Recipe(
     name="cluttered_mnist",
     source="Rodriguez et al. (ECCV 2018), Sec. 4.1, as the authors' script has it",
-    differences=(
+    deviations=(
         "The script trains for 100 epochs, the paper says 200; the rate is divided by 10 after 60 % in both.",
         "No Nesterov, and a hundredth of the rate for the spatial transformer, as in the script.",
     ),
@@ -206,14 +206,14 @@ _cluttered_mnist = Recipe(
     batch_size=100,
     learning_rate=0.1,
     l2=1e-5,
-    decay_vectors=True,
+    decay_norm_and_bias=True,
     nesterov=False,
     schedule="steps",
     milestones=(0.6,),
     pad=0,
     flip=False,
     normalization="unit",
-    multipliers={"transformer_": 0.01},
+    lr_multipliers={"transformer_": 0.01},
 )
 
 _transfer_head = Recipe(

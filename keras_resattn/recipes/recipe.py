@@ -30,55 +30,55 @@ class Recipe:
     """How a network is trained. Immutable; derive another with `recipe.replace(epochs=20)`.
 
     Schedules are counted in steps. `"cosine"` falls to zero along a cosine; `"steps"` is constant, and multiplied by
-    `decay` at each milestone. Either may begin with a linear rise from zero over `warmup_epochs`; a cosine with one is
+    `lr_decay_factor` at each milestone. Either may begin with a linear rise from zero over `warmup_epochs`; a cosine with one is
     one cycle.
 
     Attributes:
         name: Name of the recipe.
         source: Where it comes from.
         epochs: Passes over the training data; or `None`, and `iterations` instead.
-        batch_size: Pictures in a step; the remainder of a pass is left out of that pass.
+        batch_size: Images in a step; the remainder of a pass is left out of that pass.
         learning_rate: The schedule's largest.
         warmup_epochs: Length of the rise.
         momentum: Momentum of SGD, and the first of Adam's.
         l2: Coupled weight decay of the kernels (batch normalisation and biases do not decay); for `"sgd"` and `"adam"`.
         pad: Padding before the random crop back to size, in pixels on each side; only with `crop="pad"`.
-        flip: Whether to mirror half of the pictures.
+        flip: Whether to mirror half of the images.
         seed: Seed of the order of the data, its augmentation and its label noise. Initial weights are the caller's.
         iterations: Steps, so that a recipe can be stated as its paper does. The last epoch may be a part of one.
         nesterov: Whether the momentum is Nesterov's.
         schedule: `"cosine"` or `"steps"`.
         milestones: Where `"steps"` falls, as shares of the whole length, in rising order.
-        decay: What it is multiplied by there.
-        decay_vectors: Whether batch normalisation and biases decay too, as with PyTorch's SGD; for both kinds of decay.
-        pad_mode: `"zeros"`, or `"reflect"` for the picture's own mirror image.
-        normalization: `"channel"`: mean and standard deviation of each channel. `"pixel_mean"`: minus the mean picture.
+        lr_decay_factor: What it is multiplied by there.
+        decay_norm_and_bias: Whether batch normalisation and biases decay too, as with PyTorch's SGD; for both kinds of decay.
+        pad_mode: `"zeros"`, or `"reflect"` for the image's own mirror image.
+        normalization: `"channel"`: mean and standard deviation of each channel. `"pixel_mean"`: minus the mean image.
             `"unit"`: divided by 255. `"imagenet"`: ImageNet's mean and standard deviation. `"none"`: as it comes.
-        cutout: Side of the square that is blanked in each picture, in pixels; 0 for none.
+        cutout: Side of the square that is blanked in each image, in pixels; 0 for none.
         mixup: Alpha of mixup's beta distribution; 0 for none.
         cutmix: Alpha of CutMix' beta distribution; 0 for none. With both, each batch gets one of the two.
         label_smoothing: Share of each label that is spread over all classes.
         ema: Momentum of an exponential moving average of the weights, which the network ends with; `None` for none.
-        multipliers: Factors on the learning rate of groups of variables, `{pattern: factor}`, see `CoupledSGD`.
+        lr_multipliers: Factors on the learning rate of groups of variables, `{pattern: factor}`, see `CoupledSGD`.
         optimizer: `"sgd"`, `"adam"`, `"adamw"`, or any other of Keras' optimizers: its name, an instance such as
             `keras.optimizers.Lion(1e-4)`, or what `keras.optimizers.serialize` returns. The recipe keeps it as data.
             The recipe's schedule drives its learning rate; `momentum` is the first beta of Adam and AdamW, and all
             other optimizers have theirs in their configuration.
-        crop: `"pad"`, or `"inception"`: `crop_area` of the picture's area, 3:4 to 4:3, resized to the network's size.
+        crop: `"pad"`, or `"inception"`: `crop_area` of the image's area, 3:4 to 4:3, resized to the network's size.
         crop_area: The smallest and the largest area of an Inception-style crop, relative to the image.
         image_sizes: Progressive image sizes, `((start, size), ...)`: from the fraction `start` of the run on, training
             images are `size` pixels high and wide, resized with antialiasing (before padding, with `crop="pad"`). The
             first start is 0. For networks of open size, `input_shape=(None, None, 3)`. Validation always uses the last
             size. Empty: one size, the network's own.
-        augment: `keras.layers` that augment pictures 0 to 255, or what `keras.layers.serialize` makes of them:
+        augment: `keras.layers` that augment images 0 to 255, or what `keras.layers.serialize` makes of them:
             `augment=[keras.layers.RandAugment((0, 255))]`. They come after cropping and flipping.
         label_noise: Share of training labels that are wrong, by the confusion matrix of Wang et al., Eq. 7.
-        clip: Largest norm of the whole gradient, decay and multipliers included; `None` for no limit.
-        accumulate: Batches whose gradients are averaged for one update; schedules still count batches, and so does
+        clip_norm: Largest norm of the whole gradient, decay and lr_multipliers included; `None` for no limit.
+        gradient_accumulation_steps: Batches whose gradients are averaged for one update; schedules still count batches, and so does
             `ema`. What is left over in the end makes no update.
         precision: Keras policy that the network must have been built under; `None` takes the network as it is.
         dropout: Rate that the network must have been built with; `None` takes the network as it is.
-        differences: Where the source's text and code differ from each other, or from this recipe.
+        deviations: Where the source's text and code differ from each other, or from this recipe.
         weight_decay: Decoupled weight decay, Keras' own, at the schedule's rate; `None` leaves the optimizer's default
             (0.004 for AdamW, none for most).
 
@@ -101,8 +101,8 @@ class Recipe:
     nesterov: bool = True
     schedule: str = "cosine"
     milestones: tuple[float, ...] = ()
-    decay: float = 0.1
-    decay_vectors: bool = False
+    lr_decay_factor: float = 0.1
+    decay_norm_and_bias: bool = False
     pad_mode: str = "zeros"
     normalization: str = "channel"
     cutout: int = 0
@@ -110,16 +110,16 @@ class Recipe:
     cutmix: float = 0.0
     label_smoothing: float = 0.0
     ema: float | None = None
-    multipliers: dict[str, float] = dataclasses.field(default_factory=dict)
+    lr_multipliers: dict[str, float] = dataclasses.field(default_factory=dict)
     optimizer: Any = "sgd"
     crop: str = "pad"
     augment: tuple[Any, ...] = ()
     label_noise: float = 0.0
-    clip: float | None = None
-    accumulate: int = 1
+    clip_norm: float | None = None
+    gradient_accumulation_steps: int = 1
     precision: str | None = None
     dropout: float | None = None
-    differences: tuple[str, ...] = ()
+    deviations: tuple[str, ...] = ()
     weight_decay: float | None = None
     crop_area: tuple[float, ...] = (0.08, 1.0)
     image_sizes: tuple[tuple[float, int], ...] = ()
@@ -136,32 +136,41 @@ class Recipe:
 
             optimizer = as_data(self.optimizer, self.learning_rate)
             object.__setattr__(self, "optimizer", self._as_json("optimizer", optimizer))
-        for field in ("milestones", "differences", "crop_area"):
+        for field in ("milestones", "deviations", "crop_area"):
             object.__setattr__(self, field, tuple(getattr(self, field)))
         object.__setattr__(self, "image_sizes", tuple(map(tuple, self.image_sizes)))
         for field, values in CHOICES.items():
             self._require(field, getattr(self, field) in values, f"one of {', '.join(map(repr, values))}")
         self._check_length()
-        least = {"batch_size": 1, "pad": 0, "seed": 0, "cutout": 0, "accumulate": 1}
+        least = {"batch_size": 1, "pad": 0, "seed": 0, "cutout": 0, "gradient_accumulation_steps": 1}
         for field, lowest in least.items():
             self._require(field, _is_count(getattr(self, field), lowest), f"an integer of at least {lowest}")
-        for field in ("flip", "nesterov", "decay_vectors"):
+        for field in ("flip", "nesterov", "decay_norm_and_bias"):
             self._require(field, isinstance(getattr(self, field), bool), "True or False")
         self._check_ranges()
 
     def _check_types(self):
-        numbers = ("learning_rate", "warmup_epochs", "momentum", "l2", "decay", "mixup", "cutmix", "label_smoothing")
+        numbers = (
+            "learning_rate",
+            "warmup_epochs",
+            "momentum",
+            "l2",
+            "lr_decay_factor",
+            "mixup",
+            "cutmix",
+            "label_smoothing",
+        )
         for field in (*numbers, "label_noise"):
             self._require(field, _is_number(getattr(self, field)), "a finite number")
-        for field in ("ema", "clip", "dropout", "weight_decay"):
+        for field in ("ema", "clip_norm", "dropout", "weight_decay"):
             self._require(field, getattr(self, field) is None or _is_number(getattr(self, field)), "None, or a number")
         for field in ("name", "source"):
             self._require(field, isinstance(getattr(self, field), str), "a string")
         is_list = isinstance(self.milestones, (list, tuple)) and all(map(_is_number, self.milestones))
         self._require("milestones", is_list, "a list of numbers")
-        is_dict = isinstance(self.multipliers, dict) and all(map(_is_number, self.multipliers.values()))
-        is_dict = is_dict and all(isinstance(pattern, str) for pattern in self.multipliers)
-        self._require("multipliers", is_dict, "factors of at least 0 by pattern")
+        is_dict = isinstance(self.lr_multipliers, dict) and all(map(_is_number, self.lr_multipliers.values()))
+        is_dict = is_dict and all(isinstance(pattern, str) for pattern in self.lr_multipliers)
+        self._require("lr_multipliers", is_dict, "factors of at least 0 by pattern")
         is_list = isinstance(self.augment, (list, tuple)) and all(map(_is_layer, self.augment))
         self._require("augment", is_list, "a list of keras.layers, or of their serialised forms")
         is_pair = isinstance(self.crop_area, (list, tuple)) and len(self.crop_area) == 2
@@ -169,11 +178,11 @@ class Recipe:
         self._require("crop_area", is_pair, "a pair of numbers")
         is_list = isinstance(self.image_sizes, (list, tuple)) and all(map(_is_start_and_size, self.image_sizes))
         self._require("image_sizes", is_list, "pairs (start, size) of a fraction of the run and a number of pixels")
-        self._require("differences", isinstance(self.differences, (list, tuple)), "a list of sentences")
+        self._require("deviations", isinstance(self.deviations, (list, tuple)), "a list of sentences")
 
     def _check_ranges(self):
         self._require("learning_rate", self.learning_rate > 0, "a positive number")
-        self._require("decay", 0 < self.decay <= 1, "a number above 0, up to 1")
+        self._require("lr_decay_factor", 0 < self.lr_decay_factor <= 1, "a number above 0, up to 1")
         for field in ("l2", "mixup", "cutmix"):
             self._require(field, getattr(self, field) >= 0, "a number of at least 0")
         for field in ("momentum", "label_smoothing", "label_noise"):
@@ -184,15 +193,15 @@ class Recipe:
         smallest, largest = self.crop_area
         self._require("crop_area", 0 < smallest <= largest <= 1, "two rising numbers above 0, up to 1")
         self._check_image_sizes()
-        self._require("clip", self.clip is None or self.clip > 0, "None, or a positive number")
-        factors = self.multipliers.values()
-        self._require("multipliers", all(factor >= 0 for factor in factors), "factors of at least 0 by pattern")
+        self._require("clip_norm", self.clip_norm is None or self.clip_norm > 0, "None, or a positive number")
+        factors = self.lr_multipliers.values()
+        self._require("lr_multipliers", all(factor >= 0 for factor in factors), "factors of at least 0 by pattern")
         self._check_optimizer()
 
     def _check_optimizer(self):
         optimizer, name = self.optimizer, self.optimizer if isinstance(self.optimizer, str) else ""
         expected = f"empty with optimizer={optimizer!r}, whose steps they miss"
-        self._require("multipliers", name == "sgd" or not self.multipliers, expected)
+        self._require("lr_multipliers", name == "sgd" or not self.lr_multipliers, expected)
         expected = f"0 with optimizer={optimizer!r}, whose decay is weight_decay (decoupled)"
         self._require("l2", name in ("sgd", "adam") or self.l2 == 0, expected)
         config = {} if name else optimizer["config"]
@@ -203,7 +212,9 @@ class Recipe:
         expected = f"None with optimizer={optimizer!r}, whose configuration has its own"
         self._require("weight_decay", self.weight_decay is None or not (decays or is_muon), expected)
         clips = [key for key in ("clipnorm", "clipvalue") if config.get(key) is not None]
-        self._require("clip", self.clip is None or not clips, f"None with optimizer={optimizer!r}, which clips itself")
+        self._require(
+            "clip_norm", self.clip_norm is None or not clips, f"None with optimizer={optimizer!r}, which clips itself"
+        )
 
     def _check_image_sizes(self):
         starts = [start for start, _ in self.image_sizes]
@@ -280,7 +291,7 @@ class Recipe:
 
     @property
     def mixes_labels(self) -> bool:
-        """Whether a picture may belong to several classes, so that labels are shares and not integers."""
+        """Whether a image may belong to several classes, so that labels are shares and not integers."""
         return bool(self.mixup or self.cutmix or self.label_smoothing)
 
     def steps(self, steps_per_epoch: int) -> int:
@@ -307,10 +318,10 @@ class Recipe:
 
         steps = self.steps(steps_per_epoch)
         warmup = round(self.warmup_epochs * steps_per_epoch)
-        if warmup >= steps or self.accumulate > steps:
+        if warmup >= steps or self.gradient_accumulation_steps > steps:
             raise ValueError(
                 f"Expected more than the {warmup} steps of the warm-up, and at least a batch for each of "
-                f"accumulate={self.accumulate}; received: a recipe of {steps} steps."
+                f"gradient_accumulation_steps={self.gradient_accumulation_steps}; received: a recipe of {steps} steps."
             )
         if self.schedule == "cosine":
             return keras.optimizers.schedules.CosineDecay(
@@ -319,7 +330,7 @@ class Recipe:
                 warmup_target=self.learning_rate if warmup else None,
                 warmup_steps=warmup,
             )
-        values = [self.learning_rate * self.decay**i for i in range(len(self.milestones) + 1)]
+        values = [self.learning_rate * self.lr_decay_factor**i for i in range(len(self.milestones) + 1)]
         # Keras changes the value after the boundary, not at it.
         boundaries = [round(milestone * steps) - 1 for milestone in self.milestones]
         if not boundaries:  # which Keras does not take
@@ -332,18 +343,20 @@ class Recipe:
         from keras_resattn.recipes.optimizers import CoupledAdam, CoupledSGD, make_optimizer
 
         shared = {
-            "global_clipnorm": self.clip,
-            "gradient_accumulation_steps": None if self.accumulate == 1 else self.accumulate,
+            "global_clipnorm": self.clip_norm,
+            "gradient_accumulation_steps": None
+            if self.gradient_accumulation_steps == 1
+            else self.gradient_accumulation_steps,
             "use_ema": self.ema is not None,
             "ema_momentum": 0.99 if self.ema is None else self.ema,
         }
         if self.weight_decay is not None:
             shared["weight_decay"] = self.weight_decay
-        coupled = {"l2": self.l2, "decay_vectors": self.decay_vectors}
+        coupled = {"l2": self.l2, "decay_norm_and_bias": self.decay_norm_and_bias}
         rate = self.learning_rate_schedule(steps_per_epoch)
         if self.optimizer == "sgd":
             nesterov = self.nesterov and self.momentum > 0
-            coupled = {**coupled, "nesterov": nesterov, "multipliers": self.multipliers}
+            coupled = {**coupled, "nesterov": nesterov, "lr_multipliers": self.lr_multipliers}
             return CoupledSGD(rate, momentum=self.momentum, **coupled, **shared)
         if self.optimizer == "adam":
             return CoupledAdam(rate, beta_1=self.momentum, **coupled, **shared)

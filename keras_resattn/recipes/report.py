@@ -27,9 +27,9 @@ class Report:
         recipe: The recipe's fields.
         metrics: The log's row of `kept_epoch`: loss and accuracy on training data and, if given, validation data. Where
             that is `None`, the kept weights' own figures on validation data, and nothing without any.
-        mean: What was subtracted from pictures (0 to 255): of each channel, or the mean picture.
+        mean: What was subtracted from images (0 to 255): of each channel, or the mean image.
         std: What they were then divided by, for each channel.
-        training_pictures: Number of training pictures.
+        training_images: Number of training images.
         seconds: Wall time of all epochs, resumed parts included; repeated parts, and the checkpoints between epochs,
             left out.
         environment: What `environment()` returned in the last session: backend, versions, device, git revision ...
@@ -41,7 +41,7 @@ class Report:
         processes: Number of processes that trained together.
         data_format: Keras' image data format, which the network was built for.
         class_names: Names of the classes in the order of the network's outputs, or `None` if none are known.
-        resize_mode: How training images were resized, see `open_source`; `None` where they were not.
+        resize_mode: How training images were resized, see `open_dataset`; `None` where they were not.
         kept_epoch: The epoch that ended with the weights that were kept: the last one, unless a callback such as
             `EarlyStopping(restore_best_weights=True)` put back those of another. `None` if a callback put in weights
             that no epoch ended with.
@@ -53,7 +53,7 @@ class Report:
     metrics: dict[str, Any]
     mean: list[Any]
     std: list[Any]
-    training_pictures: int
+    training_images: int
     seconds: float
     environment: dict[str, Any]
     history: list[dict[str, Any]]

@@ -301,7 +301,7 @@ def differing(held: Any, identity: Any) -> dict[str, tuple[Any, Any]]:
 
 def _flat(identity):
     """A run's identity with its recipe's fields among the others, but for what is only said about the recipe."""
-    recipe = {field: value for field, value in identity["recipe"].items() if field not in ("source", "differences")}
+    recipe = {field: value for field, value in identity["recipe"].items() if field not in ("source", "deviations")}
     return {**recipe, **identity, "recipe": None}
 
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from keras_resattn.data.arrays import normalize
 from keras_resattn.data.device_data import on_device
-from keras_resattn.data.evaluation_batches import OrderedBatches
+from keras_resattn.data.evaluation_batches import EvaluationBatches
 from keras_resattn.data.label_noise import with_label_noise
-from keras_resattn.data.open_dataset import Source, Stream
+from keras_resattn.data.open_dataset import BatchStream, Dataset
 from keras_resattn.data.training_batches import TrainingBatches
 from keras_resattn.layers.class_names import keeps_class_names, set_class_names
 from keras_resattn.recipes.checks import (
@@ -23,23 +23,23 @@ from keras_resattn.recipes.checks import (
     warn_of_empty_classes,
 )
 from keras_resattn.recipes.recipe import Recipe
-from keras_resattn.recipes.strategies import Engine
+from keras_resattn.recipes.strategies import Strategy
 from keras_resattn.typing import Statistics
 from keras_resattn.utils.data_format import channel_axis
 
 
 @dataclass(frozen=True)
-class Task:
+class RunSpec:
     """What a run is made of, opened and checked.
 
     Attributes:
         model: The classifier, as it was given.
         recipe: A `Recipe`.
-        engine: The `Engine` that carries it out.
-        source: The training data, with the labels that the recipe's noise makes of theirs.
+        strategy: The `Strategy` that carries it out.
+        dataset: The training data, with the labels that the recipe's noise makes of theirs.
         validation: The data measured after every epoch, or `None`.
-        size: Height and width of the pictures that the network takes.
-        statistics: `[mean, std]` that pictures are normalised with.
+        size: Height and width of the images that the network takes.
+        statistics: `[mean, std]` that images are normalised with.
         measured: Whether these are the training data's own.
         class_names: Names of the classes in the order of the network's outputs, or `None`.
         class_weight: Weight of each class' images in the loss, or `None`.
@@ -47,9 +47,9 @@ class Task:
 
     model: keras.Model
     recipe: Recipe
-    engine: Engine
-    source: Source | Stream
-    validation: Source | Stream | None
+    strategy: Strategy
+    dataset: Dataset | BatchStream
+    validation: Dataset | BatchStream | None
     size: tuple[int, ...]
     statistics: list[Any]
     measured: bool
@@ -61,9 +61,9 @@ class Task:
         cls,
         model: keras.Model,
         recipe: Recipe,
-        engine: Engine,
-        source: Source | Stream,
-        validation: Source | Stream | None,
+        strategy: Strategy,
+        dataset: Dataset | BatchStream,
+        validation: Dataset | BatchStream | None,
         statistics: Statistics | None,
         kept: Any = None,
         class_weight: Any = None,
@@ -73,23 +73,23 @@ class Task:
         A run that is resumed keeps those of its checkpoint: measured again, those of a stream might be others.
         """
         class_weight = check_class_weight(class_weight, model.output_shape[-1])
-        source, validation, class_names = check_classes(model, source, validation)
-        size = check_fits(model, source, recipe)
+        dataset, validation, class_names = check_classes(model, dataset, validation)
+        size = check_fits(model, dataset, recipe)
         if validation is not None:
             check_fits(model, validation, recipe)
-        if engine.rank == 0:
-            warn_of_empty_classes(source, model.output_shape[-1], class_names)
-        source = with_label_noise(source, recipe.label_noise, model.output_shape[-1], recipe.seed)
+        if strategy.rank == 0:
+            warn_of_empty_classes(dataset, model.output_shape[-1], class_names)
+        dataset = with_label_noise(dataset, recipe.label_noise, model.output_shape[-1], recipe.seed)
         measured = statistics is None
         if not measured:
             check_statistics(statistics, size, model.input_shape[channel_axis(keras.config.image_data_format())])
         if measured:
-            mean, std = kept or source.statistics(recipe.normalization, size)
+            mean, std = kept or dataset.statistics(recipe.normalization, size)
         else:
             mean, std = (np.asarray(values, "float64").tolist() for values in statistics)
-        if isinstance(source, Stream):  # each process may have measured its own part
-            mean, std = engine.first(mean, std)
-        return cls(model, recipe, engine, source, validation, size, [mean, std], measured, class_names, class_weight)
+        if isinstance(dataset, BatchStream):  # each process may have measured its own part
+            mean, std = strategy.first(mean, std)
+        return cls(model, recipe, strategy, dataset, validation, size, [mean, std], measured, class_names, class_weight)
 
     @property
     def classes(self) -> int:
@@ -106,7 +106,7 @@ class Task:
             "network": self.model.name,
             "precision": self.model.dtype_policy.name,
             "recipe": dataclasses.asdict(self.recipe),
-            "data": self.source.fingerprint(),
+            "data": self.dataset.fingerprint(),
             "steps_per_epoch": steps_per_epoch,
             "statistics": None if self.measured else self.statistics,
             "class_names": self.class_names,
@@ -115,11 +115,11 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Feed:
+class TrainingInputs:
     """What `fit` is called on and with.
 
     Attributes:
-        model: The model to train: the task's own, or one around it.
+        model: The model to train: the spec's own, or one around it.
         batches: A `PyDataset` of training batches, which knows its `steps_per_epoch` and `rows`.
         validation: Validation batches, or `None`.
         left_out: Variables that no checkpoint holds.
@@ -131,25 +131,25 @@ class Feed:
     left_out: list[Any] = dataclasses.field(default_factory=list)
 
     @classmethod
-    def on_device(cls, task: Task) -> Self:
-        """Pictures that lie on the device."""
-        source: Any = task.source  # which `on_device` checks, like validation data
-        measured: Any = task.validation
-        model, batches, validation = on_device(task.model, source, task.recipe, *task.statistics, validation=measured)
-        batches.class_weight = task.class_weight
-        return cls(model, batches, validation, model.get_layer("pictures").variables)
+    def on_device(cls, spec: RunSpec) -> Self:
+        """Images that lie on the device."""
+        dataset: Any = spec.dataset  # which `on_device` checks, like validation data
+        measured: Any = spec.validation
+        model, batches, validation = on_device(spec.model, dataset, spec.recipe, *spec.statistics, validation=measured)
+        batches.class_weight = spec.class_weight
+        return cls(model, batches, validation, model.get_layer("images").variables)
 
     @classmethod
-    def by_batches(cls, task: Task) -> Self:
+    def by_batches(cls, spec: RunSpec) -> Self:
         """Batches that the host prepares, for this process' part of the devices."""
-        recipe, engine, classes = task.recipe, task.engine, task.classes
-        mean, std = task.statistics
+        recipe, strategy, classes = spec.recipe, spec.strategy, spec.classes
+        mean, std = spec.statistics
         prepare = functools.partial(normalize, mean=mean, std=std)
-        batches = TrainingBatches(task.source, recipe, prepare, size=task.size, classes=classes, shard=engine.shard)
-        batches.class_weight = task.class_weight
-        if task.validation is None:
-            return cls(task.model, batches)
-        ordered = OrderedBatches if engine.devices == 1 else engine.evaluation
+        batches = TrainingBatches(spec.dataset, recipe, prepare, size=spec.size, classes=classes, shard=strategy.shard)
+        batches.class_weight = spec.class_weight
+        if spec.validation is None:
+            return cls(spec.model, batches)
+        ordered = EvaluationBatches if strategy.devices == 1 else strategy.evaluation
         shares = classes if recipe.mixes_labels else None
-        validation = ordered(task.validation, recipe.batch_size, prepare, size=task.size, shares=shares)
-        return cls(task.model, batches, validation)
+        validation = ordered(spec.validation, recipe.batch_size, prepare, size=spec.size, shares=shares)
+        return cls(spec.model, batches, validation)

@@ -8,15 +8,15 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from keras_resattn.data.sharded_evaluation import EvaluationShares
+from keras_resattn.data.sharded_evaluation import ShardedEvaluationBatches
 from keras_resattn.models.inspection import batch_norm_layers
 from keras_resattn.recipes.recipe import Recipe
 
 STEPS_BETWEEN_QUESTIONS = 10  # whether another process was told to stop: asking makes a device wait for its host
 
 
-class Engine:
-    """One device in one process, and what the other engines have in common with it.
+class Strategy:
+    """One device in one process, and what the other strategies have in common with it.
 
     Attributes:
         name: As it is called in messages.
@@ -43,7 +43,7 @@ class Engine:
         device_data: bool = False,
         steps_per_execution: int = 1,
     ) -> None:
-        """Raises a `ValueError` for what this engine cannot do."""
+        """Raises a `ValueError` for what this strategy cannot do."""
         if self.devices == 1:
             return
         if recipe.batch_size % self.devices:
@@ -51,7 +51,7 @@ class Engine:
                 f"Expected a batch size that {self.devices} devices can share evenly; received: "
                 f"batch_size={recipe.batch_size}, which is that of all devices together."
             )
-        # A plan's rows and partners are those of the whole batch, and its pictures would lie on every device.
+        # A plan's rows and partners are those of the whole batch, and its images would lie on every device.
         self._require(not device_data, "device_data=False", "device_data=True")
 
     def gather(self, value: Any) -> list[np.ndarray]:
@@ -87,12 +87,12 @@ class Engine:
         return max(each.item() for each in self.gather(number or 0)) or None
 
     def make_optimizer(self, recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-        """Returns the recipe's optimizer, for gradients as this engine hands them to it."""
+        """Returns the recipe's optimizer, for gradients as this strategy hands them to it."""
         return recipe.make_optimizer(steps_per_epoch)
 
-    def evaluation(self, *args: Any, **kwargs: Any) -> EvaluationShares:
-        """Returns `EvaluationShares` for the devices."""
-        return EvaluationShares(*args, devices=self.devices, shard=self.shard, **kwargs)
+    def evaluation(self, *args: Any, **kwargs: Any) -> ShardedEvaluationBatches:
+        """Returns `ShardedEvaluationBatches` for the devices."""
+        return ShardedEvaluationBatches(*args, devices=self.devices, shard=self.shard, **kwargs)
 
     @contextlib.contextmanager
     def around(self, model: keras.Model) -> Iterator[None]:
@@ -104,7 +104,7 @@ class Engine:
             raise ValueError(f"Expected {expected} for training on {self.name}; received: {received}.")
 
 
-class Jax(Engine):
+class Jax(Strategy):
     """`keras.distribution.DataParallel`: one program over all devices of all processes.
 
     Batch normalisation sees the whole batch, and metrics are those of all devices, by construction.
@@ -144,7 +144,7 @@ class Jax(Engine):
         return list(np.asarray(multihost_utils.process_allgather(np.asarray(value))))
 
 
-class Mirrored(Engine):
+class Mirrored(Strategy):
     """`tf.distribute.MirroredStrategy`: a copy of the model on each device of one process.
 
     For the time of `fit` batch normalisation is synchronised: it sees the whole batch.
@@ -172,9 +172,15 @@ class Mirrored(Engine):
         super().check(model, recipe, jit_compile, device_data, steps_per_execution)
         # Keras' optimizers get the gradients of one device, and add them up afterwards.
         self._require(
-            recipe.clip is None, "clip=None (Keras would clip each device's gradient by itself)", f"clip={recipe.clip}"
+            recipe.clip_norm is None,
+            "clip_norm=None (Keras would clip each device's gradient by itself)",
+            f"clip_norm={recipe.clip_norm}",
         )
-        self._require(recipe.accumulate == 1, "accumulate=1 (Keras cannot do both)", f"accumulate={recipe.accumulate}")
+        self._require(
+            recipe.gradient_accumulation_steps == 1,
+            "gradient_accumulation_steps=1 (Keras cannot do both)",
+            f"gradient_accumulation_steps={recipe.gradient_accumulation_steps}",
+        )
         policy = model.dtype_policy.name
         half = policy == "mixed_float16"
         self._require(not half, "mixed_bfloat16 (the loss scale would follow one device's gradient)", policy)
@@ -199,10 +205,10 @@ class Mirrored(Engine):
                 layer.synchronized = synchronized
 
 
-class Torch(Engine):
+class Torch(Strategy):
     """`torch.nn.parallel.DistributedDataParallel`: a process for each device.
 
-    Batch normalisation sees the pictures of its own device; its moving statistics are averaged over the devices, in
+    Batch normalisation sees the images of its own device; its moving statistics are averaged over the devices, in
     each step, and so are the metrics. What a step leaves behind is therefore the same in all processes.
     """
 
@@ -290,8 +296,8 @@ def _average(variables):
             value.copy_(mean.reshape(value.shape))
 
 
-def current() -> Engine:
-    """Returns the engine of the scope that this is called in, whoever opened it.
+def current() -> Strategy:
+    """Returns the strategy of the scope that this is called in, whoever opened it.
 
     Raises:
         ValueError: for a way to distribute that does not train, or not as one device does.
@@ -316,14 +322,14 @@ def _current_jax(distribution):
             f"Expected distribution.scope() around training in {jax.process_count()} processes; received: none, so "
             "that each would train by itself."
         )
-    return Engine()
+    return Strategy()
 
 
 def _current_tensorflow(_):
     import tensorflow as tf
 
     if not tf.distribute.has_strategy():
-        return Engine()
+        return Strategy()
     strategy = tf.distribute.get_strategy()
     if not isinstance(strategy, tf.distribute.MirroredStrategy):
         raise ValueError(
@@ -336,4 +342,4 @@ def _current_tensorflow(_):
 def _current_torch(_):
     from torch import distributed
 
-    return Torch() if distributed.is_available() and distributed.is_initialized() else Engine()
+    return Torch() if distributed.is_available() and distributed.is_initialized() else Strategy()

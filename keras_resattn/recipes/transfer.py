@@ -13,16 +13,16 @@ import keras
 import numpy as np
 
 from keras_resattn.data.class_matching import match_classes
-from keras_resattn.data.open_dataset import Arrays, Source, Stream, open_source, open_validation
+from keras_resattn.data.open_dataset import ArrayDataset, BatchStream, Dataset, open_dataset, open_validation
 from keras_resattn.layers.class_names import set_class_names, some_names
 from keras_resattn.models._build import classifier, full_precision, normalization
 from keras_resattn.recipes import Recipe, Report, compile_and_fit, get_recipe, strategies
 from keras_resattn.recipes.backbones import Backbone, check_statistics
 from keras_resattn.recipes.checks import EMPTY_CLASSES, check_callbacks, check_class_weight, warn_of_empty_classes
-from keras_resattn.recipes.frozen_features import as_pictures, extract, fold, moments, resized
+from keras_resattn.recipes.frozen_features import as_images, extract, fold, moments, resized
 from keras_resattn.recipes.run_folder import RunFolder, differing, held_run
 from keras_resattn.typing import DataLike, PathLike, Pooling, Size, Statistics
-from keras_resattn.utils.data_format import channel_axis, picture_shape
+from keras_resattn.utils.data_format import channel_axis, image_shape
 from keras_resattn.utils.io import atomic_write, locked, user_path, write_json
 from keras_resattn.utils.npz import read_npz
 from keras_resattn.utils.validation import check_choice, check_count, check_number
@@ -40,13 +40,13 @@ class TransferReport:
         network: The published tag's id, or the name of the network that was given.
         classes: Number of classes.
         class_names: Their names in the order of the model's outputs, or `None` if the data have none.
-        mean: What is subtracted from pictures of 0 to 255, for each channel.
+        mean: What is subtracted from images of 0 to 255, for each channel.
         std: What they are then divided by.
-        size: Height and width that pictures are resized to.
+        size: Height and width that images are resized to.
         unfrozen: Names of the network's layers that were trained in the second phase.
         head: Report of the first phase.
         fine_tune: Report of the second phase, or `None` where there was none.
-        resize_mode: How images of another aspect ratio were resized, see `keras_resattn.data.open_source`.
+        resize_mode: How images of another aspect ratio were resized, see `keras_resattn.data.open_dataset`.
     """
 
     network: str
@@ -84,13 +84,13 @@ def fine_tune(
     """Trains a pretrained network to tell other classes apart, in two phases.
 
     1. The network is frozen, and a new dense classifier is trained on its pooled features. Where `head_recipe` does
-       not augment pictures, as `"transfer_head"` does not, each picture goes through the network once and the
+       not augment images, as `"transfer_head"` does not, each image goes through the network once and the
        classifier trains on what came out: seconds instead of minutes on a CPU. A recipe that augments (`flip`, `pad`,
-       `cutout` ...) trains it on the pictures instead, at the cost of a pass through the network for each.
-    2. The layers that `unfreeze` names are trained with the classifier, on augmented pictures.
+       `cutout` ...) trains it on the images instead, at the cost of a pass through the network for each.
+    2. The layers that `unfreeze` names are trained with the classifier, on augmented images.
 
     Batch normalisation inside the network stays as it is in both: its means and variances, which batches of a few
-    pictures would blur, and with them its scales and offsets (`trainable=False`, which in Keras is inference mode).
+    images would blur, and with them its scales and offsets (`trainable=False`, which in Keras is inference mode).
 
     A run that was killed goes on in the phase and at the step where it was; a finished one only returns what it
     left. The weights of the classifier are drawn anew: call `keras.utils.set_random_seed` for a repeatable run.
@@ -98,13 +98,13 @@ def fine_tune(
     Args:
         network: A published tag, `"CifarResidualAttention56/cifar10"`, or a `keras.Model` without its top that returns
             feature maps or vectors. A model is trained in place.
-        data: Training pictures and labels: whatever `compile_and_fit` takes.
+        data: Training images and labels: whatever `compile_and_fit` takes.
         validation_data: Measured after each epoch of both phases, or `None`.
         classes: Number of classes; by default the data's own, or the largest label and one.
-        statistics: `(mean, std)` that the network's pictures are normalised with, each one number for each channel, 0
+        statistics: `(mean, std)` that the network's images are normalised with, each one number for each channel, 0
             to 255. Published tags bring their own; a `keras.Model` needs them: `([0, 0, 0], [1, 1, 1])` for a model
             that normalises inside.
-        size: `(height, width)` that pictures are resized to; by default the tag's, or the model's.
+        size: `(height, width)` that images are resized to; by default the tag's, or the model's.
         head_recipe: A `Recipe` or the name of one, for the first phase.
         fine_tune_recipe: The same for the second.
         unfreeze: `"last_stage"` for what comes after the last change of resolution; a list of patterns, of which one
@@ -115,16 +115,16 @@ def fine_tune(
         run_dir: Folder for what each phase leaves (`head/`, `fine_tune/`, as `compile_and_fit` says) and for the
             features of the first; `None` writes nothing.
         resume: Whether to go on with the run that `run_dir` holds.
-        data_dir: Folder of data sets that are given by name.
+        data_dir: Folder of datasets that are given by name.
         verbose: Keras' verbosity: 1 is a progress bar, 2 a line for each epoch, 0 nothing.
         callbacks: More Keras callbacks, for both phases, as `compile_and_fit` takes them. In the first phase their
             model is the new classifier alone, where it trains on features.
         class_weight: `{label: weight}`, for both phases, as `compile_and_fit` takes it.
 
     Returns:
-        `(model, report)`: a `keras.Model` that takes pictures normalised by the report's `mean` and `std` (for a tag:
+        `(model, report)`: a `keras.Model` that takes images normalised by the report's `mean` and `std` (for a tag:
         by `preprocess_input(x, weights=tag)`), and a `TransferReport`. `with_normalization(model, report.mean,
-        report.std)` takes pictures as they are. The model is not compiled; compile it to `evaluate`, or to train on.
+        report.std)` takes images as they are. The model is not compiled; compile it to `evaluate`, or to train on.
 
     Raises:
         ValueError: before any work, for unknown weights, recipes or layers, a model with its top, missing
@@ -135,18 +135,18 @@ def fine_tune(
     for recipe in (head_recipe, fine_tune_recipe):
         callbacks = check_callbacks(callbacks, recipe)
     _check(unfreeze, pooling, dropout, classes)
-    source = open_source(data, data_dir=data_dir)
-    validation = open_validation(validation_data, data_dir, source)
-    classes = _classes(source, classes)
+    dataset = open_dataset(data, data_dir=data_dir)
+    validation = open_validation(validation_data, data_dir, dataset)
+    classes = _classes(dataset, classes)
     check_class_weight(class_weight, classes)
-    validation = match_classes(validation, source.class_names, "the training data")
+    validation = match_classes(validation, dataset.class_names, "the training data")
     recipes = (head_recipe,) if unfreeze is None else (head_recipe, fine_tune_recipe)
-    _check_data(source, validation, classes, recipes)
-    backbone = Backbone.find(network, source, statistics, size)
+    _check_data(dataset, validation, classes, recipes)
+    backbone = Backbone.find(network, dataset, statistics, size)
     run = _Run(
         backbone=backbone,
         unfrozen=backbone.layers(unfreeze),
-        source=resized(source, backbone.size),
+        dataset=resized(dataset, backbone.size),
         validation=resized(validation, backbone.size),
         classes=classes,
         pooling=pooling,
@@ -156,10 +156,10 @@ def fine_tune(
         verbose=verbose,
         callbacks=callbacks,
         class_weight=class_weight,
-        engine=strategies.current(),
+        strategy=strategies.current(),
     )
     with contextlib.ExitStack() as stack:
-        with run.engine.together():
+        with run.strategy.together():
             stack.enter_context(run.opened_folder())
         model = run.assemble()
         head = run.train_head(model, head_recipe)
@@ -174,35 +174,35 @@ def fine_tune(
         run.unfrozen,
         head,
         tuned,
-        source.class_names,
-        source.resize_mode or "crop",
+        dataset.class_names,
+        dataset.resize_mode or "crop",
     )
     return _uncompiled(model), report
 
 
 def with_normalization(model: keras.Model, mean: Sequence[float], std: Sequence[float]) -> keras.Model:
-    """Returns a model that takes pictures of 0 to 255, of its size, and normalises them itself.
+    """Returns a model that takes images of 0 to 255, of its size, and normalises them itself.
 
     What `fine_tune` returns becomes one file that needs no other line of Python to be used:
 
         with_normalization(model, report.mean, report.std).save("classifier.keras")
 
     Args:
-        model: A `keras.Model` over normalised pictures. It is shared, not copied.
+        model: A `keras.Model` over normalised images. It is shared, not copied.
         mean: Mean of each channel, 0 to 255.
         std: Standard deviation of each channel, 0 to 255; 0 counts as 1.
 
     Returns:
-        A functional `keras.Model` over pictures of the same shape, in Keras' image data format.
+        A functional `keras.Model` over images of the same shape, in Keras' image data format.
 
     Raises:
         ValueError: if there is not one mean and one standard deviation for each channel.
     """
     axis = channel_axis(keras.config.image_data_format())
     mean, std = check_statistics((mean, std), model.input_shape[axis])
-    inputs = keras.Input(model.input_shape[1:], name="pictures")
+    inputs = keras.Input(model.input_shape[1:], name="images")
     normalize = normalization(mean, std, dtype=full_precision())
-    return keras.Model(inputs, _uncompiled(model)(normalize(inputs)), name=f"{model.name}_on_pictures")
+    return keras.Model(inputs, _uncompiled(model)(normalize(inputs)), name=f"{model.name}_on_images")
 
 
 @dataclass(frozen=True)
@@ -211,8 +211,8 @@ class _Run:
 
     backbone: Backbone
     unfrozen: list[str]
-    source: Source | Stream
-    validation: Source | Stream | None
+    dataset: Dataset | BatchStream
+    validation: Dataset | BatchStream | None
     classes: int
     pooling: str
     dropout: float
@@ -221,7 +221,7 @@ class _Run:
     verbose: int
     callbacks: list[Any]
     class_weight: dict[int, float] | None
-    engine: strategies.Engine
+    strategy: strategies.Strategy
 
     @contextlib.contextmanager
     def opened_folder(self):
@@ -233,7 +233,7 @@ class _Run:
             yield
             return
         self._check_folder()
-        if self.engine.rank > 0 or self._finished():
+        if self.strategy.rank > 0 or self._finished():
             yield
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -253,17 +253,17 @@ class _Run:
             "weights": _hash(self.backbone.model),
             "statistics": self.backbone.statistics,
             "unfrozen": self.unfrozen,
-            "data": self.source.fingerprint(),
+            "data": self.dataset.fingerprint(),
             "validation_data": None if self.validation is None else self.validation.fingerprint(),
             "classes": self.classes,
-            "class_names": self.source.class_names,
+            "class_names": self.dataset.class_names,
             "pooling": self.pooling,
             "dropout": self.dropout,
             "class_weight": check_class_weight(self.class_weight, self.classes),
         }
 
     def _check_folder(self):
-        held = held_run(self.folder / IDENTITY, self.resume or self.engine.rank > 0)
+        held = held_run(self.folder / IDENTITY, self.resume or self.strategy.rank > 0)
         others = {} if held is None else differing(held, self.identity)
         if others:
             raise ValueError(
@@ -284,23 +284,23 @@ class _Run:
             pool = {"avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}[self.pooling]
             x = pool(name=f"{self.pooling}_pool")(x)
         model = keras.Model(inputs, self._classify(x), name=f"{base.name}_fine_tuned")
-        set_class_names(model, self.source.class_names)
+        set_class_names(model, self.dataset.class_names)
         return model
 
     def train_head(self, model, recipe):
         """The first phase; returns its report."""
         self.backbone.model.trainable = False
-        by_index = isinstance(self.source, Source) and isinstance(self.validation, (Source, type(None)))
+        by_index = isinstance(self.dataset, Dataset) and isinstance(self.validation, (Dataset, type(None)))
         if not by_index or _augments(recipe):
-            return self._fit(HEAD, model, self.source, self.validation, self.backbone.statistics, recipe)
+            return self._fit(HEAD, model, self.dataset, self.validation, self.backbone.statistics, recipe)
         features = self._features(model)
-        arrays, statistics = as_pictures(features)
-        sources = {"train": self.source, "validation": self.validation}
+        arrays, statistics = as_images(features)
+        datasets = {"train": self.dataset, "validation": self.validation}
         for split, array in arrays.items():
-            labels, weights = sources[split].labels, sources[split].weights
-            sources[split] = Arrays(array, labels, class_names=self.source.class_names, weights=weights)
+            labels, weights = datasets[split].labels, datasets[split].weights
+            datasets[split] = ArrayDataset(array, labels, class_names=self.dataset.class_names, weights=weights)
         head = self._head(features["train"].shape[1], f"{model.name}_head")
-        report = self._fit(HEAD, head, sources["train"], sources["validation"], statistics, recipe)
+        report = self._fit(HEAD, head, datasets["train"], datasets["validation"], statistics, recipe)
         fold(head.layers[-1], model.layers[-1], *moments(features["train"]))
         return report
 
@@ -309,15 +309,15 @@ class _Run:
         if not self.unfrozen:
             return None
         self.backbone.unfreeze(self.unfrozen)
-        return self._fit(FINE_TUNE, model, self.source, self.validation, self.backbone.statistics, recipe)
+        return self._fit(FINE_TUNE, model, self.dataset, self.validation, self.backbone.statistics, recipe)
 
-    def _fit(self, phase, model, source, validation, statistics, recipe):
+    def _fit(self, phase, model, dataset, validation, statistics, recipe):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", EMPTY_CLASSES)  # it has been said once, for both phases
             return compile_and_fit(
                 model,
                 recipe,
-                source,
+                dataset,
                 validation_data=validation,
                 statistics=statistics,
                 run_dir=None if self.folder is None else self.folder / phase,
@@ -328,7 +328,7 @@ class _Run:
             )
 
     def _head(self, width, name):
-        inputs = keras.Input(picture_shape(1, 1, width))
+        inputs = keras.Input(image_shape(1, 1, width))
         return keras.Model(inputs, self._classify(keras.layers.Reshape((width,))(inputs)), name=name)
 
     def _classify(self, x):
@@ -336,17 +336,17 @@ class _Run:
         return classifier(x, self.classes, "softmax")
 
     def _features(self, model):
-        """What the frozen network makes of each picture, `(n, d)` by split; read again where it was written."""
+        """What the frozen network makes of each image, `(n, d)` by split; read again where it was written."""
         path = None if self.folder is None else self.folder / FEATURES
         if path is not None and path.exists():
             # Not computed again: the last bits might differ, and the run would be another one.
             return self._read_features(path)
         frozen = keras.Model(model.input, model.layers[-2 if self.dropout else -1].input)
         features = {
-            split: extract(frozen, source, self.backbone.size, self.backbone.statistics, self.verbose)
-            for split, source in self._splits().items()
+            split: extract(frozen, dataset, self.backbone.size, self.backbone.statistics, self.verbose)
+            for split, dataset in self._splits().items()
         }
-        if path is not None and self.engine.rank == 0:
+        if path is not None and self.strategy.rank == 0:
             with atomic_write(path) as partial:
                 np.savez(partial, **features, seal=self._seal())  # pyright: ignore[reportArgumentType] (no split has its name)
         return features
@@ -356,15 +356,15 @@ class _Run:
         arrays, _ = read_npz(path, remedy=remedy)
         if not np.array_equal(arrays.pop("seal", ()), self._seal()):
             raise ValueError(f"Expected {path} to hold the features of this run; it holds others. {remedy}")
-        lengths = {split: len(source) for split, source in self._splits().items()}
+        lengths = {split: len(dataset) for split, dataset in self._splits().items()}
         fits = all(array.ndim == 2 and array.dtype == "float32" for array in arrays.values())
         if not fits or {split: len(array) for split, array in arrays.items()} != lengths:
             raise ValueError(f"Expected {path} to hold a vector for each image of this run; it does not. {remedy}")
         return arrays
 
     def _splits(self):
-        sources = {"train": self.source, "validation": self.validation}
-        return {split: source for split, source in sources.items() if source is not None}
+        datasets = {"train": self.dataset, "validation": self.validation}
+        return {split: dataset for split, dataset in datasets.items() if dataset is not None}
 
     def _seal(self):
         """A hash of all that features depend on."""
@@ -376,32 +376,32 @@ def _uncompiled(model):
     return keras.Model(model.input, model.output, name=model.name) if isinstance(model, keras.Function) else model
 
 
-def _check_data(source, validation, classes, recipes):
-    for data in (source, validation):
+def _check_data(dataset, validation, classes, recipes):
+    for data in (dataset, validation):
         if data is not None:
             data.check_labels(classes)
     for argument, recipe in zip(("head_recipe", "fine_tune_recipe"), recipes, strict=False):  # the second, if used
-        if isinstance(source, Source) and len(source) < recipe.batch_size:
+        if isinstance(dataset, Dataset) and len(dataset) < recipe.batch_size:
             raise ValueError(
-                f"Expected at least a batch of {recipe.batch_size} images for {argument}; received: {len(source)}. "
-                f"Pass {argument}=get_recipe({recipe.name!r}).replace(batch_size={len(source)})."
+                f"Expected at least a batch of {recipe.batch_size} images for {argument}; received: {len(dataset)}. "
+                f"Pass {argument}=get_recipe({recipe.name!r}).replace(batch_size={len(dataset)})."
             )
-    warn_of_empty_classes(source, classes, source.class_names)
+    warn_of_empty_classes(dataset, classes, dataset.class_names)
 
 
-def _classes(source, classes):
+def _classes(dataset, classes):
     if classes is not None:
-        if source.class_names is not None and len(source.class_names) != classes:
+        if dataset.class_names is not None and len(dataset.class_names) != classes:
             raise ValueError(
-                f"Expected classes={len(source.class_names)}, as the data have ({some_names(source.class_names)}), or "
-                f"none; received: classes={classes}."
+                f"Expected classes={len(dataset.class_names)}, as the data have ({some_names(dataset.class_names)}), "
+                f"or none; received: classes={classes}."
             )
         return int(classes)
-    if source.classes is not None:
-        return source.classes
-    if not isinstance(source, Source):
+    if dataset.classes is not None:
+        return dataset.classes
+    if not isinstance(dataset, Dataset):
         raise ValueError("Expected classes with batches, whose labels are not known beforehand; received: None.")
-    return int(source.labels.max()) + 1
+    return int(dataset.labels.max()) + 1
 
 
 def _check(unfreeze, pooling, dropout, classes):
@@ -418,7 +418,7 @@ def _check(unfreeze, pooling, dropout, classes):
 
 
 def _augments(recipe):
-    """Whether a recipe changes pictures on their way, so that features differ from epoch to epoch."""
+    """Whether a recipe changes images on their way, so that features differ from epoch to epoch."""
     crops = recipe.crop != "pad" or recipe.pad
     return bool(crops or recipe.flip or recipe.cutout or recipe.mixup or recipe.cutmix or recipe.augment)
 

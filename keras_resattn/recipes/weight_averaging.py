@@ -17,17 +17,17 @@ import numpy as np
 from keras_resattn.models.inspection import batch_norm_layers
 from keras_resattn.typing import Tensor
 
-PICTURES = 10_000  # that statistics are measured on
+IMAGES = 10_000  # that statistics are measured on
 
 
 class AveragedWeights(keras.callbacks.SwapEMAWeights):
     """Puts averaged weights, and their statistics, into the model while it is measured on validation data.
 
     Args:
-        statistics: A `BatchStatistics`.
+        statistics: A `BatchNormRecalibrator`.
     """
 
-    def __init__(self, statistics: "BatchStatistics") -> None:
+    def __init__(self, statistics: "BatchNormRecalibrator") -> None:
         super().__init__()
         self.statistics = statistics
         self._epoch: Any = 0
@@ -74,17 +74,17 @@ class AveragedWeights(keras.callbacks.SwapEMAWeights):
             self.on_test_end()
 
 
-class BatchStatistics:
+class BatchNormRecalibrator:
     """The moving statistics of a model's batch normalisations, as its present weights make them.
 
     Args:
-        feed: The `Feed` of the run. Layers that are not trainable keep their statistics, as in training.
-        engine: The `Engine` that trains it.
+        inputs: The `TrainingInputs` of the run. Layers that are not trainable keep their statistics, as in training.
+        strategy: The `Strategy` that trains it.
         jit_compile: As in `keras.Model.compile`.
     """
 
-    def __init__(self, feed: Any, engine: Any, jit_compile: bool | Literal["auto"]) -> None:
-        model, self._batches, self._engine = feed.model, feed.batches, engine
+    def __init__(self, inputs: Any, strategy: Any, jit_compile: bool | Literal["auto"]) -> None:
+        model, self._batches, self._engine = inputs.model, inputs.batches, strategy
         self._layers = [layer for layer in batch_norm_layers(model) if layer.trainable]
         self._variables = [variable for layer in self._layers for variable in layer.non_trainable_variables]
         weights = {id(variable) for variable in model.weights}
@@ -102,7 +102,7 @@ class BatchStatistics:
             variable.assign(value)
 
     def measure(self, epoch: int) -> None:
-        """Sets the statistics to their mean over the first batches of an epoch, some ten thousand pictures of it."""
+        """Sets the statistics to their mean over the first batches of an epoch, some ten thousand images of it."""
         if not self._layers:
             return
         before = self.read()
@@ -118,7 +118,7 @@ class BatchStatistics:
     def _means(self, epoch, before):
         """The mean of each value over batches: what each of them adds to the moving average, scaled up."""
         batches, last, sums = self._batches, _joined(self._variables), 0
-        count = min(math.ceil(PICTURES / batches.recipe.batch_size), batches.steps_per_epoch)
+        count = min(math.ceil(IMAGES / batches.recipe.batch_size), batches.steps_per_epoch)
         kept = None
         for step in range(count):
             x, *_ = batches.batch(epoch * batches.steps_per_epoch + step)

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_resattn.data import network_input, open_source
-from keras_resattn.data.dataset import Source
+from keras_resattn.data import network_input, open_dataset
+from keras_resattn.data.dataset import Dataset
 from keras_resattn.models.registry import identify
 from keras_resattn.models.residual_attention import ResidualAttentionNet
 from keras_resattn.models.variants import VARIANTS
@@ -25,9 +25,9 @@ from keras_resattn.utils.io import atomic_write, user_path
 from keras_resattn.utils.provenance import revision_of
 from keras_resattn.visualize.responses import plot_responses, stage_responses
 
-#: Training pictures that responses are averaged over: the test pictures stay unseen.
-PICTURES = 1000
-COLUMNS = ("row", "network", "seed", "scale", "epochs", "block", "response", "pictures", "backend", "revision")
+#: Training images that responses are averaged over: the test images stay unseen.
+IMAGES = 1000
+COLUMNS = ("row", "network", "seed", "scale", "epochs", "block", "response", "images", "backend", "revision")
 
 
 def open_run(row: Row, folder: PathLike) -> tuple[dict[str, Any], str, dict[str, Any] | None]:
@@ -42,7 +42,7 @@ def open_run(row: Row, folder: PathLike) -> tuple[dict[str, Any], str, dict[str,
         it, or `None` for a run of another command, which does not say how its attention learns.
 
     Raises:
-        ValueError: if the folder holds no finished run, or one of another network, learning or data set.
+        ValueError: if the folder holds no finished run, or one of another network, learning or dataset.
     """
     folder = user_path(folder)
     report = read_report(folder)
@@ -76,7 +76,7 @@ def measure(row: Row, folder: PathLike, where: DataLike) -> list[dict[str, Any]]
     Args:
         row: The `Row` that says how attention learns; the network's depth is that of the run.
         folder: The run's folder, as `compile_and_fit` leaves it.
-        where: Where the training pictures are.
+        where: Where the training images are.
 
     Returns:
         List of rows of `COLUMNS`, one for each block.
@@ -86,21 +86,21 @@ def measure(row: Row, folder: PathLike, where: DataLike) -> list[dict[str, Any]]
         FloatingPointError: if the network has diverged.
     """
     report, network, run = open_run(row, folder)
-    source = open_source(where)
-    if not isinstance(source, Source):
+    dataset = open_dataset(where)
+    if not isinstance(dataset, Dataset):
         raise ValueError(f"Expected data that can be read by index; received: {where}, which comes as a stream.")
-    pictures = thinned(source, min(1.0, PICTURES / len(source)), 1)
+    images = thinned(dataset, min(1.0, IMAGES / len(dataset)), 1)
     like = type(row)(network, network, row.recipe, row.data, None, arguments=row.arguments)
-    model = build(like, source.picture_shape)
+    model = build(like, dataset.image_shape)
     fill(model, user_path(folder) / "model.weights.h5")
-    x = network_input(pictures.read(np.arange(len(pictures))), report["mean"], report["std"])
+    x = network_input(images.read(np.arange(len(images))), report["mean"], report["std"])
     fields = {
         "row": row.name,
         "network": network,
         "seed": report["recipe"]["seed"],
         "scale": "" if run is None else run["scale"],
         "epochs": report["history"][-1]["epoch"],
-        "pictures": len(pictures),
+        "images": len(images),
         "backend": report["environment"]["backend"],
         "revision": revision_of(report["environment"]),
     }

@@ -10,7 +10,7 @@ import numpy as np
 from rich import table as rich_table
 
 from keras_resattn.reproduce.published import TABLES, home
-from keras_resattn.reproduce.rows import DATA_SETS, MORE_DISTRACTORS, Row, Table
+from keras_resattn.reproduce.rows import DATASETS, MORE_DISTRACTORS, Row, Table
 from keras_resattn.typing import PathLike
 from keras_resattn.utils.io import append_row, read_rows
 
@@ -20,7 +20,7 @@ def columns(table: Table) -> list[str]:
     more = ["top5_error"] if any(row.top5 is not None for row in table.rows) else []
     if any(row.data == "cluttered_mnist" for row in table.rows):
         more += [f"error_{n}" for n in MORE_DISTRACTORS]
-    first = ["date", "row", "seed", "scale", "epochs", "pictures", "test_pictures", "data", "error"]
+    first = ["date", "row", "seed", "scale", "epochs", "images", "test_images", "data", "error"]
     return [*first, *more, "seconds", "backend", "device", "revision"]
 
 
@@ -70,12 +70,12 @@ def markdown(table: Table, measured: Sequence[Mapping[str, str]]) -> str:
     for scale in scales:
         if scale != 1:
             parts.append(
-                f"**Rehearsal at scale {scale:g}**: that share of the passes and of the pictures. "
+                f"**Rehearsal at scale {scale:g}**: that share of the passes and of the images. "
                 "Not comparable with the paper, nor with other scales."
             )
         parts.append(_section(table, [row for row in measured if float(row["scale"]) == scale], scale))
     parts.append(
-        "Errors on test pictures in per cent, mean and standard deviation over runs; test pictures are used once, "
+        "Errors on test images in per cent, mean and standard deviation over runs; test images are used once, "
         "after the last epoch."
     )
     notes = [f"- {remark}" for remark in _remarks(table)]
@@ -85,19 +85,19 @@ def markdown(table: Table, measured: Sequence[Mapping[str, str]]) -> str:
 def _section(table, measured, scale):
     logged = any(row.last_epoch is not None for row in table.rows)
     head = ["row", "network", "published", *(["authors' last epoch"] if logged else [])]
-    head += ["measured" if scale == 1 else f"measured, scale {scale:g}", "seeds", "epochs", "pictures"]
+    head += ["measured" if scale == 1 else f"measured, scale {scale:g}", "seeds", "epochs", "images"]
     lines = [head, ["---"] * 2 + ["---:"] * (len(head) - 2)]
     for row in table.rows:
         groups = defaultdict(list)
         for result in measured:
             if result["row"] == row.name:
-                groups[float(result["epochs"]), int(result["pictures"]), int(result["test_pictures"])].append(result)
+                groups[float(result["epochs"]), int(result["images"]), int(result["test_images"])].append(result)
         fixed = [row.name, row.network, _percent(row.published), *([_percent(row.last_epoch)] if logged else [])]
         if not groups and scale == 1:
             lines.append([*fixed, "-", "-", "-", "-"])
-        for (epochs, pictures, test_pictures), results in sorted(groups.items()):
+        for (epochs, images, test_images), results in sorted(groups.items()):
             seeds = ", ".join(sorted((result["seed"] for result in results), key=int))
-            lines.append([*fixed, _mean(results), seeds, f"{epochs:g}", _share(row, pictures, test_pictures)])
+            lines.append([*fixed, _mean(results), seeds, f"{epochs:g}", _share(row, images, test_images)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -107,14 +107,14 @@ def _mean(results):
     return f"{errors.mean():.2f}{deviation} (n = {len(errors)})"
 
 
-def _share(row, pictures, test_pictures):
-    """How many pictures, and of how many, so that a part of a data set is never taken for the whole."""
-    data = DATA_SETS[row.data]
+def _share(row, images, test_images):
+    """How many images, and of how many, so that a part of a dataset is never taken for the whole."""
+    data = DATASETS[row.data]
 
     def of(count, whole):
         return f"{count:,}" if whole in (None, count) else f"{count:,} of {whole:,}"
 
-    return f"{of(pictures, data.pictures)}; test {of(test_pictures, data.test_pictures)}"
+    return f"{of(images, data.images)}; test {of(test_images, data.test_images)}"
 
 
 def _percent(error):
@@ -141,7 +141,7 @@ def listing(names: Iterable[str] = TABLES) -> Iterator[Any]:
         yield "\n".join([*_remarks(table), ""])
     yield (
         "paper %: error that the paper prints. M: trainable parameters, in millions. GMACs: multiply-adds for one "
-        "picture, in 10^9. PMACs: those of the whole training, forwards and backwards, in 10^15."
+        "image, in 10^9. PMACs: those of the whole training, forwards and backwards, in 10^15."
     )
 
 

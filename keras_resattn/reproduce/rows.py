@@ -16,23 +16,23 @@ PAPERS = {
 
 
 @dataclass(frozen=True)
-class DataSet:
-    """A data set as the papers split it.
+class PaperDataset:
+    """A dataset as the papers split it.
 
     Attributes:
         title: Its name in print.
         classes: Number of classes.
-        pictures: Training pictures; `None` where the paper does not say.
-        test_pictures: Test pictures, likewise.
-        where: What `open_source` takes to get it; `None` where the user has to bring it.
-        size: Height and width that pictures are trained at, or `None` for that of the pictures.
+        images: Training images; `None` where the paper does not say.
+        test_images: Test images, likewise.
+        where: What `open_dataset` takes to get it; `None` where the user has to bring it.
+        size: Height and width that images are trained at, or `None` for that of the images.
         need: What the user has to bring, where that is so.
     """
 
     title: str
     classes: int
-    pictures: int | None
-    test_pictures: int | None
+    images: int | None
+    test_images: int | None
     where: str | None = None
     size: int | None = None
     need: str = ""
@@ -42,21 +42,21 @@ class DataSet:
 DISTRACTORS, MORE_DISTRACTORS = 8, (4, 16, 32, 64)
 
 FOLDERS = (
-    "pass --data with a folder that holds train/ and test/ with one folder of pictures for each class, or with the "
-    "name of a TFDS data set that is prepared as array_record"
+    "pass --data with a folder that holds train/ and test/ with one folder of images for each class, or with the "
+    "name of a TFDS dataset that is prepared as array_record"
 )
 
-DATA_SETS = {
-    "cifar10": DataSet("CIFAR-10", 10, 50_000, 10_000, "cifar10"),
-    "cifar100": DataSet("CIFAR-100", 100, 50_000, 10_000, "cifar100"),
-    "cluttered_mnist": DataSet("Cluttered MNIST", 10, 200_000, 100_000, "keras"),
-    "imagenet": DataSet("ImageNet", 1000, 1_281_167, 50_000, size=224, need=FOLDERS),
-    "stanford_dogs": DataSet("Stanford Dogs", 120, 12_000, 8_580, "stanford_dogs", size=224),
-    "uec_food100": DataSet("UEC Food-100", 100, None, None, size=224, need=FOLDERS),
-    "cars196": DataSet("Stanford Cars", 196, 8_144, 8_041, "cars196", size=224),
-    "adience_gender": DataSet("Adience, gender", 2, None, None, size=224, need=FOLDERS),
-    "adience_age": DataSet("Adience, age", 8, None, None, size=224, need=FOLDERS),
-    "cub200": DataSet("CUB-200-2011", 200, 5_994, 5_794, "caltech_birds2011", size=224),
+DATASETS = {
+    "cifar10": PaperDataset("CIFAR-10", 10, 50_000, 10_000, "cifar10"),
+    "cifar100": PaperDataset("CIFAR-100", 100, 50_000, 10_000, "cifar100"),
+    "cluttered_mnist": PaperDataset("Cluttered MNIST", 10, 200_000, 100_000, "keras"),
+    "imagenet": PaperDataset("ImageNet", 1000, 1_281_167, 50_000, size=224, need=FOLDERS),
+    "stanford_dogs": PaperDataset("Stanford Dogs", 120, 12_000, 8_580, "stanford_dogs", size=224),
+    "uec_food100": PaperDataset("UEC Food-100", 100, None, None, size=224, need=FOLDERS),
+    "cars196": PaperDataset("Stanford Cars", 196, 8_144, 8_041, "cars196", size=224),
+    "adience_gender": PaperDataset("Adience, gender", 2, None, None, size=224, need=FOLDERS),
+    "adience_age": PaperDataset("Adience, age", 8, None, None, size=224, need=FOLDERS),
+    "cub200": PaperDataset("CUB-200-2011", 200, 5_994, 5_794, "caltech_birds2011", size=224),
 }
 
 
@@ -68,18 +68,18 @@ class Row:
         name: As `--row` takes it.
         network: Id of the network, as `keras-resattn list` has it, or `"ClutteredMnistCNN"`.
         recipe: Name of the recipe.
-        data: Key of `DATA_SETS`.
-        published: Error on the test pictures that the paper prints, in per cent (top-1), or `None`.
+        data: Key of `DATASETS`.
+        published: Error on the test images that the paper prints, in per cent (top-1), or `None`.
         top5: The same for the five most probable classes.
         last_epoch: Error after the last epoch in the authors' logs, in per cent, where `published` is of the epoch
-            that was best on test pictures.
+            that was best on test images.
         arguments: The network's further keyword arguments.
         changes: Fields of the recipe that differ.
         same_as: Row whose run this one shares, `"table1/mixed"`, in the same paper.
         parameters: Trainable parameters; those of `NETWORKS` by default.
-        macs: Multiply-adds for one picture, likewise.
+        macs: Multiply-adds for one image, likewise.
         base: Id of the network whose ImageNet weights the row starts from, or `None`.
-        test_size: Height and width of test pictures, where it is not that of the training.
+        test_size: Height and width of test images, where it is not that of the training.
         note: What to know when comparing.
     """
 
@@ -108,7 +108,7 @@ class Row:
     @property
     def needs(self) -> list[str]:
         """What the user has to bring, as a list of sentences' parts; empty where the row runs by itself."""
-        needs = [DATA_SETS[self.data].need] if DATA_SETS[self.data].where is None else []
+        needs = [DATASETS[self.data].need] if DATASETS[self.data].where is None else []
         if self.base is not None:
             needs.append(
                 f"pass --base-weights with a .weights.h5 file of {self.base} trained on ImageNet; none is published"
@@ -120,18 +120,18 @@ class Row:
         return get_recipe(self.recipe).replace(seed=seed, **self.changes)
 
     def epochs(self) -> int | None:
-        """Returns the epochs of the whole protocol; `None` where the number of pictures is not known."""
-        recipe, pictures = get_recipe(self.recipe), DATA_SETS[self.data].pictures
-        if recipe.epochs is not None or pictures is None:
+        """Returns the epochs of the whole protocol; `None` where the number of images is not known."""
+        recipe, images = get_recipe(self.recipe), DATASETS[self.data].images
+        if recipe.epochs is not None or images is None:
             return recipe.epochs
-        return recipe.length(pictures // recipe.batch_size)
+        return recipe.length(images // recipe.batch_size)
 
     def cost(self) -> int | None:
         """Returns the multiply-adds of the whole training: three times the forward pass; `None` if not known."""
-        pictures, epochs = DATA_SETS[self.data].pictures, self.epochs()
-        if pictures is None or epochs is None or self.macs is None:
+        images, epochs = DATASETS[self.data].images, self.epochs()
+        if images is None or epochs is None or self.macs is None:
             return None
-        return 3 * self.macs * pictures * epochs
+        return 3 * self.macs * images * epochs
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""One run of one row: train by the paper's recipe, use the test pictures once, keep the result."""
+"""One run of one row: train by the paper's recipe, use the test images once, keep the result."""
 
 import dataclasses
 import datetime
@@ -21,14 +21,14 @@ from keras_resattn.recipes.recipe import Recipe
 from keras_resattn.recipes.run_folder import differing
 from keras_resattn.reproduce.datasets import open_sets, where_is
 from keras_resattn.reproduce.published import home
-from keras_resattn.reproduce.rows import DATA_SETS, Row, Table
+from keras_resattn.reproduce.rows import DATASETS, Row, Table
 from keras_resattn.typing import PathLike, Shape
-from keras_resattn.utils.data_format import picture_shape
+from keras_resattn.utils.data_format import image_shape
 from keras_resattn.utils.io import read_json, sha256, user_path, write_json
 from keras_resattn.utils.provenance import revision_of
 
 RESULT = "result.json"
-CHUNK = 500  # test pictures read at once
+CHUNK = 500  # test images read at once
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Options:
     """How rows are run.
 
     Attributes:
-        scale: Share of the passes and of the pictures, above 0, up to 1.
-        where: `{data set: what open_source takes}` in place of the data sets' own.
+        scale: Share of the passes and of the images, above 0, up to 1.
+        where: `{dataset: what open_dataset takes}` in place of the datasets' own.
         run_dir: Folder of all runs.
         base_weights: File of ImageNet weights, for rows that start from some.
         device_data: As in `compile_and_fit`.
@@ -53,7 +53,7 @@ class Options:
 
     def data(self, row: Row) -> Any:
         """Where the data of a row is."""
-        return self.where.get(row.data, DATA_SETS[row.data].where)
+        return self.where.get(row.data, DATASETS[row.data].where)
 
 
 def run_folder(table: Table, row: Row, seed: int, options: Options) -> Path:
@@ -73,7 +73,7 @@ def run(table: Table, row: Row, seed: int, options: Options) -> dict[str, Any]:
         options: An `Options`.
 
     Returns:
-        Dictionary of the result: `date`, `seed`, `scale`, `epochs`, `pictures`, `test_pictures`, `data`, `error` (per
+        Dictionary of the result: `date`, `seed`, `scale`, `epochs`, `images`, `test_images`, `data`, `error` (per
         cent, last epoch), `seconds` of training, `backend`, `device` and `revision` (or
         the package's version); of some rows further errors.
 
@@ -88,7 +88,7 @@ def run(table: Table, row: Row, seed: int, options: Options) -> dict[str, Any]:
         return result
     recipe = row.get_recipe(seed)
     sets = open_sets(row.data, options.data(row), options.scale, recipe.batch_size)
-    recipe = scaled(recipe, len(sets.train), options.scale, DATA_SETS[row.data].pictures)
+    recipe = scaled(recipe, len(sets.train), options.scale, DATASETS[row.data].images)
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
     model = build(row, _shape(row, sets.train), options.base_weights)
@@ -105,8 +105,8 @@ def run(table: Table, row: Row, seed: int, options: Options) -> dict[str, Any]:
         "seed": seed,
         "scale": options.scale,
         "epochs": round((report.steps or 0) / (len(sets.train) // recipe.batch_size), 2),
-        "pictures": len(sets.train),
-        "test_pictures": len(sets.tests["error"]),
+        "images": len(sets.train),
+        "test_images": len(sets.tests["error"]),
         "data": where_is(options.data(row)),
         **_errors(_tested(model, row, sets), row, sets, report),
         "seconds": round(report.seconds),
@@ -120,22 +120,22 @@ def run(table: Table, row: Row, seed: int, options: Options) -> dict[str, Any]:
     return result
 
 
-def scaled(recipe: Recipe, pictures: int, scale: float, whole: int | None = None) -> Recipe:
-    """Returns a recipe shortened to a share of its passes over the data; with fewer pictures, passes are short, too.
+def scaled(recipe: Recipe, images: int, scale: float, whole: int | None = None) -> Recipe:
+    """Returns a recipe shortened to a share of its passes over the data; with fewer images, passes are short, too.
 
     Rates and milestones keep their shares of the whole, and a warm-up shrinks with it.
 
     Args:
         recipe: A `Recipe`.
-        pictures: Number of training pictures that there are.
+        images: Number of training images that there are.
         scale: Share of the passes.
-        whole: Number of training pictures at a scale of 1, which iterations are counted in passes of; `None` for
-            `pictures / scale`.
+        whole: Number of training images at a scale of 1, which iterations are counted in passes of; `None` for
+            `images / scale`.
     """
     if scale == 1:
         return recipe
     if recipe.epochs is None:
-        passes = (recipe.iterations or 0) / max(1, (whole or round(pictures / scale)) // recipe.batch_size)
+        passes = (recipe.iterations or 0) / max(1, (whole or round(images / scale)) // recipe.batch_size)
     else:
         passes = recipe.epochs
     epochs = max(1, round(scale * passes))
@@ -150,8 +150,8 @@ def build(row: Row, shape: Shape, base_weights: PathLike | None = None) -> keras
         shape: `(height, width, channels)`.
         base_weights: File with the weights of `row.base`.
     """
-    shape = picture_shape(*shape)
-    shared = {"classes": DATA_SETS[row.data].classes, "classifier_activation": None, "input_shape": shape}
+    shape = image_shape(*shape)
+    shared = {"classes": DATASETS[row.data].classes, "classifier_activation": None, "input_shape": shape}
     if row.network == "ClutteredMnistCNN":
         return ClutteredMnistCNN(**row.arguments, **shared)
     if row.network in VARIANTS:
@@ -170,7 +170,7 @@ def _identity(table, row, seed, options):
     recipe = dataclasses.asdict(row.get_recipe(seed))
     return {
         "row": f"{of_table.name}/{of_row.name}",
-        "recipe": {field: value for field, value in recipe.items() if field not in ("source", "differences")},
+        "recipe": {field: value for field, value in recipe.items() if field not in ("source", "deviations")},
         "scale": options.scale,
         "data": where_is(options.data(row)),
         "base": sha256(user_path(options.base_weights)) if row.base is not None else None,
@@ -206,10 +206,10 @@ def _finished(folder, identity):
 
 
 def _shape(row, source):
-    size = DATA_SETS[row.data].size
-    shape = source.picture_shape if size is None else (size, size, source.channels)
+    size = DATASETS[row.data].size
+    shape = source.image_shape if size is None else (size, size, source.channels)
     if shape is None:
-        raise ValueError(f"Expected pictures of one shape for {row.data}; received: pictures of several shapes.")
+        raise ValueError(f"Expected images of one shape for {row.data}; received: images of several shapes.")
     return shape
 
 
@@ -226,7 +226,7 @@ def _errors(model, row, sets, report):
     """Errors in per cent, by column of the results."""
     errors = {}
     for column, source in sets.tests.items():
-        ranks = np.concatenate(list(_ranks(model, source, report, row.test_size or DATA_SETS[row.data].size)))
+        ranks = np.concatenate(list(_ranks(model, source, report, row.test_size or DATASETS[row.data].size)))
         errors[column] = round(100 * float(np.mean(ranks >= 1)), 3)
         if row.top5 is not None:
             errors["top5_error"] = round(100 * float(np.mean(ranks >= 5)), 3)
@@ -234,8 +234,8 @@ def _errors(model, row, sets, report):
 
 
 def _ranks(model, source, report, size):
-    """For each picture, how many classes come before its own."""
-    # Where training crops, a test picture is the centre of one whose short side is 256 for a crop of 224.
+    """For each image, how many classes come before its own."""
+    # Where training crops, a test image is the centre of one whose short side is 256 for a crop of 224.
     crop = {} if size is None else {"size": (size, size), "central": 0.875}
     for start in range(0, len(source), CHUNK):
         rows = np.arange(start, min(start + CHUNK, len(source)))
@@ -244,7 +244,7 @@ def _ranks(model, source, report, size):
         own = scores[np.arange(len(rows)), source.labels[rows]]
         if not np.isfinite(scores).all():
             raise FloatingPointError(
-                "The network's outputs on test pictures are not finite numbers: it has diverged, or a rehearsal was "
+                "The network's outputs on test images are not finite numbers: it has diverged, or a rehearsal was "
                 "too short for the moving statistics of batch normalisation. Nothing was recorded."
             )
         yield (scores > own[:, None]).sum(1)

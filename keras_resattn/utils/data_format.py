@@ -28,7 +28,7 @@ def spatial_axes(data_format: DataFormat) -> tuple[int, int]:
     return (1, 2) if data_format == "channels_last" else (2, 3)
 
 
-def picture_shape(height: int | None, width: int | None, channels: int | None) -> Shape:
-    """Returns the shape of one picture in Keras' image data format: what `input_shape` says."""
+def image_shape(height: int | None, width: int | None, channels: int | None) -> Shape:
+    """Returns the shape of one image in Keras' image data format: what `input_shape` says."""
     last = keras.config.image_data_format() == "channels_last"
     return (height, width, channels) if last else (channels, height, width)

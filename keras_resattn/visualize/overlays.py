@@ -28,7 +28,7 @@ SOFT = "soft masks"
 def plot_attention(
     model: keras.Model,
     images: ArrayLike,
-    pictures: ArrayLike | None = None,
+    display_images: ArrayLike | None = None,
     titles: Sequence[str] | None = None,
     masks: Sequence[str] | None = None,
     channels: int = 2,
@@ -51,7 +51,7 @@ def plot_attention(
         model: As in `attention_maps`.
         images: Array of shape `(n, h, w, c)`, preprocessed as for `model.predict`. Images that look raw (integers, or
             0 to 255) get a warning if nothing in the model normalises them.
-        pictures: The same images as they should be seen: 0 to 255, channels last. Defaults to `images`, scaled to
+        display_images: The same images as they should be seen: 0 to 255, channels last. Defaults to `images`, scaled to
             their range.
         titles: A title for each image, or `None`. Long ones are wrapped.
         masks: Names of the masks to show. Defaults to the last one of each stage, and to all of gated attention.
@@ -72,14 +72,14 @@ def plot_attention(
     except ImportError as error:
         raise ImportError("plot_attention needs matplotlib: pip install 'keras-resattn[viz]'.") from error
     images = to_numpy(images)
-    pictures = _checked_pictures(images, pictures, titles)
+    display_images = _checked_images(images, display_images, titles)
     check_count("channels", channels, least=0)
     found = find_attention(model)
     masks = _checked_masks(masks, found)
     shown = {name: found.modules[name] for name in masks}
     tensors = {"modules": shown, "gates": found.gates, "shares": found.shares}
     arrays = found.predict(("plot", *masks), tensors, images)
-    seen = _displayable(images, found.data_format) if pictures is None else pictures
+    seen = _displayable(images, found.data_format) if display_images is None else display_images
     rows = [_row(found, arrays, i, masks, channels, titles) for i in range(len(images))]
 
     columns = max(map(len, rows))
@@ -121,18 +121,18 @@ def _draw_bar(figure, columns, images):
     bar.ax.tick_params(labelsize=FONT_SIZE)
 
 
-def _checked_pictures(images, pictures, titles):
-    lengths = [len(values) for values in (images, pictures, titles) if values is not None]
+def _checked_images(images, display_images, titles):
+    lengths = [len(values) for values in (images, display_images, titles) if values is not None]
     if len(set(lengths)) > 1 or not len(images):
         raise ValueError(
-            f"Expected as many pictures and titles as images, and at least one; received lengths: {lengths}."
+            f"Expected as many images and titles as images, and at least one; received lengths: {lengths}."
         )
-    if pictures is None:
+    if display_images is None:
         return None
-    pictures = to_numpy(pictures)
-    if pictures.ndim != 4 or pictures.shape[-1] not in (1, 3, 4):
-        raise ValueError(f"Expected pictures (n, h, w, channels), 0 to 255; received: shape {pictures.shape}.")
-    return as_pixels(pictures, "pictures").astype("uint8")  # floats above 1 are white to matplotlib
+    display_images = to_numpy(display_images)
+    if display_images.ndim != 4 or display_images.shape[-1] not in (1, 3, 4):
+        raise ValueError(f"Expected images (n, h, w, channels), 0 to 255; received: shape {display_images.shape}.")
+    return as_pixels(display_images, "display_images").astype("uint8")  # floats above 1 are white to matplotlib
 
 
 def _checked_masks(masks, found):
@@ -205,15 +205,15 @@ def _scales(rows):
     return {name: (low, high if low < high else 1.0) for name, (low, high) in limits.items()}
 
 
-def _show(axis, picture, cell, scales, cmap, alpha):
-    picture = np.squeeze(picture)
-    height, width = picture.shape[:2]
+def _show(axis, image, cell, scales, cmap, alpha):
+    image = np.squeeze(image)
+    height, width = image.shape[:2]
     extent = (0, width, height, 0)
     gray = {"cmap": "gray", "vmin": 0, "vmax": 255}
     axis.set_title(cell.title, fontsize=FONT_SIZE, parse_math=False)
     if cell.overlay is None:
-        return axis.imshow(picture, extent=extent, interpolation="nearest", **(gray if picture.ndim == 2 else {}))
-    axis.imshow(picture if picture.ndim == 2 else picture.mean(-1), extent=extent, interpolation="nearest", **gray)
+        return axis.imshow(image, extent=extent, interpolation="nearest", **(gray if image.ndim == 2 else {}))
+    axis.imshow(image if image.ndim == 2 else image.mean(-1), extent=extent, interpolation="nearest", **gray)
     low, high = scales[cell.scale]
     options = {"interpolation": "bicubic", "cmap": cmap, "alpha": alpha, "vmin": low, "vmax": high}
     return axis.imshow(cell.overlay, extent=extent, **options)

@@ -47,7 +47,7 @@ _COMPARED = (
 
 
 def _fine_grained(data, name, plain, attended, last_epoch=None, note="", **arguments):
-    """The plain network and the one with attention on one data set, from accuracies in per cent."""
+    """The plain network and the one with attention on one dataset, from accuracies in per cent."""
     shared: dict[str, Any] = {"recipe": "warn_finetune", "data": data, "base": "WideResNet50x2", "note": note}
     for row, network, accuracy in (("wrn", "WideResNet50x2", plain), ("warn", "WARN50x2", attended)):
         parameters, macs = _FINE_GRAINED[network, name]
@@ -79,7 +79,7 @@ _FINE_GRAINED = {
     ("WARN50x2", "birds"): (73_767_952, 16_504_709_120),
 }
 
-_FOLDS = "the paper averages over the five folds of the data set; this is one"
+_FOLDS = "the paper averages over the five folds of the dataset; this is one"
 
 
 def _clutter(name, parameters, macs, published=None, changes=None, note="", **arguments):
@@ -111,7 +111,7 @@ ABLATION = (
         "stn_slow",
         925_190,
         17_415_024,
-        changes={"multipliers": {"transformer_": 0.001}},
+        changes={"lr_multipliers": {"transformer_": 0.001}},
         note="not in the paper: a tenth of the transformer's rate",
         attention_depth=0,
         transformer=True,

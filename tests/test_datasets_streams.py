@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 import pytest
-from sample_pictures import Batches, X, Y, by_class, import_torch
+from sample_images import Batches, X, Y, by_class, import_torch
 
-from keras_resattn.data import Stream, open_source
+from keras_resattn.data import BatchStream, open_dataset
 
 
 class Sequence(keras.utils.PyDataset):
@@ -44,9 +44,9 @@ STREAMS = {
 
 @pytest.mark.parametrize("make", STREAMS.values(), ids=STREAMS)
 def test_streams(make):
-    stream = open_source(make())
-    assert isinstance(stream, Stream)
-    assert (stream.batch_size, stream.picture_shape, stream.steps(5)) == (5, (16, 16, 3), 4)
+    stream = open_dataset(make())
+    assert isinstance(stream, BatchStream)
+    assert (stream.batch_size, stream.image_shape, stream.steps(5)) == (5, (16, 16, 3), 4)
     for epoch in range(2):
         x, y = zip(*stream.prepared(5, size=(16, 16)).epoch(epoch), strict=True)
         assert [len(part) for part in x] == [5] * 4  # the remainder of two is left out
@@ -63,44 +63,44 @@ def test_streams(make):
     "make", [lambda: tf_data(5, True), lambda: data_loader(5, True), lambda: data_loader(11), lambda: Batches(11)]
 )
 def test_steps_without_a_remainder(make):
-    stream = Stream(make())
+    stream = BatchStream(make())
     assert stream.steps(stream.batch_size) == 22 // stream.batch_size
     assert sum(1 for _ in stream.epoch(0)) == 22 // stream.batch_size
 
 
-def test_image_dataset_from_directory(picture_folder):
+def test_image_dataset_from_directory(image_folder):
     pytest.importorskip("tensorflow")
     batches = keras.utils.image_dataset_from_directory(
-        picture_folder, image_size=(16, 16), batch_size=5, shuffle=False, verbose=False
+        image_folder, image_size=(16, 16), batch_size=5, shuffle=False, verbose=False
     )
-    stream = open_source(batches)
+    stream = open_dataset(batches)
     assert (stream.class_names, stream.classes, stream.steps(5)) == (list("abcd"), 4, 4)
     np.testing.assert_array_equal(next(stream.epoch(0))[0], by_class()[0][:5])
 
 
 def test_ends_of_passes_and_epochs_are_told():
     batches = Sequence()
-    stream = Stream(batches)
+    stream = BatchStream(batches)
     for epoch, ended in ((0, 0), (1, 1), (1, 1), (4, 4)):  # from 1 to 4: a run that is resumed
         next(stream.epoch(epoch))
         assert batches.ended == ended
     loader, epochs = Batches(11), []
     loader.sampler = type("Sampler", (), {"set_epoch": lambda self, epoch: epochs.append(epoch)})()
-    list(Stream(loader).epoch(7))
+    list(BatchStream(loader).epoch(7))
     assert epochs[-1] == 7
 
 
 @pytest.mark.parametrize("once", [lambda: iter(Batches(5)), lambda: zip([X], [Y], strict=True)])
 def test_what_can_be_iterated_over_once_is_refused(once):
     with pytest.raises(ValueError, match=r"received: an iterator .*used up after the first"):
-        open_source(once())
+        open_dataset(once())
 
 
 def test_endless_batches():
     endless = tf_data(11).repeat()
-    with pytest.raises(ValueError, match=r"endless data set.*Stream\(batches, steps=\.\.\.\)"):
-        Stream(endless).steps(11)
-    stream = Stream(endless, steps=5)
+    with pytest.raises(ValueError, match=r"endless dataset.*BatchStream\(batches, steps=\.\.\.\)"):
+        BatchStream(endless).steps(11)
+    stream = BatchStream(endless, steps=5)
     assert stream.steps(11) == 5
     assert sum(1 for _ in stream.epoch(0)) == 5
 
@@ -108,8 +108,8 @@ def test_endless_batches():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda x, y: (x[0], y[0]), r"one picture, \(16, 16, 3\)\. Batch the data first"),
-        (lambda x, y: (x, y, np.ones(len(y))), r"batches \(pictures, labels\).* received: 3 parts"),
+        (lambda x, y: (x[0], y[0]), r"one image, \(16, 16, 3\)\. Batch the data first"),
+        (lambda x, y: (x, y, np.ones(len(y))), r"batches \(images, labels\).* received: 3 parts"),
         (lambda x, y: x, r"received: ndarray"),
         (lambda x, y: (x / 255.0, y), r"floats that go up to"),
         (lambda x, y: (x, y / 2), r"one integer label"),
@@ -118,14 +118,14 @@ def test_endless_batches():
 )
 def test_batches_that_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        Stream(Batches(5, change)).prepared(5)
+        BatchStream(Batches(5, change)).prepared(5)
 
 
 def test_a_stream_has_to_fit_the_run():
-    stream = Stream(Batches(5))
-    with pytest.raises(ValueError, match=r"batches of 8 pictures.* of 5\. Train by recipe\.replace\(batch_size=5\)"):
+    stream = BatchStream(Batches(5))
+    with pytest.raises(ValueError, match=r"batches of 8 images.* of 5\. Train by recipe\.replace\(batch_size=5\)"):
         stream.prepared(8)
-    with pytest.raises(ValueError, match=r"pictures of size \(32, 32\); received: batches of pictures \(16, 16, 3\)"):
+    with pytest.raises(ValueError, match=r"images of size \(32, 32\); received: batches of images \(16, 16, 3\)"):
         stream.prepared(5, size=(32, 32))
     with pytest.raises(ValueError, match=r"size \(8, 8\)"):
         stream.statistics("channel", (8, 8))
@@ -135,19 +135,19 @@ def test_a_stream_has_to_fit_the_run():
         stream.prepared(10, shard=(0, 3))
     assert stream.prepared(10, shard=(1, 2)).steps(5) == 4
     with pytest.raises(ValueError, match="at least one batch; received: an empty Empty"):
-        Stream(type("Empty", (), {"__iter__": lambda self: iter(())})()).prepared(5)
+        BatchStream(type("Empty", (), {"__iter__": lambda self: iter(())})()).prepared(5)
     with pytest.raises(ValueError, match="steps=0"):
-        Stream(Batches(5), steps=0)
+        BatchStream(Batches(5), steps=0)
 
 
 def test_what_goes_wrong_in_a_pass_is_told():
-    with pytest.raises(ValueError, match="Expected 6 batches of 5 pictures in a pass; pass 0 ended after 4"):
-        list(Stream(Batches(5), steps=6).epoch(0))
-    stream = Stream(Batches(5, lambda x, y: (x, np.where(x[:, 0, 0, 0] == X[-1, 0, 0, 0], 9, y))))
+    with pytest.raises(ValueError, match="Expected 6 batches of 5 images in a pass; pass 0 ended after 4"):
+        list(BatchStream(Batches(5), steps=6).epoch(0))
+    stream = BatchStream(Batches(5, lambda x, y: (x, np.where(x[:, 0, 0, 0] == X[-1, 0, 0, 0], 9, y))))
     stream.check_labels(4)  # the first batch is good
     with pytest.raises(ValueError, match=r"from 0 to 3; received: labels from \d to 9"):
         list(stream.prepared(5, train=False).epoch(0))
     with pytest.raises(ValueError, match="from 0 to 1; received"):
         stream.check_labels(2)
     with pytest.raises(ValueError, match=r"of shape \(16, 16, 3\), as the first; received: \(8, 16, 3\)"):
-        list(Stream([(X[:5], Y[:5]), (X[:5, :8], Y[:5])]).epoch(0))
+        list(BatchStream([(X[:5], Y[:5]), (X[:5, :8], Y[:5])]).epoch(0))

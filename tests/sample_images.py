@@ -1,4 +1,4 @@
-"""Twenty-two pictures of four classes, and the forms in which the tests hand them over."""
+"""Twenty-two images of four classes, and the forms in which the tests hand them over."""
 
 import io
 
@@ -12,23 +12,23 @@ X = RNG.integers(0, 256, (22, 16, 16, 3), dtype="uint8")
 Y = RNG.integers(0, 4, 22)
 
 
-def encoded(picture, format="PNG", **options):
+def encoded(image, format="PNG", **options):
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, format, **options)
+    Image.fromarray(image).save(file, format, **options)
     return file.getvalue()
 
 
 def write_folder(root, x=X, y=Y, names="abcd"):
     """A folder for each class; files are numbered so that their order is that of the arrays within a class."""
-    for i, (picture, label) in enumerate(zip(x, y, strict=True)):
+    for i, (image, label) in enumerate(zip(x, y, strict=True)):
         folder = root / names[label]
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{i:03}.png").write_bytes(encoded(picture))
+        (folder / f"{i:03}.png").write_bytes(encoded(image))
     return root
 
 
 def by_class(x=X, y=Y):
-    """Pictures and labels in the order in which a folder has them."""
+    """Images and labels in the order in which a folder has them."""
     order = np.argsort(y, kind="stable")
     return x[order], y[order]
 
@@ -43,7 +43,7 @@ def import_torch():
 
 
 class MapStyle:
-    """A data set as PyTorch's and grain's are."""
+    """A dataset as PyTorch's and grain's are."""
 
     def __init__(self, record, **attributes):
         self.record = record

@@ -1,4 +1,4 @@
-"""Pictures on the device: the same batches as on the host, and the same training."""
+"""Images on the device: the same batches as on the host, and the same training."""
 
 import functools
 import gc
@@ -9,14 +9,14 @@ import pytest
 from helpers import random_array
 
 from keras_resattn import compile_and_fit
-from keras_resattn.data import Arrays, Stream, TrainingBatches
+from keras_resattn.data import ArrayDataset, BatchStream, TrainingBatches
 from keras_resattn.data.arrays import network_input, normalize, smoothed, statistics
-from keras_resattn.data.device_data import DevicePictures, on_device
+from keras_resattn.data.device_data import DeviceImages, on_device
 from keras_resattn.recipes import get_recipe
 
 RNG = np.random.default_rng(0)
-SOURCE = Arrays(RNG.integers(0, 256, (20, 8, 10, 3), dtype="uint8"), np.arange(20) % 3)
-VALIDATION = Arrays(RNG.integers(0, 256, (7, 8, 10, 3), dtype="uint8"), np.arange(7) % 3)
+SOURCE = ArrayDataset(RNG.integers(0, 256, (20, 8, 10, 3), dtype="uint8"), np.arange(20) % 3)
+VALIDATION = ArrayDataset(RNG.integers(0, 256, (7, 8, 10, 3), dtype="uint8"), np.arange(7) % 3)
 PLAIN = get_recipe("cifar_one_cycle").replace(epochs=4, warmup_epochs=0, batch_size=6, pad=0, flip=False)
 MEAN, STD = statistics(SOURCE.x, "channel")
 EVERYTHING = {"pad": 2, "flip": True, "cutout": 4, "mixup": 0.4, "cutmix": 1.0, "label_smoothing": 0.1}
@@ -27,7 +27,7 @@ def input_shape():
 
 
 def identity():
-    """A network that returns the pictures themselves: three channels count as three classes."""
+    """A network that returns the images themselves: three channels count as three classes."""
     inputs = keras.Input(input_shape())
     return keras.Model(inputs, keras.layers.Activation("linear")(inputs), name="identity")
 
@@ -68,45 +68,45 @@ def test_device_batches_are_the_host_batches(fields):
     host = host_batches(recipe, classes=batches.classes)
     assert len(batches) == len(host) == 12
     for step in (0, 1, 7):  # of EVERYTHING's, both kinds of mixes
-        (plan, y), (x, host_y) = batches[step], host[step]
-        np.testing.assert_allclose(model.predict_on_batch(plan), x, atol=1e-6)
+        (params, y), (x, host_y) = batches[step], host[step]
+        np.testing.assert_allclose(model.predict_on_batch(params), x, atol=1e-6)
         np.testing.assert_array_equal(y, host_y)
         np.testing.assert_array_equal(batches.rows(step), host.rows(step))
 
 
 def test_both_kinds_of_mixes_are_among_the_steps_tested():
     host = host_batches(PLAIN.replace(**EVERYTHING))
-    assert {host.plan(step).boxes is None for step in (0, 1, 7)} == {True, False}
+    assert {host.params(step).boxes is None for step in (0, 1, 7)} == {True, False}
 
 
-def test_channels_first_and_the_mean_picture():
+def test_channels_first_and_the_mean_image():
     keras.config.set_image_data_format("channels_first")
     recipe = PLAIN.replace(**EVERYTHING)
     mean, std = statistics(SOURCE.x, "pixel_mean")
     model, batches, _ = on_device(identity(), SOURCE, recipe, mean, std)
-    plan, _ = batches[0]
+    params, _ = batches[0]
     x, _ = host_batches(recipe, mean, std, batches.classes)[0]
     assert x.shape == (6, 3, 8, 10)
-    np.testing.assert_allclose(model.predict_on_batch(plan), x, atol=1e-4)  # of values up to 255
+    np.testing.assert_allclose(model.predict_on_batch(params), x, atol=1e-4)  # of values up to 255
 
 
-def test_float_pictures_stay_floats():
-    source = Arrays(SOURCE.x / np.float32(2), SOURCE.labels)
-    model, batches, _ = on_device(identity(), source, PLAIN, MEAN, STD)
-    plan, _ = batches[0]
-    expected = network_input(source.x[batches.rows(0)], MEAN, STD)
-    np.testing.assert_allclose(model.predict_on_batch(plan), expected, atol=1e-6)
+def test_float_images_stay_floats():
+    dataset = ArrayDataset(SOURCE.x / np.float32(2), SOURCE.labels)
+    model, batches, _ = on_device(identity(), dataset, PLAIN, MEAN, STD)
+    params, _ = batches[0]
+    expected = network_input(dataset.x[batches.rows(0)], MEAN, STD)
+    np.testing.assert_allclose(model.predict_on_batch(params), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("fields", [{}, {"mixup": 0.4}])
-def test_validation_pictures_come_as_they_are(fields):
+def test_validation_images_come_as_they_are(fields):
     recipe = PLAIN.replace(pad=2, flip=True, cutout=4, **fields)
     network = identity()
     model, _, validation = on_device(network, SOURCE, recipe, MEAN, STD, validation=VALIDATION)
     assert len(validation) == 2
-    plans, y = zip(*(validation[i] for i in range(2)), strict=True)
-    pictures = np.concatenate([model.predict_on_batch(plan) for plan in plans])
-    np.testing.assert_allclose(pictures, network_input(VALIDATION.x, MEAN, STD), atol=1e-6)
+    params, y = zip(*(validation[i] for i in range(2)), strict=True)
+    images = np.concatenate([model.predict_on_batch(params) for params in params])
+    np.testing.assert_allclose(images, network_input(VALIDATION.x, MEAN, STD), atol=1e-6)
     labels = smoothed(VALIDATION.labels, network.output_shape[-1]) if fields else VALIDATION.labels
     np.testing.assert_array_equal(np.concatenate(y), labels)
 
@@ -142,55 +142,55 @@ def test_a_run_goes_on_in_the_middle():
             np.testing.assert_array_equal(values, whole[step][0][name], err_msg=name)
 
 
-def test_after_a_training_the_network_is_compiled_and_the_pictures_are_gone():
+def test_after_a_training_the_network_is_compiled_and_the_images_are_gone():
     network = classifier()
-    alive = sum(type(thing) is DevicePictures for thing in gc.get_objects())
+    alive = sum(type(thing) is DeviceImages for thing in gc.get_objects())
     compile_and_fit(network, PLAIN.replace(epochs=1), (SOURCE.x, SOURCE.labels), device_data=True, verbose=0)
     loss, accuracy = network.evaluate(np.zeros((4, *network.input_shape[1:]), "float32"), np.zeros(4), verbose=0)
     assert np.isfinite(loss)
     assert 0 <= accuracy <= 1
     del loss, accuracy
     gc.collect()
-    assert sum(type(thing) is DevicePictures for thing in gc.get_objects()) <= alive
+    assert sum(type(thing) is DeviceImages for thing in gc.get_objects()) <= alive
 
 
-def test_pictures_are_no_part_of_a_file_of_weights(tmp_path):
+def test_images_are_no_part_of_a_file_of_weights(tmp_path):
     network = classifier()
     model, _, _ = on_device(network, SOURCE, PLAIN, MEAN, STD)
-    assert [v.shape for v in model.get_layer("pictures").variables] == [SOURCE.x.shape]
+    assert [v.shape for v in model.get_layer("images").variables] == [SOURCE.x.shape]
     model.save_weights(tmp_path / "a.weights.h5")
-    other = Arrays(255 - SOURCE.x, SOURCE.labels)
+    other = ArrayDataset(255 - SOURCE.x, SOURCE.labels)
     again, _, _ = on_device(classifier(seed=9), other, PLAIN, MEAN, STD)
     again.load_weights(tmp_path / "a.weights.h5")
-    np.testing.assert_array_equal(again.get_layer("pictures").pictures, other.x)
+    np.testing.assert_array_equal(again.get_layer("images").images, other.x)
     for a, b in zip(model.trainable_variables, again.trainable_variables, strict=True):
         np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, (a, b)))
 
 
-def test_pictures_are_normalised_in_full_precision_under_a_mixed_policy(mixed_policy):
+def test_images_are_normalised_in_full_precision_under_a_mixed_policy(mixed_policy):
     inputs = keras.Input(input_shape())
     network = keras.Model(inputs, keras.layers.Activation("linear")(inputs))
     recipe = PLAIN.replace(mixup=0.4)
     model, batches, _ = on_device(network, SOURCE, recipe, MEAN, STD)
-    plan, _ = batches[0]
-    pictures = keras.ops.convert_to_numpy(model.get_layer("pictures")(plan))
-    np.testing.assert_allclose(pictures, host_batches(recipe, classes=10)[0][0], atol=1e-6)
-    assert keras.ops.dtype(model(plan)) == mixed_policy.removeprefix("mixed_")
+    params, _ = batches[0]
+    images = keras.ops.convert_to_numpy(model.get_layer("images")(params))
+    np.testing.assert_allclose(images, host_batches(recipe, classes=10)[0][0], atol=1e-6)
+    assert keras.ops.dtype(model(params)) == mixed_policy.removeprefix("mixed_")
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="about JAX' compiled step")
-def test_pictures_are_an_argument_of_the_compiled_step_and_no_constant_of_it():
+def test_images_are_an_argument_of_the_compiled_step_and_no_constant_of_it():
     import jax
 
     model, batches, _ = on_device(classifier(), SOURCE, PLAIN, MEAN, STD)
-    plan, _ = batches[0]
+    params, _ = batches[0]
     state = [v.value for v in model.trainable_variables], [v.value for v in model.non_trainable_variables]
-    jaxpr = jax.make_jaxpr(lambda state, plan: model.stateless_call(*state, plan)[0])(state, plan)
+    jaxpr = jax.make_jaxpr(lambda state, params: model.stateless_call(*state, params)[0])(state, params)
     assert SOURCE.x.shape in [v.aval.shape for v in jaxpr.jaxpr.invars]
     assert all(np.size(constant) < 100 for constant in jaxpr.consts)
 
 
-def test_a_network_of_any_size_takes_the_size_of_the_pictures():
+def test_a_network_of_any_size_takes_the_size_of_the_images():
     inputs = keras.Input((None, None, 3))
     network = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs), name="any_size")
     model, batches, _ = on_device(network, SOURCE, PLAIN, MEAN, STD)
@@ -210,6 +210,6 @@ def test_what_only_the_host_can_do_is_refused(fields, message):
 
 
 def test_streams_are_refused():
-    stream = Stream([(SOURCE.x[:6], SOURCE.labels[:6])])
-    with pytest.raises(ValueError, match=r"read by index.*received: a Stream"):
+    stream = BatchStream([(SOURCE.x[:6], SOURCE.labels[:6])])
+    with pytest.raises(ValueError, match=r"read by index.*received: a BatchStream"):
         on_device(identity(), stream, PLAIN, MEAN, STD)

@@ -1,4 +1,4 @@
-"""Data sets by name: keras.datasets, and TensorFlow Datasets where it is installed."""
+"""Datasets by name: keras.datasets, and TensorFlow Datasets where it is installed."""
 
 import io
 import sys
@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from keras_resattn import compile_and_fit
-from keras_resattn.data import Arrays, Records, named_datasets, open_source
+from keras_resattn.data import ArrayDataset, RecordDataset, named_datasets, open_dataset
 from keras_resattn.data.tfrecords import RecordStream
 from keras_resattn.recipes import get_recipe
 
@@ -86,60 +86,60 @@ def keras_mnist(monkeypatch):
     monkeypatch.setattr(keras.datasets.mnist, "load_data", lambda: ((X, Y), (X[:4], Y[:4])))
 
 
-# --- Where a data set comes from -----------------------------------------------------------------
+# --- Where a dataset comes from -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("split", "count"), [("train", 12), ("test", 4)])
 def test_small_sets_come_from_keras_without_tfds(no_tfds, keras_mnist, split, count):
-    source = open_source("mnist", split=split)
-    assert isinstance(source, Arrays)
-    assert (len(source), source.classes, source.picture_shape) == (count, 10, (28, 28, 1))
-    np.testing.assert_array_equal(source.labels, Y[:count, 0])
+    dataset = open_dataset("mnist", split=split)
+    assert isinstance(dataset, ArrayDataset)
+    assert (len(dataset), dataset.classes, dataset.image_shape) == (count, 10, (28, 28, 1))
+    np.testing.assert_array_equal(dataset.labels, Y[:count, 0])
 
 
 def test_small_sets_come_from_keras_where_tfds_has_not_prepared_them(tfds, keras_mnist):
-    assert len(open_source("mnist")) == 12
+    assert len(open_dataset("mnist")) == 12
     assert "download" not in tfds.log
 
 
 def test_what_tfds_has_prepared_is_taken(tfds, tmp_path):
     tfds.prepared.add("mnist")
-    source = open_source("mnist", data_dir=tmp_path)
-    assert isinstance(source, Arrays)
-    assert source.class_names == [f"class {i}" for i in range(10)]
+    dataset = open_dataset("mnist", data_dir=tmp_path)
+    assert isinstance(dataset, ArrayDataset)
+    assert dataset.class_names == [f"class {i}" for i in range(10)]
     assert tfds.log == [("mnist", tmp_path, None), "train"]
-    np.testing.assert_array_equal(source.read([2])[0, ..., 0], X[2])
+    np.testing.assert_array_equal(dataset.read([2])[0, ..., 0], X[2])
 
 
-def test_large_sets_are_read_picture_by_picture(tfds, monkeypatch):
+def test_large_sets_are_read_image_by_image(tfds, monkeypatch):
     tfds.prepared.add("mnist")
     monkeypatch.setattr(named_datasets, "IN_MEMORY", 12 * 28 * 28 - 1)
-    assert isinstance(open_source("mnist"), Records)
+    assert isinstance(open_dataset("mnist"), RecordDataset)
     monkeypatch.setattr(named_datasets, "IN_MEMORY", 12 * 28 * 28)
-    assert isinstance(open_source("mnist"), Arrays)
+    assert isinstance(open_dataset("mnist"), ArrayDataset)
 
 
 def test_a_download_is_prepared_for_random_access(tfds):
-    assert len(open_source("oxford_iiit_pet")) == 12
+    assert len(open_dataset("oxford_iiit_pet")) == 12
     assert tfds.log == [("oxford_iiit_pet", None, None), ("oxford_iiit_pet", None, "array_record"), "download", "train"]
 
 
 @pytest.mark.parametrize("name", ["mnist", "stanford_dogs"])
 def test_nothing_is_downloaded_without_leave(tfds, name):
     with pytest.raises(FileNotFoundError, match=rf"{name} to be prepared .* in /data, with download=False"):
-        open_source(name, data_dir="/data", download=False)
+        open_dataset(name, data_dir="/data", download=False)
     assert "download" not in tfds.log
 
 
 def test_files_that_have_to_be_fetched_by_hand(tfds):
     with pytest.raises(FileNotFoundError, match=r"downloaded by hand\. Manual directory is empty"):
-        open_source("imagenet2012")
+        open_dataset("imagenet2012")
 
 
 def test_a_set_that_is_no_image_classification_is_refused_before_its_download(tfds):
     tfds.labelled = False
     with pytest.raises(ValueError, match="one class label each; received: stanford_dogs with"):
-        open_source("stanford_dogs")
+        open_dataset("stanford_dogs")
     assert "download" not in tfds.log
 
 
@@ -147,7 +147,7 @@ def test_floats_inside_of_png_files_are_refused(tfds, monkeypatch):
     tfds.prepared.add("stanford_dogs")
     monkeypatch.setattr(Image_, "np_dtype", "float32")
     with pytest.raises(ValueError, match="images of 8 or 16 bits; received: stanford_dogs with images of float32"):
-        open_source("stanford_dogs")
+        open_dataset("stanford_dogs")
 
 
 # --- Splits and names ----------------------------------------------------------------------------
@@ -155,13 +155,13 @@ def test_floats_inside_of_png_files_are_refused(tfds, monkeypatch):
 
 def test_splits(tfds, keras_mnist):
     tfds.prepared.add("imagenet2012")
-    assert len(open_source("imagenet2012", split="test")) == 5  # ImageNet's "test" has no labels
+    assert len(open_dataset("imagenet2012", split="test")) == 5  # ImageNet's "test" has no labels
     with pytest.raises(
         ValueError, match=r"'train' or 'validation' or 'test', or a slice of one, .*; received: split='dev'"
     ):
-        open_source("imagenet2012", split="dev")
+        open_dataset("imagenet2012", split="dev")
     with pytest.raises(ValueError, match=r"'train' or 'test' for mnist .* received: split='validation'"):
-        open_source("mnist", split="validation")
+        open_dataset("mnist", split="validation")
 
 
 @pytest.mark.parametrize("name", ["cifar1O", "CIFAR10", "cifar"])
@@ -169,13 +169,13 @@ def test_splits(tfds, keras_mnist):
 def test_unknown_names(name, installed, request):
     request.getfixturevalue("tfds" if installed else "no_tfds")
     with pytest.raises(ValueError, match=rf"received: '{name}'\. Did you mean 'cifar10'") as error:
-        open_source(name)
+        open_dataset(name)
     assert ("Other names need TensorFlow Datasets" in str(error.value)) != installed
 
 
 def test_tfds_is_asked_for_by_name(no_tfds):
     with pytest.raises(ImportError, match=r'to read stanford_dogs.*pip install "keras-resattn\[data\]"'):
-        open_source("stanford_dogs")
+        open_dataset("stanford_dogs")
 
 
 def test_a_folder_beside_a_name(no_tfds, keras_mnist, tmp_path, monkeypatch):
@@ -183,11 +183,11 @@ def test_a_folder_beside_a_name(no_tfds, keras_mnist, tmp_path, monkeypatch):
     for name in ("mnist", "mine"):
         (tmp_path / name / "a").mkdir(parents=True)
         Image.fromarray(X[0]).save(tmp_path / name / "a" / "0.png")
-    assert len(open_source("mnist")) == 12
-    assert len(open_source("./mnist")) == 1
-    assert len(open_source("mine")) == 1
+    assert len(open_dataset("mnist")) == 12
+    assert len(open_dataset("./mnist")) == 1
+    assert len(open_dataset("mine")) == 1
     with pytest.raises(FileNotFoundError, match="nothing at other"):
-        open_source("./other")
+        open_dataset("./other")
 
 
 # --- Training by name ----------------------------------------------------------------------------
@@ -214,7 +214,7 @@ def test_a_training_looks_for_names_in_data_dir(tfds, tmp_path, validation):
     if validation == "oxford_iiit_pet":
         opened += [("oxford_iiit_pet", tmp_path, None), "validation"]
     assert tfds.log == opened
-    assert (report.training_pictures, report.steps, "val_loss" in report.metrics) == (12, 3, validation is not None)
+    assert (report.training_images, report.steps, "val_loss" in report.metrics) == (12, 3, validation is not None)
 
 
 # --- TensorFlow Datasets itself ------------------------------------------------------------------
@@ -228,11 +228,11 @@ def prepared(tmp_path_factory):
     tfds = pytest.importorskip("tensorflow_datasets")
     pytest.importorskip("tensorflow")
 
-    def pictures(name):
+    def images(name):
         for i, size in enumerate(SIZES):
-            picture = X[i % 12][..., None] if name == "mnist" else np.full((*size, 3), 5 * i, "uint8")
+            image = X[i % 12][..., None] if name == "mnist" else np.full((*size, 3), 5 * i, "uint8")
             file = io.BytesIO()
-            Image.fromarray(picture.squeeze()).save(file, "PNG")
+            Image.fromarray(image.squeeze()).save(file, "PNG")
             file.seek(0)
             yield i, {"image": file, "label": i % 5}
 
@@ -240,7 +240,7 @@ def prepared(tmp_path_factory):
         data_dir = tmp_path_factory.getbasetemp() / file_format
         builder = tfds.builder(name, data_dir=data_dir, file_format=file_format)
         if not builder.is_prepared():
-            builder._split_generators = lambda *args, **kwargs: {"train": pictures(name)}
+            builder._split_generators = lambda *args, **kwargs: {"train": images(name)}
             builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=4))
         return data_dir
 
@@ -248,18 +248,18 @@ def prepared(tmp_path_factory):
 
 
 def values(stream, epoch=0):
-    """The grey value of each picture of a pass, and its label."""
+    """The grey value of each image of a pass, and its label."""
     return [
-        (int(picture[8, 8, 0]), int(label)) for x, y in stream.epoch(epoch) for picture, label in zip(x, y, strict=True)
+        (int(image[8, 8, 0]), int(label)) for x, y in stream.epoch(epoch) for image, label in zip(x, y, strict=True)
     ]
 
 
 @pytest.mark.filterwarnings("ignore")  # TFDS' own
 def test_both_file_formats_hold_the_same_arrays(prepared):
-    sources = [open_source("mnist", data_dir=prepared("mnist", form)) for form in ("tfrecord", "array_record")]
-    assert [type(source) for source in sources] == [Arrays, Arrays]
-    assert sources[0].fingerprint() == sources[1].fingerprint()
-    assert len(open_source("mnist", split="train[:25%]", data_dir=prepared("mnist", "array_record"))) == 10
+    datasets = [open_dataset("mnist", data_dir=prepared("mnist", form)) for form in ("tfrecord", "array_record")]
+    assert [type(dataset) for dataset in datasets] == [ArrayDataset, ArrayDataset]
+    assert datasets[0].fingerprint() == datasets[1].fingerprint()
+    assert len(open_dataset("mnist", split="train[:25%]", data_dir=prepared("mnist", "array_record"))) == 10
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -269,8 +269,8 @@ def test_a_training_on_what_lies_in_data_dir(prepared, file_format):
     model, other = digit_network(), digit_network()
     other.set_weights(model.get_weights())
     report = compile_and_fit(model, RECIPE, "mnist", data_dir=data_dir, verbose=0)
-    assert (report.training_pictures, report.steps) == (40, 10)
-    again = compile_and_fit(other, RECIPE, open_source("mnist", data_dir=data_dir), verbose=0)
+    assert (report.training_images, report.steps) == (40, 10)
+    again = compile_and_fit(other, RECIPE, open_dataset("mnist", data_dir=data_dir), verbose=0)
     assert again.metrics["loss"] == report.metrics["loss"]
 
 
@@ -303,31 +303,31 @@ def test_encoded_images_are_decoded_as_files_are(file_format, small, tmp_path, m
     builder = tfds.builder("cifar10", data_dir=tmp_path, file_format=file_format)
     builder._split_generators = lambda *args, **kwargs: {"train": records()}
     builder.download_and_prepare()
-    source = named_datasets.open_builder(builder, "train")
-    if isinstance(source, RecordStream):
-        batch = next(source.prepared(3, size=(32, 32), train=False).epoch(0))
+    dataset = named_datasets.open_builder(builder, "train")
+    if isinstance(dataset, RecordStream):
+        batch = next(dataset.prepared(3, size=(32, 32), train=False).epoch(0))
         order = np.argsort(batch[1])
         read = batch[0][order]
     else:
-        read = source.read(np.argsort(source.labels), size=(32, 32))
+        read = dataset.read(np.argsort(dataset.labels), size=(32, 32))
     np.testing.assert_array_equal(read, [upright] * 3)
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_array_records_are_read_by_index(prepared):
     data_dir = prepared("tf_flowers", "array_record")
-    source = open_source("tf_flowers", data_dir=data_dir)
-    assert isinstance(source, Records)
-    assert (source.classes, source.picture_shape) == (5, None)
-    grey = source.read(range(40), size=(16, 16))[:, 8, 8, 0] // 5
+    dataset = open_dataset("tf_flowers", data_dir=data_dir)
+    assert isinstance(dataset, RecordDataset)
+    assert (dataset.classes, dataset.image_shape) == (5, None)
+    grey = dataset.read(range(40), size=(16, 16))[:, 8, 8, 0] // 5
     np.testing.assert_array_equal(np.sort(grey), np.arange(40))
-    np.testing.assert_array_equal(grey % 5, source.labels)
-    assert isinstance(open_source(next(data_dir.glob("tf_flowers/*"))), Records)
+    np.testing.assert_array_equal(grey % 5, dataset.labels)
+    assert isinstance(open_dataset(next(data_dir.glob("tf_flowers/*"))), RecordDataset)
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_tfrecords_are_a_stream_that_repeats_itself(prepared):
-    stream = open_source("tf_flowers", data_dir=prepared("tf_flowers", "tfrecord"))
+    stream = open_dataset("tf_flowers", data_dir=prepared("tf_flowers", "tfrecord"))
     assert isinstance(stream, RecordStream)
     with pytest.raises(ValueError, match="prepared"):
         next(stream.epoch(0))
@@ -342,13 +342,13 @@ def test_tfrecords_are_a_stream_that_repeats_itself(prepared):
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_stream_of_tfrecords_is_measured_whole_and_shared(prepared):
-    stream = open_source("tf_flowers", data_dir=prepared("tf_flowers", "tfrecord"))
+    stream = open_dataset("tf_flowers", data_dir=prepared("tf_flowers", "tfrecord"))
     whole = stream.prepared(12, size=(16, 16), train=False)
     assert sorted(values(whole)) == [(5 * i, i % 5) for i in range(40)]
     shared = [stream.prepared(6, size=(16, 16), train=False, shard=(i, 3)) for i in range(3)]
     assert [run.length() for run in shared] == [sum(1 for _ in run.epoch(0)) for run in shared] == [7, 7, 7]
     assert (whole.length(), stream.prepared(12, size=(16, 16)).length()) == (4, 3)
-    records = open_source("tf_flowers", data_dir=prepared("tf_flowers", "array_record"))
+    records = open_dataset("tf_flowers", data_dir=prepared("tf_flowers", "array_record"))
     np.testing.assert_allclose(stream.statistics("channel", (16, 16)), records.statistics("channel", (16, 16)))
     parts = [values(stream.prepared(12, size=(16, 16), shard=(i, 2))) for i in range(2)]
     assert [len(part) for part in parts] == [18, 18]

@@ -92,7 +92,7 @@ def test_open_size_needs_an_input_shape(narrow_network):
         assert count_macs(network, size) == count_macs(undrawn(narrow_network, input_shape=size))
 
 
-def test_multiply_adds_grow_with_the_picture(narrow_network):
+def test_multiply_adds_grow_with_the_image(narrow_network):
     network = undrawn(narrow_network, include_top=False)
     assert count_macs(network, (64, 96, 3)) == 6 * count_macs(network)
 
