@@ -4,6 +4,8 @@ BACKENDS ?= tensorflow jax torch
 TESTS    ?=
 WORKERS  ?= 2
 MARKS     = not slow and not gpu
+# What does not depend on the backend runs on the last one only.
+ONCE      = and not once
 REQUIREMENTS = setup.cfg pyproject.toml constraints.txt
 
 # On Linux x86_64 the `tensorflow` package brings code for GPUs, in three times the size.
@@ -13,10 +15,12 @@ TENSORFLOW := $(if $(filter Linux-x86_64,$(PLATFORM)),tensorflow-cpu,tensorflow)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export TF_CPP_MIN_LOG_LEVEL = 2
 # Each test worker keeps to its core: PyTorch's threads otherwise wait for each other, many times longer than they work.
-test: export OMP_NUM_THREADS = 1
+test test-all: export OMP_NUM_THREADS = 1
+test-all: MARKS = not gpu
+test-all: ONCE =
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean check-python
+.PHONY: help demo test test-all lint bench clean check-python
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -25,11 +29,13 @@ demo: .venv-demo/installed ## Classify the images in examples/, and draw where t
 	KERAS_BACKEND=tensorflow .venv-demo/bin/keras-resattn predict examples/images/*.png
 	KERAS_BACKEND=tensorflow .venv-demo/bin/keras-resattn attend examples/images/*.png -o demo.png
 
-test: .venv-test/installed ## Run the tests on each backend; TESTS='-k masks' passes arguments on to pytest
+test: ## Run the tests on each backend; TESTS='-k masks' passes arguments on to pytest
+test-all: ## Run every test on every backend, the slow ones included
+test test-all: .venv-test/installed
 	@status=0; summary=; \
 	for backend in $(BACKENDS); do \
 		echo "== pytest on $$backend"; \
-		case $$backend in $(lastword $(BACKENDS))) marks="$(MARKS)";; *) marks="$(MARKS) and not once";; esac; \
+		case $$backend in $(lastword $(BACKENDS))) marks="$(MARKS)";; *) marks="$(MARKS) $(ONCE)";; esac; \
 		if KERAS_BACKEND=$$backend .venv-test/bin/python -m pytest -n $(WORKERS) --dist loadfile -m "$$marks" $(TESTS); \
 		then result=passed; \
 		else result="FAILED (pytest exit status $$?)"; status=1; fi; \

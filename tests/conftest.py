@@ -18,16 +18,16 @@ from keras_resattn.reproduce import TABLES, Row, Table, runner
 
 
 def pytest_configure(config):
-    """Spares JAX compiling: most of its tests' time goes into it.
+    """Reduce the time that JAX spends on compiling, which would be most of the time of its tests.
 
-    Tests, their workers and the processes that they start compile the same small functions over and over, and look
-    them up instead. What is new is compiled in a hurry: it runs once or twice.
+    Compiled functions are kept beside pytest's cache, for later runs, other tests, their workers and the processes that they start.
+    Optimizations are off, because most functions run once or twice.
     """
     if keras.backend.backend() == "jax":
         import jax
 
         settings = {
-            "jax_compilation_cache_dir": str(config.cache.mkdir("jax")),
+            "jax_compilation_cache_dir": str(config.rootpath / ".pytest_cache" / "d" / "jax"),
             "jax_persistent_cache_min_compile_time_secs": 0,
             "jax_persistent_cache_min_entry_size_bytes": -1,
             "jax_disable_most_optimizations": True,

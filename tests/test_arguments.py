@@ -8,6 +8,8 @@ import keras_resattn
 from keras_resattn import CifarResidualAttention56, ResidualAttention56, ResidualAttentionNet
 from keras_resattn.models.variants import VARIANTS
 
+pytestmark = pytest.mark.once
+
 # --- The eight arguments of every builder --------------------------------------------------------
 
 

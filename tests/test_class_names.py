@@ -18,6 +18,8 @@ from keras_resattn import (
 )
 from keras_resattn.layers.class_names import check_class_names
 
+pytestmark = pytest.mark.once
+
 NAMES = ["bee", "cat", "dog", "emu", "fox"]
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 

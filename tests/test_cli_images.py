@@ -13,6 +13,8 @@ from keras_resattn.cli import main, output
 from keras_resattn.cli.arguments import check_folder, check_output
 from keras_resattn.models.registry import NETWORKS
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def folder(tmp_path):

@@ -19,6 +19,8 @@ from keras_resattn.evaluation import evaluate_run
 from keras_resattn.pretrained import find
 from keras_resattn.utils.io import read_rows
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parents[1]
 
 

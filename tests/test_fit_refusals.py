@@ -7,6 +7,8 @@ from training import RECIPE, X, Y
 
 from keras_resattn import compile_and_fit
 
+pytestmark = pytest.mark.once
+
 
 def test_another_runs_folder_is_left_alone(tmp_path):
     compile_and_fit(tiny(), RECIPE, (X, Y), run_dir=tmp_path, verbose=0)

@@ -11,6 +11,8 @@ from keras_resattn.data import ImageFolder, load_npz, open_dataset
 from keras_resattn.evaluation import evaluate_run, load_run
 from keras_resattn.pretrained import find
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):

@@ -13,6 +13,8 @@ from huggingface_hub import constants
 
 import keras_resattn
 
+pytestmark = pytest.mark.once
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WEIGHTS = "hf://someone/net@main"
 

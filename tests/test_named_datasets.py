@@ -14,6 +14,8 @@ from keras_resattn.data import ArrayDataset, RecordDataset, named_datasets, open
 from keras_resattn.data.tfrecords import RecordStream
 from keras_resattn.recipes import get_recipe
 
+pytestmark = pytest.mark.once
+
 RNG = np.random.default_rng(0)
 X = RNG.integers(0, 256, (12, 28, 28), dtype="uint8")
 Y = RNG.integers(0, 10, (12, 1))

@@ -17,6 +17,8 @@ from keras_resattn import (
     attend_and_rectify,
 )
 
+pytestmark = pytest.mark.once
+
 COUNTS = {"attention_depth": 2, "attention_width": 2}
 WIDE = {"depth": 10, "width": 1, "classes": 5, "input_shape": (32, 32, 3)}
 STAGES = {"modules": [1, 0, 0], "mask_depth": (1, 1, 1), "widths": (32, 32, 32), "filters": (64, 64, 64)}

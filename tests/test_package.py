@@ -11,6 +11,8 @@ import pytest
 import keras_resattn
 from keras_resattn import pretrained, recipes
 
+pytestmark = pytest.mark.once
+
 PACKAGE = Path(keras_resattn.__file__).parent
 
 

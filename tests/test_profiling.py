@@ -8,6 +8,8 @@ from keras import layers
 
 from keras_resattn import count_macs
 
+pytestmark = pytest.mark.once
+
 
 class Scale(layers.Layer):
     """A custom layer without `compute_output_shape`, as those of ConvNeXt in keras.applications."""

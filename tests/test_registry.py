@@ -8,6 +8,8 @@ import keras_resattn
 from keras_resattn.models import registry
 from keras_resattn.pretrained import records
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.parametrize("network", registry.NETWORKS)
 def test_the_name_of_a_model_tells_its_network(network):

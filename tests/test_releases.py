@@ -14,6 +14,8 @@ from keras_resattn.pretrained import records
 from tools.release import half_precision, main
 from tools.release import release as write_release
 
+pytestmark = pytest.mark.once
+
 CLASSES = ("circle", "square", "triangle")
 
 

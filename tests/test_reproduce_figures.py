@@ -11,6 +11,8 @@ from keras_resattn.data import ArrayDataset
 from keras_resattn.reproduce import TABLES, Row, Table, figures
 from keras_resattn.utils.io import read_rows
 
+pytestmark = pytest.mark.once
+
 
 def test_a_figure_trains_the_rows_of_another_table(table, reproduce, tmp_path, monkeypatch):
     fields = {name: getattr(table.rows[0], name) for name in Row.__dataclass_fields__}

@@ -14,6 +14,8 @@ from keras_resattn.reproduce import TABLES, Row, runner
 from keras_resattn.reproduce.results import markdown
 from keras_resattn.utils.io import read_rows
 
+pytestmark = pytest.mark.once
+
 
 def test_a_run_is_measured_and_recorded_once(table, reproduce, tmp_path, monkeypatch, capsys):
     assert reproduce("resattn/tiny", "--row", "first", "--output", "table.md") == 0

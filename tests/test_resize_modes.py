@@ -15,6 +15,8 @@ from keras_resattn.evaluation import evaluate_run
 from keras_resattn.recipes import get_recipe
 from keras_resattn.recipes.frozen_features import resized
 
+pytestmark = pytest.mark.once
+
 WIDE = np.zeros((16, 32, 3), "uint8")  # a white border of 2 pixels around grey
 WIDE[:] = 255
 WIDE[2:-2, 2:-2] = 100

@@ -7,6 +7,8 @@ from helpers import assert_close, forward
 
 from keras_resattn.visualize.responses import plot_responses, stage_responses
 
+pytestmark = pytest.mark.once
+
 
 def test_responses_are_the_mean_absolute_values_of_stage_outputs(narrow_network, images):
     model = narrow_network(modules=(2, 0, 0), mask_depth=(1, 1, 1))

@@ -14,6 +14,8 @@ from keras_resattn.data import ArrayDataset, BatchStream
 from keras_resattn.evaluation import evaluate_run, load_run
 from keras_resattn.recipes import get_recipe
 
+pytestmark = pytest.mark.once
+
 NAMES = ["ant", "bee", "cat", "dog"]
 SHUFFLED = ["dog", "ant", "cat", "bee"]
 RECIPE = get_recipe("cifar_one_cycle").replace(epochs=1, batch_size=8, warmup_epochs=0, pad=0, flip=False)

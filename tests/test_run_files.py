@@ -18,6 +18,8 @@ from keras_resattn.recipes.run_folder import RunFolder, read_report
 from keras_resattn.utils import io
 from keras_resattn.utils.io import LOCK, atomic_write, locked
 
+pytestmark = pytest.mark.once
+
 # Trains in no time; what is tried here does not depend on it.
 QUICK = RECIPE.replace(epochs=2, ema=None, mixup=0.0, cutmix=0.0, cutout=0, batch_size=20, warmup_epochs=0)
 

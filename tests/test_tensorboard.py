@@ -7,6 +7,8 @@ import pytest
 
 from keras_resattn.cli import main
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def train(tmp_path):

@@ -9,6 +9,8 @@ from test_transfer import HEAD, TUNE, backbone, images, run
 
 from keras_resattn.utils.io import locked
 
+pytestmark = pytest.mark.once
+
 SHORT = {"head_recipe": HEAD.replace(epochs=3), "fine_tune_recipe": TUNE.replace(epochs=3)}
 
 

@@ -10,6 +10,8 @@ from references import softmax
 from keras_resattn import WARN, WARN50x2, attend_and_rectify
 from keras_resattn.layers import GlobalGate
 
+pytestmark = pytest.mark.once
+
 OPTIONS = [
     ("attention_width", 0, "attention_width to be an integer of at least 1; received: attention_width=0"),
     ("attention_width", 2.0, "received: attention_width=2.0"),

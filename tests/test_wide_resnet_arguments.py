@@ -6,6 +6,8 @@ from networks import BASELINES, WIDE_FAMILIES
 
 from keras_resattn import WideResNetAtt2
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.parametrize("build", BASELINES)
 @pytest.mark.parametrize(
