@@ -61,10 +61,10 @@ def test_the_loss_of_a_mixture_is_that_of_its_parts():
     soft = 0.9 * np.eye(3) + 0.1 / 3
     for step in range(4):
         x, y, total = batches.batch(step)
-        rows, plan = batches.rows(step), batches.plan(step)
-        single = -(soft[Y[rows]] * log_p).sum(1), -(soft[Y[rows]][plan.partner] * log_p).sum(1)
+        rows, params = batches.rows(step), batches.params(step)
+        single = -(soft[Y[rows]] * log_p).sum(1), -(soft[Y[rows]][params.partner] * log_p).sum(1)
         each = (weights * np.array([0.5, 2.0, 1.5])[Y])[rows]
-        expected = plan.share * each * single[0] + (1 - plan.share) * each[plan.partner] * single[1]
+        expected = params.share * each * single[0] + (1 - params.share) * each[params.partner] * single[1]
         np.testing.assert_allclose(total * -(y * log_p).sum(1), expected, atol=1e-5)
         np.testing.assert_allclose(y.sum(1), 1, atol=1e-6)
         assert (x.dtype, y.dtype, total.dtype) == ("float32",) * 3
