@@ -12,6 +12,7 @@ from PIL import Image
 import keras_resattn
 from keras_resattn import evaluation, preprocess_input, pretrained
 from keras_resattn.pretrained import records
+from keras_resattn.recipes import Recipe
 
 ROOT = Path(__file__).parents[1]
 IMAGES = sorted((ROOT / "examples" / "images").glob("*.png"))
@@ -36,6 +37,15 @@ def test_the_card_is_the_records(tag):
     labels, predictions = np.load(tag.folder / evaluation.PREDICTIONS)
     assert (labels == predictions).sum() == tag.metrics["test_correct"]
     assert len(labels) == tag.metrics["test_images"]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("tag", pretrained.tags(), ids=lambda tag: tag.id)
+def test_the_recorded_recipe_can_be_read(tag):
+    recipe = Recipe.from_json(json.dumps(tag.training["recipe"]))
+    card = (tag.folder / "README.md").read_text()
+    assert json.dumps(tag.training["recipe"]) in card
+    assert recipe.epochs == tag.training["last_epoch"]["epoch"]
 
 
 @pytest.mark.parametrize("tag", pretrained.tags(), ids=lambda tag: tag.id)

@@ -119,7 +119,7 @@ def test_what_cannot_be_released_is_refused_before_anything_is_measured(release,
     report = json.loads((copy / "report.json").read_text())
     report |= {"steps": change.get("steps", 8), "training_images": 16, "class_names": change.get("class_names")}
     report |= {"history": [{"epoch": 2}], "kept_epoch": change.get("kept_epoch", 2)}
-    report["recipe"] = {"name": "some", "dataset": "", "epochs": 2, "batch_size": 4, "learning_rate": 0.1}
+    report["recipe"] = {"name": "some", "source": "", "epochs": 2, "batch_size": 4, "learning_rate": 0.1}
     (copy / "report.json").write_text(json.dumps(report))
     if "report" in change:
         (copy / "report.json").unlink()

@@ -144,7 +144,7 @@ def release(
         ValueError: if the tag exists, the run is not finished, or a tensor leaves half precision's range.
     """
     if importlib.util.find_spec("matplotlib") is None:
-        raise ImportError("A release holds a image of attention: pip install 'keras-resattn[viz]'.")
+        raise ImportError("A release includes a figure of attention: pip install 'keras-resattn[viz]'.")
     run_dir, destination = user_path(run_dir), user_path(destination)
     report = read_report(run_dir)
     network = registry.identify(report["network"])
