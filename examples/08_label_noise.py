@@ -69,7 +69,7 @@ def main():
     if not 0 < args.images <= len(arrays["x_train"]):
         parser.error(f"expected --images up to {len(arrays['x_train'])}; received: {args.images}")
     for network in args.networks:  # whether all are known, before hours go into the first
-        registry.build(network, weights=None)
+        registry.create_model(network, weights=None)
     scale = {"images": args.images, "epochs": args.epochs, "batch_size": args.batch_size}
     for rate in args.rates:
         recipe_of({"rate": rate, "seed": 0, **scale})
@@ -99,7 +99,7 @@ def run(key, arrays, run_dir):
     x, y = arrays["x_train"][: key["images"]], arrays["y_train"][: key["images"]]
     keras.utils.clear_session()
     keras.utils.set_random_seed(key["seed"])
-    model = registry.build(key["network"], weights=None, classes=int(y.max()) + 1, classifier_activation=None)
+    model = registry.create_model(key["network"], weights=None, classes=int(y.max()) + 1, classifier_activation=None)
     folder = "-".join(map(str, key.values()))
     report = compile_and_fit(model, recipe, (x, y), run_dir=run_dir / folder, verbose=2)
     result = evaluate_run(run_dir / folder, (arrays["x_test"], arrays["y_test"]))

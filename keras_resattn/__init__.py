@@ -6,14 +6,15 @@ from keras_resattn.utils import lazy
 
 if TYPE_CHECKING:  # for type checkers and editors; `MODULES` below says the same at run time
     from keras_resattn import layers, losses
-    from keras_resattn.layers.class_names import set_class_names
     from keras_resattn.models.attend_and_rectify import attend_and_rectify
     from keras_resattn.models.baselines import ResNet164, ResNet1001, WideResNetAtt2
+    from keras_resattn.models.class_names import set_class_names
     from keras_resattn.models.cluttered_mnist_cnn import ClutteredMnistCNN
     from keras_resattn.models.features import feature_pyramid
     from keras_resattn.models.initialization import zero_init_residual
     from keras_resattn.models.inspection import freeze_batch_norm, iter_layers
     from keras_resattn.models.profiling import count_macs
+    from keras_resattn.models.registry import create_model, list_models
     from keras_resattn.models.residual_attention import (
         AttentionInception56,
         AttentionNeXt56,
@@ -76,12 +77,14 @@ __all__ = [
     "class_names_of",
     "compile_and_fit",
     "count_macs",
+    "create_model",
     "decode_predictions",
     "feature_pyramid",
     "fine_tune",
     "freeze_batch_norm",
     "iter_layers",
     "layers",
+    "list_models",
     "losses",
     "plot_attention",
     "preprocess_input",
@@ -109,13 +112,14 @@ MODULES = {
 MODULES |= {
     name: module
     for module, names in {
-        "layers.class_names": ("set_class_names",),
+        "models.class_names": ("set_class_names",),
         "models.inspection": ("freeze_batch_norm", "iter_layers"),
         "models.attend_and_rectify": ("attend_and_rectify",),
         "models.baselines": ("ResNet164", "ResNet1001", "WideResNetAtt2"),
         "models.cluttered_mnist_cnn": ("ClutteredMnistCNN",),
         "models.features": ("feature_pyramid",),
         "models.profiling": ("count_macs",),
+        "models.registry": ("create_model", "list_models"),
         "models.initialization": ("zero_init_residual",),
         "models.warn": ("WARN", "WARN50x2"),
         "models.wide_resnet": ("WideResNet", "WideResNet50x2"),
@@ -154,5 +158,6 @@ lazy.import_with_keras(
     "keras_resattn.layers",
     "keras_resattn.layers.global_attention",
     "keras_resattn.losses",
+    "keras_resattn.models.class_names",
     "keras_resattn.recipes.optimizers",
 )

@@ -14,8 +14,8 @@ from keras_resattn.data.arrays import normalize
 from keras_resattn.data.class_matching import match_classes
 from keras_resattn.data.evaluation_batches import EvaluationBatches
 from keras_resattn.data.images import as_pixels, to_numpy
-from keras_resattn.layers.class_names import keeps_class_names, model_class_names, set_class_names
 from keras_resattn.models import registry
+from keras_resattn.models.class_names import keeps_class_names, model_class_names, set_class_names
 from keras_resattn.pretrained.loading import fill
 from keras_resattn.pretrained.records import Checkpoint
 from keras_resattn.recipes import Recipe, get_recipe
@@ -64,7 +64,7 @@ class Evaluation:
 
 def build(tag: Checkpoint, **kwargs: Any) -> keras.Model:
     """Returns the network of a released `Checkpoint`, with its weights."""
-    return registry.build(tag.network, weights=str(tag.folder), classes=len(tag.classes), **kwargs)
+    return registry.create_model(tag.network, weights=str(tag.folder), classes=len(tag.classes), **kwargs)
 
 
 def evaluate(tag: Checkpoint, x: ArrayLike, y: ArrayLike, batch_size: int = 256, verbose: int = 0) -> Evaluation:

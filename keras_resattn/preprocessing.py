@@ -12,15 +12,15 @@ from keras import ops
 from PIL import Image
 
 from keras_resattn.data.images import hint_on_bool, hint_on_range, load_image, to_numpy
-from keras_resattn.layers.class_names import check_class_names, model_class_names
 from keras_resattn.models._build import normalization, statistics_for
+from keras_resattn.models.class_names import model_class_names
 from keras_resattn.pretrained import find, tags
 from keras_resattn.recipes.run_folder import run_class_names
 from keras_resattn.typing import ArrayLike, DataFormat
 from keras_resattn.utils.data_format import channel_axis, standardize_data_format
 from keras_resattn.utils.io import user_path
 from keras_resattn.utils.suggestions import did_you_mean
-from keras_resattn.utils.validation import is_integer
+from keras_resattn.utils.validation import check_class_names, is_integer
 
 _RAISE: Any = object()
 T = TypeVar("T")

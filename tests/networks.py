@@ -6,6 +6,7 @@ from keras import layers
 from keras_resattn import WARN, ResNet164, ResNet1001, WideResNet, WideResNet50x2, WideResNetAtt2
 from keras_resattn.layers import AttentionHead
 from keras_resattn.models import wide_resnet
+from keras_resattn.utils.keras_internals import producer
 
 
 def narrow_warn(**arguments):
@@ -31,7 +32,7 @@ def names_of(model):
 
 def received(model, name):
     """Names of the layers that a layer reads."""
-    return [tensor._keras_history.operation.name for tensor in keras.tree.flatten(model.get_layer(name).input)]
+    return [producer(tensor)[0].name for tensor in keras.tree.flatten(model.get_layer(name).input)]
 
 
 # A function that ends a network, and what it then returns.

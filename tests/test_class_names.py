@@ -16,7 +16,7 @@ from keras_resattn import (
     set_class_names,
     with_normalization,
 )
-from keras_resattn.layers.class_names import check_class_names
+from keras_resattn.utils.validation import check_class_names
 
 pytestmark = pytest.mark.once
 

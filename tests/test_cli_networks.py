@@ -127,7 +127,7 @@ def test_released_weights_are_trained_further_with_their_statistics(tmp_path, se
     assert main(["train", "--weights", TAG, "--data", str(data), "--run-dir", str(tmp_path / "run")]) == 2
     assert seen["statistics"] == (tag.mean, tag.std)
     np.testing.assert_array_equal(seen["data"].labels[:10], np.arange(10)[::-1])
-    released = registry.build(tag.network, weights=tag.tag)
+    released = registry.create_model(tag.network, weights=tag.tag)
     for one, other in zip(seen["model"].weights, released.weights, strict=True):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other))
 

@@ -33,7 +33,7 @@ def measure(row):
 
 
 def _measure(network, **arguments):
-    model = registry.build(network, weights=None, **arguments)
+    model = registry.create_model(network, weights=None, **arguments)
     costs = count_macs(model, per_layer=True)
     trainable = sum(math.prod(variable.shape) for variable in model.trainable_variables)
     assert sum(cost.parameters for cost in costs) == trainable
@@ -83,7 +83,7 @@ def test_the_number_in_a_name_is_the_depth(network):
 
 
 def test_any_depth_and_width_has_an_id():
-    model = undrawn(registry.build, network="WideResNet-22-2", weights=None, classes=7)
+    model = undrawn(registry.create_model, id="WideResNet-22-2", weights=None, classes=7)
     assert (model.name, model.output_shape) == ("wide_resnet_22_2", (None, 7))
     assert model.get_layer("group3_unit3").output.shape == (None, 8, 8, 128)
 
@@ -91,7 +91,7 @@ def test_any_depth_and_width_has_an_id():
 @pytest.mark.parametrize("network", ["ResNet50", "WideResNet-28", "WideResNet-28-10-4", None, 28])
 def test_no_such_network(network):
     with pytest.raises(ValueError, match=f"network to be one of .*'WideResNet-16-8'.*received: network={network!r}"):
-        registry.build(network)
+        registry.create_model(network)
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,7 @@ def small_network(include_top=True, classes=10, **_):
 
 
 def test_transfer_learning(run, data, tmp_path, monkeypatch):
-    monkeypatch.setattr("keras_resattn.models.registry.build", lambda network, **kwargs: small_network(**kwargs))
+    monkeypatch.setattr("keras_resattn.models.registry.create_model", lambda network, **kwargs: small_network(**kwargs))
     out = run("03_transfer_learning.py", data, "--epochs", 2, "--batch-size", 8, "--run-dir", tmp_path / "run")
     assert re.search(r"24 training images, the classifier alone: test accuracy \d+\.\d\d%", out)
     assert (tmp_path / "run" / "head" / "report.json").exists()
@@ -180,7 +180,7 @@ def test_the_notebook_of_transfer_learning(tmp_path, monkeypatch, capsys):
     rng = np.random.default_rng(0)
     digits = rng.integers(0, 256, (60, 28, 28), dtype="uint8"), np.arange(60) % 10
     monkeypatch.setattr("keras.datasets.mnist.load_data", lambda: (digits, digits))
-    monkeypatch.setattr("keras_resattn.models.registry.build", lambda network, **kwargs: small_network(**kwargs))
+    monkeypatch.setattr("keras_resattn.models.registry.create_model", lambda network, **kwargs: small_network(**kwargs))
     monkeypatch.setattr("keras_resattn.CifarResidualAttention56", small_network)
     monkeypatch.chdir(tmp_path)
     small = {"TRAINING": 40, "VALIDATION": 10, "TEST": 60, "HEAD_EPOCHS": 2, "EPOCHS": 1, "BATCH_SIZE": 20}

@@ -16,7 +16,7 @@ def test_the_name_of_a_model_tells_its_network(network):
     entry = registry.NETWORKS[network]
     if network in ("ResidualAttention452", "CifarResidualAttention452", "ResNet1001"):
         pytest.skip("takes seconds to build; its name is made as the others' are")
-    model = undrawn(registry.build, network=network, weights=None, input_shape=_smallest(entry.size))
+    model = undrawn(registry.create_model, id=network, weights=None, input_shape=_smallest(entry.size))
     assert registry.identify(model.name) == network
 
 
@@ -26,7 +26,7 @@ def _smallest(size):
 
 
 def test_any_depth_and_width_of_a_family_has_an_id():
-    assert undrawn(registry.build, network="WARN-10-1", weights=None).name == "warn_10_1"
+    assert undrawn(registry.create_model, id="WARN-10-1", weights=None).name == "warn_10_1"
 
 
 @pytest.mark.parametrize("name", ["my_network", "", "warn_16"])
@@ -37,7 +37,7 @@ def test_a_model_of_another_name(name):
 
 def test_an_unknown_network():
     with pytest.raises(ValueError, match="network='WARN'"):
-        registry.build("WARN")
+        registry.create_model("WARN")
 
 
 @pytest.mark.parametrize(

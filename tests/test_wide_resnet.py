@@ -47,7 +47,7 @@ NAMES = {
 
 @pytest.mark.parametrize("network", NAMES)
 def test_names_of_the_layers_are_frozen(network):
-    model = undrawn(registry.build, network=network, weights=None)
+    model = undrawn(registry.create_model, id=network, weights=None)
     names = [layer.name for layer in model.layers[1:]]  # after the input
     assert sorted(names) == sorted(NAMES[network])
     if "Att2" not in network:  # where the graph is no chain, Keras orders it by depth
@@ -163,7 +163,7 @@ def test_last_maps(network, shape, data_format):
     def in_format(height, width, channels):
         return (height, width, channels) if data_format == "channels_last" else (channels, height, width)
 
-    build = functools.partial(undrawn, registry.build, network=network, weights=None, include_top=False)
+    build = functools.partial(undrawn, registry.create_model, id=network, weights=None, include_top=False)
     assert build(input_shape=in_format(33, 44, 3)).output_shape == (None, *in_format(*shape))
     if network != "ResNet164":  # which takes longer
         assert build(input_shape=in_format(None, None, 1)).output_shape == (None, *in_format(None, None, shape[-1]))

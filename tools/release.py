@@ -23,7 +23,6 @@ import numpy as np
 from keras_resattn import evaluation
 from keras_resattn.data import check_images, load_npz, network_input
 from keras_resattn.layers import AttentionHead, SoftMask
-from keras_resattn.layers.class_names import some_names
 from keras_resattn.models import registry
 from keras_resattn.models.profiling import count_macs
 from keras_resattn.pretrained import records
@@ -31,8 +30,10 @@ from keras_resattn.pretrained.records import RECORD, TENSORS, Checkpoint
 from keras_resattn.recipes import Recipe
 from keras_resattn.recipes.run_folder import WEIGHTS, read_report
 from keras_resattn.typing import PathLike
+from keras_resattn.utils import network_ids
 from keras_resattn.utils.io import sha256, user_path
 from keras_resattn.utils.provenance import revision_of
+from keras_resattn.utils.validation import some_names
 from keras_resattn.visualize import plot_attention
 
 ATTENTION = "attention.png"
@@ -147,7 +148,7 @@ def release(
         raise ImportError("A release includes a figure of attention: pip install 'keras-resattn[viz]'.")
     run_dir, destination = user_path(run_dir), user_path(destination)
     report = read_report(run_dir)
-    network = registry.identify(report["network"])
+    network = registry.id_of_model_name(report["network"])
     _check_finished(run_dir, report)
     if report.get("class_names") not in (None, list(classes)):
         raise ValueError(
@@ -320,7 +321,7 @@ def _card(record, model, notes, tested, attention):
         network=record["network"],
         kind=next(kind for pattern, kind in KINDS.items() if re.search(pattern, record["network"])),
         builder=row.builder.__name__,
-        call=records.call(record["network"], weights),
+        call=network_ids.python_call(record["network"], weights),
         tag=record["tag"],
         id=f"{record['network']}/{record['tag']}",
         data_name=training["data"],

@@ -108,9 +108,9 @@ def _backbone(choice, arguments, dataset):
     if choice.kind == "weights":
         if arguments.size is None:
             raise ValueError("Expected --size, the height and width of images, with a .weights.h5 file.")
-        model = registry.build(choice.model, weights=str(choice.where), **shape)
+        model = registry.create_model(choice.model, weights=str(choice.where), **shape)
         return model, network.statistics_of(model, choice)
     tag = network.open_tag(choice)
     size = arguments.size or tag.input_shape[0]
     shape["input_shape"] = image_shape(size, size, channels)
-    return registry.build(tag.network, weights=str(tag.folder), **shape), (tag.mean, tag.std)
+    return registry.create_model(tag.network, weights=str(tag.folder), **shape), (tag.mean, tag.std)

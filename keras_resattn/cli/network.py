@@ -238,7 +238,7 @@ def _open_weights(choice):
     top = tensors.get("predictions") or tensors.get("classifier")
     if top is None:
         raise ValueError(f"Expected weights with a classifier in {file}; it has no layer `predictions`.")
-    network = registry.build(model, weights=str(file), classes=int(top["0"].shape[-1]))
+    network = registry.create_model(model, weights=str(file), classes=int(top["0"].shape[-1]))
     mean, std = statistics_of(network, choice)
     return Network(str(file), network, mean, std, None)
 

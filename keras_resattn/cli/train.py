@@ -161,7 +161,7 @@ def _build(arguments, name, recipe, dataset, weights=None):
     channels = dataset.channels if shape is None else shape[2]
     dropout = {} if recipe.dropout is None else {"dropout": recipe.dropout}
     try:
-        return registry.build(
+        return registry.create_model(
             name,
             weights=weights,
             input_shape=image_shape(height, width, channels),

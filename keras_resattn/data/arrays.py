@@ -6,10 +6,10 @@ import keras
 import numpy as np
 
 from keras_resattn.data.images import to_numpy
-from keras_resattn.layers.class_names import check_class_names
 from keras_resattn.typing import PathLike, Statistics
 from keras_resattn.utils.io import user_path
 from keras_resattn.utils.npz import read_npz
+from keras_resattn.utils.validation import check_class_names
 
 # ImageNet's, from 0 to 255, as all that is published with it uses them.
 IMAGENET_MEAN = (123.675, 116.28, 103.53)

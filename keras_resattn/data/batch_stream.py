@@ -16,9 +16,8 @@ from keras_resattn.data.class_matching import detected_class_names
 from keras_resattn.data.dataset import numbers_in
 from keras_resattn.data.loaders import as_batch, counted, known_length, passed
 from keras_resattn.data.statistics import SAMPLE, accumulated_statistics
-from keras_resattn.layers.class_names import check_class_names
 from keras_resattn.typing import ResizeMode, Size, Statistics
-from keras_resattn.utils.validation import is_integer
+from keras_resattn.utils.validation import check_class_names, is_integer
 
 logger = logging.getLogger(__name__)
 

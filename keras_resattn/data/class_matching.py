@@ -4,8 +4,8 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from keras_resattn.layers.class_names import some_names
 from keras_resattn.utils.suggestions import did_you_mean
+from keras_resattn.utils.validation import some_names
 
 logger = logging.getLogger(__name__)
 

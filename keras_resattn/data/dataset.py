@@ -23,8 +23,8 @@ from keras_resattn.data.images import (
     to_numpy,
 )
 from keras_resattn.data.statistics import accumulated_statistics, in_threads, one_shape, sample
-from keras_resattn.layers.class_names import check_class_names
 from keras_resattn.typing import ArrayLike, ResizeMode, Size, Statistics
+from keras_resattn.utils.validation import check_class_names
 
 logger = logging.getLogger(__name__)
 

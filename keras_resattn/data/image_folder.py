@@ -11,9 +11,9 @@ from keras_resattn.data.dataset import Dataset
 from keras_resattn.data.decoding import opened, upright_size
 from keras_resattn.data.images import SUFFIXES, load_image
 from keras_resattn.data.statistics import in_threads, one_shape
-from keras_resattn.layers.class_names import check_class_names
 from keras_resattn.typing import PathLike, ResizeMode
 from keras_resattn.utils.io import user_path
+from keras_resattn.utils.validation import check_class_names
 
 # Names of the folders that hold a split, the first that is there. "test" takes images held out for validation where
 # nothing else is held out, as with ImageNet; "validation" never takes test images.

@@ -15,8 +15,8 @@ from keras_resattn.data.batch_stream import BatchStream, check_range, share_of
 from keras_resattn.data.dataset import as_labels
 from keras_resattn.data.images import check_resize_mode, load_image
 from keras_resattn.data.statistics import SAMPLE, accumulated_statistics, in_threads
-from keras_resattn.layers.class_names import check_class_names
 from keras_resattn.typing import ResizeMode, Size, Statistics
+from keras_resattn.utils.validation import check_class_names
 
 BATCH = 64  # images in a batch where no recipe says so: for statistics
 

@@ -2,12 +2,12 @@
 
 from keras_resattn.layers.attention_heads import AttentionHead, OutputHead
 from keras_resattn.layers.batch_normalization import BatchNormalization
-from keras_resattn.layers.class_names import NamedClasses
 from keras_resattn.layers.gates import GatedSum, GlobalGate, GradientScale, HeadGate, Rectify
-from keras_resattn.layers.residual import InceptionUnit, PostActivationUnit, PreActivationUnit, WideUnit
+from keras_resattn.layers.residual import InceptionUnit, PostActivationUnit, PreActivationUnit
 from keras_resattn.layers.resize import BilinearResize, CeilMaxPooling2D
 from keras_resattn.layers.soft_mask import AttentionResidual, SoftMask
 from keras_resattn.layers.spatial_transformer import AffineGrid, BilinearSampler
+from keras_resattn.layers.wide_unit import WideUnit
 
 __all__ = [
     "AffineGrid",
@@ -22,7 +22,6 @@ __all__ = [
     "GradientScale",
     "HeadGate",
     "InceptionUnit",
-    "NamedClasses",
     "OutputHead",
     "PostActivationUnit",
     "PreActivationUnit",

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from keras_resattn.typing import Pooling, Shape
-from keras_resattn.utils.data_format import channel_axis, image_shape, spatial_axes
+from keras_resattn.utils.data_format import channel_axis, image_channels, image_shape, image_size
 from keras_resattn.utils.validation import check_choice, check_count, is_integer
 
 MIN_SIZE = 32
@@ -80,13 +80,12 @@ def resolve_input(
         ValueError: for a wrong type or rank, unknown channels, a size below 32, or an
             `input_shape` that contradicts `input_tensor`.
     """
-    data_format = keras.config.image_data_format()
     if input_shape is not None:
-        input_shape = _check_input_shape(input_shape, data_format)
+        input_shape = _check_input_shape(input_shape)
     if input_tensor is None:
         if input_shape is None:
             input_shape = image_shape(default_size, default_size, 3)
-        _check_sizes(input_shape, data_format, f"input_shape={input_shape}")
+        _check_sizes(input_shape, f"input_shape={input_shape}")
         return keras.Input(input_shape)
     if not keras.utils.is_keras_tensor(input_tensor):
         raise ValueError(
@@ -102,27 +101,26 @@ def resolve_input(
             "Expected input_shape to agree with input_tensor, or to be left out; "
             f"received: input_shape={input_shape} and an input_tensor of shape {tuple(input_tensor.shape)}."
         )
-    _check_sizes(shape, data_format, f"an input_tensor of shape {tuple(input_tensor.shape)}")
+    _check_sizes(shape, f"an input_tensor of shape {tuple(input_tensor.shape)}")
     return input_tensor
 
 
-def _check_input_shape(input_shape, data_format):
-    order = "(height, width, channels)" if data_format == "channels_last" else "(channels, height, width)"
+def _check_input_shape(input_shape):
+    order = "height, width, channels" if channel_axis() == -1 else "channels, height, width"
     is_shape = isinstance(input_shape, (list, tuple)) and len(input_shape) == 3
     if not is_shape or not all(size is None or (is_integer(size) and size > 0) for size in input_shape):
         raise ValueError(
-            f"Expected input_shape to be {order}, three positive integers (height and width may be None); "
+            f"Expected input_shape to be ({order}), three positive integers (height and width may be None); "
             f"received: input_shape={input_shape!r}."
         )
     return tuple(size if size is None else int(size) for size in input_shape)
 
 
-def _check_sizes(shape, data_format, received):
-    batched = (None, *shape)
-    if batched[channel_axis(data_format)] is None:
+def _check_sizes(shape, received):
+    data_format, batched = keras.config.image_data_format(), (None, *shape)
+    if image_channels(batched) is None:
         raise ValueError(f"Expected a known number of channels ({data_format}); received: {received}.")
-    sizes = [batched[axis] for axis in spatial_axes(data_format)]
-    if any(size is not None and size < MIN_SIZE for size in sizes):
+    if any(size is not None and size < MIN_SIZE for size in image_size(batched)):
         raise ValueError(
             f"Expected height and width of at least {MIN_SIZE} pixels ({data_format}); received: {received}."
         )

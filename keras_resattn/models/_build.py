@@ -9,20 +9,19 @@ import keras
 
 from keras_resattn import pretrained
 from keras_resattn.layers.batch_normalization import BatchNormalization
-from keras_resattn.layers.class_names import set_class_names
 from keras_resattn.layers.composite import BN_MOMENTUM, EPSILON
 from keras_resattn.models._arguments import check_head, resolve_input
+from keras_resattn.models.class_names import set_class_names
 from keras_resattn.pretrained.records import Checkpoint
 from keras_resattn.typing import PathLike, Pooling, Shape
-from keras_resattn.utils.data_format import channel_axis
+from keras_resattn.utils.data_format import channel_axis, image_channels
 
 PREPROCESSING = "preprocessing"
 
 
 def batch_norm(name: str) -> BatchNormalization:
     """A batch normalisation over the channels of Keras' image data format."""
-    axis = channel_axis(keras.config.image_data_format())
-    return BatchNormalization(axis=axis, momentum=BN_MOMENTUM, epsilon=EPSILON, name=name)
+    return BatchNormalization(axis=channel_axis(), momentum=BN_MOMENTUM, epsilon=EPSILON, name=name)
 
 
 def normalization(
@@ -32,7 +31,7 @@ def normalization(
 
     Keras' own, with constants: a saved model needs no code of this package for it, and it has no weights.
     """
-    axis = channel_axis(keras.config.image_data_format()) if axis is None else axis
+    axis = channel_axis() if axis is None else axis
     variance = [float(value) ** 2 or 1.0 for value in std]
     return keras.layers.Normalization(axis=axis, mean=[float(value) for value in mean], variance=variance, **options)
 
@@ -83,7 +82,7 @@ def full_precision() -> str | None:
     return "float32" if keras.config.dtype_policy().compute_dtype in ("float16", "bfloat16") else None
 
 
-def assemble(
+def build_model(
     network: str | None,
     body: Callable[[keras.KerasTensor], Any],
     size: int,
@@ -128,7 +127,7 @@ def assemble(
         include_top=include_top,
         classes=classes,
         classifier_activation=classifier_activation,
-        channels=inputs.shape[channel_axis(keras.config.image_data_format())],
+        channels=image_channels(inputs.shape),
     )
     x = _preprocessed(inputs, source, weights) if include_preprocessing else inputs
     outputs = top(body(x), include_top, pooling, classes, classifier_activation)
@@ -151,7 +150,7 @@ def _preprocessed(inputs, source, weights):
             f"received: weights={weights!r}. For statistics of your own, pass "
             "input_tensor=keras.layers.Normalization(mean=mean, variance=variance)(keras.Input(shape))."
         )
-    channels = inputs.shape[channel_axis(keras.config.image_data_format())]
+    channels = image_channels(inputs.shape)
     return normalization(*statistics_for(tag, channels), name=PREPROCESSING, dtype=full_precision())(inputs)
 
 
@@ -227,7 +226,7 @@ def builder(
         *,
         include_preprocessing: bool = False,
     ) -> keras.Model:
-        return assemble(
+        return build_model(
             network,
             body,
             size,

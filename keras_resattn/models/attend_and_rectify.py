@@ -6,10 +6,11 @@ from typing import Literal
 
 import keras
 
+from keras_resattn.models.gated_attention import check_attention, rectified
 from keras_resattn.models.inspection import last_layer, tensors_of_layers
-from keras_resattn.models.warn import check_attention, rectified
 from keras_resattn.typing import Aggregation, GatedMaskActivation, GlobalGating, HeadGating
-from keras_resattn.utils.data_format import channel_axis, spatial_axes
+from keras_resattn.utils.data_format import image_channels, image_size
+from keras_resattn.utils.keras_internals import call_inputs, producer
 from keras_resattn.utils.validation import check_count
 
 logger = logging.getLogger(__name__)
@@ -146,15 +147,15 @@ def _base_output(model, classes):
         raise ValueError(
             f"Expected classes={output.shape[-1]}, as {model.name} has, or none; received: classes={classes!r}."
         )
-    layer, node, _ = output._keras_history
+    layer, node, _ = producer(output)
     end = last_layer(model)
     if isinstance(end, keras.layers.Softmax) or getattr(end, "activation", None) is keras.activations.softmax:
         while isinstance(layer, keras.layers.Activation) and layer.activation is keras.activations.linear:
-            layer, node, _ = layer._inbound_nodes[node].input_tensors[0]._keras_history
+            layer, node, _ = producer(call_inputs(layer, node)[0])
     activation = getattr(layer, "activation", None)
     separate = isinstance(layer, (keras.layers.Activation, keras.layers.Softmax))
     if isinstance(layer, keras.layers.Softmax) or activation is keras.activations.softmax:
-        return (layer._inbound_nodes[node].input_tensors[0], "logits") if separate else (output, "softmax")
+        return (call_inputs(layer, node)[0], "logits") if separate else (output, "softmax")
     if isinstance(layer, keras.layers.Dense | keras.layers.Activation) and activation is keras.activations.linear:
         return output, "logits"
     if isinstance(layer, keras.Model):
@@ -174,8 +175,8 @@ def _features(model, tensors):
     """What the global gate reads: the input of the classifier where that is a vector, else the last map's mean."""
     for layer in reversed(_operations(model)):
         if isinstance(layer, keras.layers.Dense) and len(tensors[layer.name][0].shape) == 2:
-            _, node, _ = tensors[layer.name][0]._keras_history
-            (features,) = layer._inbound_nodes[node].input_tensors
+            _, node, _ = producer(tensors[layer.name][0])
+            (features,) = call_inputs(layer, node)
             return features
         if layer.name in tensors and _is_map(tensors[layer.name]):
             return keras.layers.GlobalAveragePooling2D(name="global_gate_features")(tensors[layer.name][0])
@@ -188,10 +189,7 @@ def _operations(model):
 
 
 def _is_map(outputs):
-    sizes = (
-        [outputs[0].shape[axis] for axis in spatial_axes(keras.config.image_data_format())] if _is_4d(outputs) else ()
-    )
-    return bool(sizes) and sizes != [1, 1]
+    return _is_4d(outputs) and image_size(outputs[0].shape) != (1, 1)
 
 
 def _is_4d(outputs):
@@ -210,8 +208,8 @@ def _last_of_each_resolution(model, tensors, depth):
         if layer.name not in tensors or padding or not _is_map(tensors[layer.name]):
             continue
         shape = tensors[layer.name][0].shape
-        size = tuple(shape[axis] for axis in spatial_axes(keras.config.image_data_format()))
-        width = shape[channel_axis(keras.config.image_data_format())]
+        size = image_size(shape)
+        width = image_channels(shape)
         if width >= channels.get(size, 0):
             last.pop(size, None)
             last[size], channels[size] = layer.name, width
@@ -241,7 +239,7 @@ def _feature_map(model, tensors, tap):
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors[tap])
         raise ValueError(f"Expected taps to name layers with one 4-D feature map; {tap!r} returns {shapes}.")
     (tensor,) = tensors[tap]
-    if tensor.shape[channel_axis(keras.config.image_data_format())] is None:
+    if image_channels(tensor.shape) is None:
         raise ValueError(f"Expected a known number of channels at {tap!r}; received: {tuple(tensor.shape)}.")
     return tensor
 

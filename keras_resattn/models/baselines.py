@@ -7,10 +7,10 @@ import keras
 
 from keras_resattn.layers.global_attention import AttendedSum, GlobalAttentionMap
 from keras_resattn.layers.residual import PreActivationUnit
-from keras_resattn.models._build import assemble, batch_norm, builder, classifier, convolution, relu
+from keras_resattn.models._build import batch_norm, build_model, builder, classifier, convolution, relu
 from keras_resattn.models.wide_resnet import SIZE, STEM_WIDTH, WIDTHS, check_wide, groups
 from keras_resattn.typing import PathLike, Shape
-from keras_resattn.utils.data_format import channel_axis
+from keras_resattn.utils.data_format import image_channels
 
 
 def preactivation_body(inputs: keras.KerasTensor, depth: int) -> keras.KerasTensor:
@@ -110,7 +110,7 @@ def WideResNetAtt2(
             "Expected pooling=None, as this network's attention pools its maps; "
             f"received: pooling={pooling!r}. Pass include_top=False alone for the vector before the classifier."
         )
-    return assemble(
+    return build_model(
         f"WideResNetAtt2-{depth}-{width}",
         lambda inputs: _attended(*groups(inputs, depth, width, dropout)[1:]),
         SIZE,
@@ -129,7 +129,7 @@ def WideResNetAtt2(
 
 def _attended(second, third):
     """What the classifier sees, out of the raw outputs of the second and the third group."""
-    channels = third.shape[channel_axis(keras.config.image_data_format())]
+    channels = image_channels(third.shape)
     for i in (1, 2):
         third = convolution(f"group3_conv{i}", channels, 3, padding="same")(third)
     vector = _global_vector(third, channels)

@@ -7,9 +7,9 @@ import keras
 from keras_resattn.layers.spatial_transformer import AffineGrid, BilinearSampler
 from keras_resattn.models._arguments import check_head, resolve_input
 from keras_resattn.models._build import batch_norm, classifier, convolution, relu
-from keras_resattn.models.warn import check_attention, rectified
+from keras_resattn.models.gated_attention import check_attention, rectified
 from keras_resattn.typing import Aggregation, GatedMaskActivation, GlobalGating, HeadGating, Shape
-from keras_resattn.utils.data_format import image_shape, spatial_axes
+from keras_resattn.utils.data_format import image_shape, image_size
 from keras_resattn.utils.validation import check_count
 
 SIZE = 40
@@ -110,7 +110,7 @@ def ClutteredMnistCNN(
 
 def _resolve_input(input_shape):
     inputs = resolve_input(None, image_shape(SIZE, SIZE, 1) if input_shape is None else input_shape, SIZE)
-    if None in [inputs.shape[axis] for axis in spatial_axes(keras.config.image_data_format())]:
+    if None in image_size(inputs.shape):
         raise ValueError(
             "Expected a known height and width, as the network ends in a dense layer over all positions; "
             f"received: input_shape={input_shape}."

@@ -5,6 +5,8 @@ from typing import Any
 
 import keras
 
+from keras_resattn.utils.keras_internals import call_inputs, direct_sublayers, producer, symbolic_calls
+
 _ATTRIBUTE = "_keras_resattn_remembered"
 
 
@@ -37,7 +39,7 @@ def replay(model: keras.Model, inputs: Any, visit: Callable[[keras.layers.Layer,
 
     def again(tensor):
         # Not `clone_model(...).output`: on the output of another layer, Keras copies the graph once more.
-        layer, _, index = tensor._keras_history
+        layer, _, index = producer(tensor)
         return produced[id(layer)][index]
 
     if isinstance(model, keras.Sequential):
@@ -101,9 +103,9 @@ def last_layer(model: keras.Model) -> keras.layers.Layer:
     if not getattr(model, "outputs", None):
         layer = model.layers[-1]
         return last_layer(layer) if isinstance(layer, keras.Model) else layer
-    layer, node, _ = model.outputs[-1]._keras_history
+    layer, node, _ = producer(model.outputs[-1])
     while isinstance(layer, keras.layers.Activation) and layer.activation is keras.activations.linear:
-        before = layer._inbound_nodes[node].input_tensors[0]._keras_history
+        before = producer(call_inputs(layer, node)[0])
         tells = hasattr(before[0], "activation") or isinstance(before[0], (keras.layers.Softmax, keras.Model))
         if not tells:  # gated log-probabilities, say, or the input
             break
@@ -122,8 +124,8 @@ def unnormalized(model: keras.Model) -> str | None:
     """
     raw = {id(tensor) for tensor in keras.tree.flatten(model.inputs)}
     for layer in model.layers:
-        for node in layer._inbound_nodes:
-            if not raw.intersection(map(id, node.input_tensors)):
+        for received, returned in symbolic_calls(layer):
+            if not raw.intersection(map(id, received)):
                 continue
             if isinstance(layer, (keras.Sequential, keras.Function)):
                 found = unnormalized(layer)
@@ -132,7 +134,7 @@ def unnormalized(model: keras.Model) -> str | None:
             if found:
                 return found
             if isinstance(layer, keras.layers.ZeroPadding2D):
-                raw.update(map(id, node.output_tensors))
+                raw.update(map(id, returned))
     return None
 
 
@@ -148,12 +150,12 @@ def tensors_of_layers(model: keras.Model) -> dict[str, list[keras.KerasTensor]]:
     found, waiting = {}, list(model.outputs)
     visited = set()
     while waiting:
-        layer, index, _ = waiting.pop()._keras_history
+        layer, index, _ = producer(waiting.pop())
         if (id(layer), index) not in visited:
             visited.add((id(layer), index))
-            node = layer._inbound_nodes[index]
-            found.setdefault(layer.name, []).extend(node.output_tensors)
-            waiting.extend(node.input_tensors)
+            received, returned = symbolic_calls(layer)[index]
+            found.setdefault(layer.name, []).extend(returned)
+            waiting.extend(received)
     return found
 
 
@@ -181,8 +183,7 @@ def iter_layers(model: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
 
 
 def _walk(layer, seen):
-    # Keras has no public list of the layers inside a layer that is not a model.
-    for part in layer._layers:
+    for part in direct_sublayers(layer):
         if id(part) not in seen:
             seen.add(id(part))
             yield part

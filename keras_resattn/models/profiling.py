@@ -9,6 +9,7 @@ import keras
 
 from keras_resattn.layers.composite import CompositeLayer
 from keras_resattn.models.inspection import iter_layers
+from keras_resattn.utils.keras_internals import run_graph
 
 _L = keras.layers
 CONVOLUTIONS = (_L.Conv1D, _L.Conv2D, _L.Conv3D, _L.DepthwiseConv1D, _L.DepthwiseConv2D)
@@ -133,7 +134,7 @@ def _trace(model, inputs, visit):
             inputs = call(layer, inputs)
         return inputs
     # Behind the public `compute_output_spec`, which has no way to look at what is called.
-    return model._run_through_graph(inputs, operation_fn=lambda operation: functools.partial(call, operation))
+    return run_graph(model, inputs, lambda operation: functools.partial(call, operation))
 
 
 def _costs(layer, args, kwargs, outputs, path, seen):

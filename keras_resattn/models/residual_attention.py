@@ -11,10 +11,10 @@ from keras_resattn.layers import AttentionResidual, CeilMaxPooling2D, SoftMask
 from keras_resattn.layers.residual import UNITS, check_groups
 from keras_resattn.layers.soft_mask import LEARNING, MASK_ACTIVATIONS, MASKS, check_mask_depth
 from keras_resattn.models._arguments import check_counts
-from keras_resattn.models._build import ARGUMENTS, Builder, assemble, batch_norm, convolution, relu, snake_case
+from keras_resattn.models._build import ARGUMENTS, Builder, batch_norm, build_model, convolution, relu, snake_case
 from keras_resattn.models.variants import TOPOLOGIES, VARIANTS, Variant
 from keras_resattn.typing import Learning, Mask, MaskActivation, PathLike, Pooling, Shape, Topology, Unit
-from keras_resattn.utils.data_format import spatial_axes
+from keras_resattn.utils.data_format import image_size
 from keras_resattn.utils.validation import check_choice, check_count
 
 
@@ -127,7 +127,7 @@ def ResidualAttentionNet(
             x = _stage(x, row, stage, mask_options, learning)
         return relu("post_relu")(batch_norm("post_bn")(x)) if UNITS[row.unit].preactivation else x
 
-    return assemble(
+    return build_model(
         row.name if paper_network and row.name in VARIANTS and row == _published(row.name) else None,
         body,
         row.default_size,
@@ -186,7 +186,7 @@ def _checked(changes, stages):
 
 def _check_mask_depths(row, inputs):
     """Checks, before any layer is called, that no stage's masks pool its map away."""
-    sizes = [inputs.shape[axis] for axis in spatial_axes(keras.config.image_data_format())]
+    sizes = image_size(inputs.shape)
     if row.topology == "imagenet":  # the stem: its convolution rounds up, its pooling down
         sizes = [size and (size + 1) // 2 // 2 for size in sizes]
     for stage, stride in enumerate(TOPOLOGIES[row.topology].strides, start=1):

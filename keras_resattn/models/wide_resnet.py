@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import keras
 
-from keras_resattn.layers.residual import PostActivationUnit, WideUnit
+from keras_resattn.layers.residual import PostActivationUnit
+from keras_resattn.layers.wide_unit import WideUnit
 from keras_resattn.models._arguments import check_depth
-from keras_resattn.models._build import assemble, batch_norm, builder, convolution, relu
+from keras_resattn.models._build import batch_norm, build_model, builder, convolution, relu
 from keras_resattn.typing import PathLike, Pooling, Shape
 from keras_resattn.utils.validation import check_count, check_number
 
@@ -64,7 +65,7 @@ def WideResNet(
         ValueError: for an argument that does not fit, and for weights that are missing or do not fit.
     """
     depth, width = check_wide(depth, width, dropout)
-    return assemble(
+    return build_model(
         f"WideResNet-{depth}-{width}",
         lambda inputs: body(inputs, depth, width, dropout)[-1],
         SIZE,

@@ -134,14 +134,6 @@ def _shape(values):
     return tuple(values)
 
 
-def call(network: str, arguments: str) -> str:
-    """The Python expression that builds a network by its id, with `arguments`, a string."""
-    family = re.fullmatch(r"(\w+)-(\d+)-(\d+)", network)
-    if family:
-        return f"{family[1]}(depth={family[2]}, width={family[3]}, {arguments})"
-    return f"{network}({arguments})"
-
-
 def weights_folder() -> Path:
     """The folder of released tags: inside the package when installed, beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]

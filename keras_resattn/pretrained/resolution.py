@@ -9,9 +9,10 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from keras_resattn.pretrained.records import RECORD, TENSORS, Checkpoint, call, find, tags
+from keras_resattn.pretrained.records import RECORD, TENSORS, Checkpoint, find, tags
 from keras_resattn.typing import PathLike
 from keras_resattn.utils.io import hash_of, open_regular, user_path
+from keras_resattn.utils.network_ids import python_call
 from keras_resattn.utils.suggestions import did_you_mean
 
 
@@ -164,7 +165,7 @@ def _check_network(tag, network, where):
 
 def _check_arguments(tag, include_top, classes, channels):
     if include_top and classes != len(tag.classes):
-        backbone = call(tag.network, f"include_top=False, pooling='avg', weights={tag.tag!r}")
+        backbone = python_call(tag.network, f"include_top=False, pooling='avg', weights={tag.tag!r}")
         raise ValueError(
             f"Expected classes={len(tag.classes)} with the top of {tag.id}; received: classes={classes}. "
             "To classify something else, take the network without its top and put a new one on it:\n"

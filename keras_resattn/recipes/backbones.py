@@ -76,7 +76,7 @@ class Backbone:
             raise ValueError(f"Expected no statistics with {tag.id}, which has its own; received: {statistics!r}.")
         mean, std = statistics_for(tag, channels)
         size = tuple(size or tag.input_shape[:2])
-        model = registry.build(
+        model = registry.create_model(
             tag.network, include_top=False, weights=tag.tag, input_shape=image_shape(*size, channels)
         )
         return cls(model, tag.id, (mean, std), size)

@@ -10,12 +10,12 @@ import numpy as np
 from keras_resattn.data.batch_stream import BatchStream
 from keras_resattn.data.class_matching import match_classes
 from keras_resattn.data.open_dataset import Dataset
-from keras_resattn.layers.class_names import model_class_names, some_names
+from keras_resattn.models.class_names import model_class_names
 from keras_resattn.models.inspection import iter_layers
 from keras_resattn.recipes.recipe import Recipe
 from keras_resattn.typing import Size
 from keras_resattn.utils.data_format import channel_axis, spatial_axes
-from keras_resattn.utils.validation import is_integer
+from keras_resattn.utils.validation import is_integer, some_names
 
 #: How the warning of `warn_of_empty_classes` begins.
 EMPTY_CLASSES = "There are no training images"

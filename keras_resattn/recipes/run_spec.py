@@ -14,7 +14,7 @@ from keras_resattn.data.evaluation_batches import EvaluationBatches
 from keras_resattn.data.label_noise import with_label_noise
 from keras_resattn.data.open_dataset import BatchStream, Dataset
 from keras_resattn.data.training_batches import TrainingBatches
-from keras_resattn.layers.class_names import keeps_class_names, set_class_names
+from keras_resattn.models.class_names import keeps_class_names, set_class_names
 from keras_resattn.recipes.checks import (
     check_class_weight,
     check_classes,

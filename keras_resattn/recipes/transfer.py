@@ -14,8 +14,8 @@ import numpy as np
 
 from keras_resattn.data.class_matching import match_classes
 from keras_resattn.data.open_dataset import ArrayDataset, BatchStream, Dataset, open_dataset, open_validation
-from keras_resattn.layers.class_names import set_class_names, some_names
 from keras_resattn.models._build import classifier, full_precision, normalization
+from keras_resattn.models.class_names import set_class_names
 from keras_resattn.recipes import Recipe, Report, compile_and_fit, get_recipe, strategies
 from keras_resattn.recipes.backbones import Backbone, check_statistics
 from keras_resattn.recipes.checks import EMPTY_CLASSES, check_callbacks, check_class_weight, warn_of_empty_classes
@@ -25,7 +25,7 @@ from keras_resattn.typing import DataLike, PathLike, Pooling, Size, Statistics
 from keras_resattn.utils.data_format import channel_axis, image_shape
 from keras_resattn.utils.io import atomic_write, locked, user_path, write_json
 from keras_resattn.utils.npz import read_npz
-from keras_resattn.utils.validation import check_choice, check_count, check_number
+from keras_resattn.utils.validation import check_choice, check_count, check_number, some_names
 
 IDENTITY = "transfer.json"
 FEATURES = "features.npz"

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_resattn.data import network_input, open_dataset
 from keras_resattn.data.dataset import Dataset
-from keras_resattn.models.registry import identify
+from keras_resattn.models.registry import id_of_model_name
 from keras_resattn.models.residual_attention import ResidualAttentionNet
 from keras_resattn.models.variants import VARIANTS
 from keras_resattn.pretrained.loading import fill
@@ -46,7 +46,7 @@ def open_run(row: Row, folder: PathLike) -> tuple[dict[str, Any], str, dict[str,
     """
     folder = user_path(folder)
     report = read_report(folder)
-    network = identify(report["network"])
+    network = id_of_model_name(report["network"])
     if VARIANTS.get(network) is None:
         raise ValueError(f"Expected a run of a Residual Attention Network; {folder} holds one of {network}.")
     result = folder / RESULT

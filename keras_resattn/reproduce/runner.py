@@ -156,9 +156,9 @@ def build(row: Row, shape: Shape, base_weights: PathLike | None = None) -> keras
         return ClutteredMnistCNN(**row.arguments, **shared)
     if row.network in VARIANTS:
         return ResidualAttentionNet(variant=row.network, weights=None, **row.arguments, **shared)
-    model = registry.build(row.network, weights=None, **row.arguments, **shared)
+    model = registry.create_model(row.network, weights=None, **row.arguments, **shared)
     if row.base is not None:
-        body = registry.build(row.base, include_top=False, weights=str(base_weights), input_shape=shape)
+        body = registry.create_model(row.base, include_top=False, weights=str(base_weights), input_shape=shape)
         for layer in (layer for layer in body.layers if layer.weights):
             model.get_layer(layer.name).set_weights(layer.get_weights())
     return model

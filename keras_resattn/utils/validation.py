@@ -1,7 +1,8 @@
 """Checks of single arguments."""
 
 import numbers
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Sequence
 from typing import Any
 
 
@@ -34,3 +35,37 @@ def check_number(argument: str, value: Any, below: float | None = None) -> None:
     if not is_number or not 0 <= value < (float("inf") if below is None else below):
         limits = "of at least 0" if below is None else f"from 0 up to, but not including, {below}"
         raise ValueError(f"Expected {argument} to be a number {limits}; received: {argument}={value!r}.")
+
+
+def check_class_names(class_names: Any, classes: int | None = None) -> list[str]:
+    """Return class names as a list of Python strings.
+
+    Args:
+        class_names: A list, tuple or one-dimensional array of strings.
+        classes: Expected number of names, or `None` for any.
+
+    Raises:
+        ValueError: for anything but different, non-empty strings, and for another number of them.
+    """
+    names = class_names.tolist() if hasattr(class_names, "tolist") else class_names
+    if not isinstance(names, (list, tuple)) or not names:
+        raise ValueError(f"Expected class_names to be a list of strings; received: {class_names!r}.")
+    wrong = [name for name in names if not isinstance(name, str) or not name.strip()]
+    if wrong:
+        raise ValueError(
+            f"Expected class_names to be strings that are not empty; received among them: {some_names(wrong)}."
+        )
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise ValueError(f"Expected class_names to be different; received several times: {some_names(repeated)}.")
+    if classes is not None and len(names) != classes:
+        raise ValueError(
+            f"Expected {classes} class names, one for each class; received: {len(names)}, {some_names(names)}."
+        )
+    return [str(name) for name in names]
+
+
+def some_names(names: Sequence[object], most: int = 10) -> str:
+    """Return names for a message: all of them, or the first ones and how many there are."""
+    shown = [repr(name) for name in names]
+    return ", ".join(shown if len(shown) <= most else [*shown[: most - 1], f"... ({len(shown)} in all)"])

@@ -12,6 +12,7 @@ from keras_resattn.layers import AttentionHead, AttentionResidual, GatedSum, Glo
 from keras_resattn.models.inspection import remembered, replay, unnormalized
 from keras_resattn.preprocessing import warn_of_raw
 from keras_resattn.typing import ArrayLike
+from keras_resattn.utils.keras_internals import call_inputs, producer
 from keras_resattn.utils.validation import check_count
 
 MERGE, MASK, GATES, LOGITS, GLOBAL_GATE = "_merge", "_mask", "_gates", "_logits", "global_gate"
@@ -150,7 +151,7 @@ def _read(model):
 
 def _tapped(tensor, module):
     """The name of the layer whose map a module looks at, before layers of the module's own."""
-    layer, node, _ = tensor._keras_history
+    layer, node, _ = producer(tensor)
     if layer.name.startswith(f"{module}_"):
-        return _tapped(layer._inbound_nodes[node].input_tensors[0], module)
+        return _tapped(call_inputs(layer, node)[0], module)
     return layer.name

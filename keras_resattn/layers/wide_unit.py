@@ -1,0 +1,85 @@
+"""Residual unit of Wide ResNets."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_resattn.layers.residual import ResidualUnit
+from keras_resattn.typing import Tensor
+from keras_resattn.utils.validation import check_count, check_number
+
+
+@keras.saving.register_keras_serializable(package="keras_resattn")
+class WideUnit(ResidualUnit):
+    """Basic block of Wide ResNets: BN-ReLU-3x3 twice, to `filters` channels, plus shortcut.
+
+    `bn1 - relu - conv1 - bn2 - relu - [dropout] - conv2`; the sum is raw. A unit that changes
+    neither size nor channels adds `x` itself. Any other projects `x` (not its activation) by a
+    strided 1x1 convolution without batch normalisation. The stride sits on the first 3x3.
+
+    Args:
+        filters: Number of channels inside the unit, and returned.
+        strides: Stride of the first 3x3: 1, or 2 to halve height and width (rounded up).
+        dropout: Share of the channels dropped between the convolutions in training.
+        preactivated: Whether the unit is called on `[x, a]`, where `a = relu(bn(x))` was computed
+            outside, and has no `bn1` of its own.
+        data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
+
+    Input shape: `(n, h, w, c)`, or two of it. Output shape: `(n, ceil(h / s), ceil(w / s), filters)`.
+
+    Raises:
+        ValueError: if `filters` or `strides` is not a positive integer or `dropout` not a number from
+            0 up to 1, or where a preactivated unit is not called on two maps of equal shapes.
+
+    Source: Zagoruyko and Komodakis, "Wide Residual Networks" (2016); the projection of the raw
+    input as in the code of Rodriguez et al., "Attend and Rectify" (2018).
+    """
+
+    expansion = 1
+    last = "conv2"
+
+    def __init__(
+        self, filters: int, strides: int = 1, dropout: float = 0.0, preactivated: bool = False, **kwargs: Any
+    ) -> None:
+        check_count("filters", filters)
+        super().__init__(filters, strides, **kwargs)
+        check_number("dropout", dropout, below=1)
+        self.dropout_rate = float(dropout)
+        self.preactivated = preactivated
+        if not preactivated:
+            self._batch_norm("bn1")
+        self._strided_conv("conv1", "pad1", filters)
+        self._batch_norm("bn2")
+        if dropout:
+            self._add(keras.layers.SpatialDropout2D(dropout, **self._shared("dropout")))
+        self._conv("conv2", filters, 3)
+
+    def build(self, input_shape: Any) -> None:
+        if self.preactivated and (len(input_shape) != 2 or tuple(input_shape[0]) != tuple(input_shape[1])):
+            raise ValueError(
+                f"Expected {self.name}, a preactivated unit, to be called on [x, relu(bn(x))], two maps of equal "
+                f"shapes; received shapes: {input_shape}."
+            )
+        super().build(input_shape)
+
+    def _raw(self, input_shape):
+        return input_shape[0] if self.preactivated else input_shape
+
+    def call(self, inputs: Any, training: bool | None = None) -> Tensor:
+        if self.preactivated:
+            x, y = inputs
+        else:
+            x, y = inputs, ops.relu(self.bn1(inputs, training=training))
+        y = self.conv1(y if self.strides == 1 else self.pad1(y))
+        y = ops.relu(self.bn2(y, training=training))
+        if self.dropout_rate:
+            y = self.dropout(y, training=training)
+        y = self.conv2(y)
+        shortcut = x if self.projection is None else self.projection(x)
+        return y + shortcut
+
+    def get_config(self) -> dict[str, Any]:
+        config = {**super().get_config(), "dropout": self.dropout_rate, "preactivated": self.preactivated}
+        del config["width"]
+        return config
