@@ -142,8 +142,8 @@ def test_released_weights_name_their_classes():
     ("names", "message"),
     [
         (NAMES[:4], r"Expected 5 class names.*received: 4, 'bee', 'cat', 'dog', 'emu'\."),
-        ([*NAMES[:4], "bee"], r"to be different; received several times: 'bee'\."),
-        ([*NAMES[:4], 4], r"strings that are not empty; received among them: 4\."),
+        ([*NAMES[:4], "bee"], r"without duplicates; received more than once: 'bee'\."),
+        ([*NAMES[:4], 4], r"non-empty strings; received among them: 4\."),
         ([*NAMES[:4], " "], r"received among them: ' '\."),
         ([*NAMES[:4], b"fox"], r"received among them: b'fox'\."),
         ("abcde", "to be a list of strings; received: 'abcde'"),

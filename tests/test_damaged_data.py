@@ -67,10 +67,10 @@ BAD_FILES = {
     "a flipped last bit": (GOOD.replace(X.tobytes()[-9:], X.tobytes()[-9:-1] + bytes([X.flat[-1] ^ 1])), "CRC"),
     "a large header": (
         archive([("x_train.npy", header((10**12,)))]),
-        r"x_train claims to be of shape \(1000000000000,\)",
+        r"x_train claims shape \(1000000000000,\)",
     ),
-    "a large header of rows": (archive([("x_train.npy", header((10**6, 10**3, 10**3, 3)))]), "claims to be"),
-    "many dimensions": (archive([("x_train.npy", header((10**9,) * 9))]), "claims to be"),
+    "a large header of rows": (archive([("x_train.npy", header((10**6, 10**3, 10**3, 3)))]), "claims shape"),
+    "many dimensions": (archive([("x_train.npy", header((10**9,) * 9))]), "claims shape"),
     "a negative header": (
         archive([("x_train.npy", header((-1, -1)) + b"0"), ("y_train.npy", npy(Y))]),
         "cannot be read",

@@ -34,7 +34,7 @@ def test_an_npz_file_may_name_its_classes(tmp_path):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ([b"ant", b"bee", b"cat", b"dog"], r"data\.npz: .*strings that are not empty; received among them: b'ant'"),
+        ([b"ant", b"bee", b"cat", b"dog"], r"data\.npz: .*non-empty strings; received among them: b'ant'"),
         ([0, 1, 2, 3], r"data\.npz: .*strings.*received among them: 0"),
         (["ant", "ant", "cat", "dog"], r"data\.npz: .*different; received several times: 'ant'"),
         (np.array(NAMES, object), r"data\.npz.*class_names holds Python objects"),

@@ -161,7 +161,9 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, unbroken, monkeypatc
 
     with monkeypatch.context() as patch:
         patch.setattr(np, "savez", full)
-        with pytest.raises(OSError, match=r"checkpoint\.npz could not be written .*No space left.* before it is whole"):
+        with pytest.raises(
+            OSError, match=r"checkpoint\.npz could not be written .*No space left.*previous file is intact"
+        ):
             train(tmp_path, checkpoint_steps=2)
     assert_same(*train(tmp_path), unbroken)
 

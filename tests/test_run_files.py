@@ -224,7 +224,7 @@ def test_a_full_disk_is_said_with_the_file_that_it_was(tmp_path, monkeypatch, na
     with monkeypatch.context() as patch:
         patch.setattr(io.os, "replace", full)
         with pytest.raises(
-            OSError, match=rf"{tmp_path / name} could not be written .*No space left.*there is none yet"
+            OSError, match=rf"{tmp_path / name} could not be written .*No space left.*no file was created"
         ):
             train(tmp_path, QUICK)
     assert not list(tmp_path.glob(".partial-*"))
@@ -252,7 +252,7 @@ def test_a_disk_that_is_really_full_leaves_the_old_file(tmp_path):
     command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert f"{tmp_path / 'large'} could not be written" in said
-    assert said.count("the file before it is whole") == 1
+    assert said.count("the previous file is intact") == 1
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"small": chr(0) * 3, "large": "old"}
 
 

@@ -1,1 +1,1 @@
-"""Helpers that know nothing of networks: files, validation, suggestions."""
+"""Helpers without knowledge of particular networks: validation, files, data formats, lazy imports."""

@@ -1,4 +1,4 @@
-"""Files: atomic writing, guarded reading, JSON and CSV, hashes, and locks of folders."""
+"""File input and output: atomic writes, guarded reads, JSON and CSV, hashes, and folder locks."""
 
 import contextlib
 import csv
@@ -19,16 +19,16 @@ LOCK = ".lock"
 
 
 def user_path(path: PathLike) -> Path:
-    """Return the `Path` that a user means: `~` and `~user` at its beginning are home folders, as in a shell."""
+    """Return a path with a leading `~` or `~user` expanded to the home folder."""
     return Path(os.path.expanduser(path))
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`, which becomes `path` if the block succeeds.
+    """Write a file atomically: yield a temporary path in the same folder, and rename it to `path` at the end.
 
-    Whatever happens in the block (an error, a full disk, a kill), `path` is the old file or the
-    whole new one. The temporary name ends like `path`, so that suffixes keep their meaning.
+    Whatever happens in the block (an error, a full disk, a killed process), `path` is either the old file or the
+    complete new one. The temporary name ends in the name of `path`, so suffixes keep their meaning.
 
     Raises:
         OSError: if the file cannot be written; the message names it.
@@ -50,14 +50,14 @@ def atomic_write(path: Path) -> Iterator[Path]:
             Path(partial).unlink(missing_ok=True)
         if not isinstance(error, OSError):
             raise
-        kept = "the file before it is whole" if path.exists() else "there is none yet"
-        message = f"{path} could not be written ({error}); {kept}. Fix the cause and repeat the call."
+        kept = "the previous file is intact" if path.exists() else "no file was created"
+        message = f"{path} could not be written ({error}); {kept}. Fix the problem, then repeat the call."
         raise (OSError(error.errno, message) if error.errno else OSError(message)) from error
 
 
 @contextlib.contextmanager
 def open_regular(path: PathLike) -> Iterator[BufferedReader]:
-    """Open a regular file for reading in binary mode, without ever waiting for a writer.
+    """Open a regular file for reading in binary mode, without ever blocking on a pipe.
 
     Args:
         path: Path of the file; symbolic links are followed.
@@ -66,17 +66,17 @@ def open_regular(path: PathLike) -> Iterator[BufferedReader]:
         The open file.
 
     Raises:
-        ValueError: if the path is no regular file (a folder, a named pipe, a socket, a device), does not exist, or
+        ValueError: if the path does not exist, is not a regular file (but a folder, named pipe, socket or device), or
             cannot be opened. The message names it.
     """
     try:
-        _check_regular(path, os.stat(path).st_mode)  # opening a device may already do something
+        _check_regular(path, os.stat(path).st_mode)  # before opening, which may already act on a device
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
         reason = error.strerror or str(error)
         raise ValueError(f"Expected {path} to be a readable file; it cannot be opened ({reason}).") from error
     try:
-        _check_regular(path, os.fstat(handle).st_mode)  # another file may have taken its place
+        _check_regular(path, os.fstat(handle).st_mode)  # the file may have been replaced since
     except ValueError:
         os.close(handle)
         raise
@@ -85,12 +85,12 @@ def open_regular(path: PathLike) -> Iterator[BufferedReader]:
 
 
 def reserve(path: PathLike, size: int) -> None:
-    """Writes `size` bytes to a file, to see that there is room for them.
+    """Write `size` zero bytes to a file, to check that the disk has room for them.
 
-    HDF5 is not prepared for a full disk: it raises errors of several kinds, and may end the process.
+    HDF5 does not handle a full disk: it raises various errors, and may abort the process.
 
     Raises:
-        OSError: if there is no room.
+        OSError: if the disk is full.
     """
     with open(path, "wb") as file:
         for first in range(0, size, 2**20):
@@ -98,15 +98,15 @@ def reserve(path: PathLike, size: int) -> None:
 
 
 def read_json(path: PathLike, remedy: str, kind: type = dict) -> Any:
-    """Returns what a file of JSON holds.
+    """Read a JSON file.
 
     Args:
-        path: The file.
-        remedy: What to do if it is damaged, a sentence for the message.
-        kind: The Python type of what it holds.
+        path: Path of the file.
+        remedy: Sentence for the error message that says what to do about a damaged file.
+        kind: Expected Python type of the content.
 
     Raises:
-        ValueError: if there is no such file, it is damaged, or it holds something of another type.
+        ValueError: if the file does not exist, is damaged, or holds a value of another type.
     """
     try:
         with open_regular(path) as file:
@@ -121,23 +121,23 @@ def read_json(path: PathLike, remedy: str, kind: type = dict) -> Any:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes a file of JSON, whole or not at all."""
+    """Write a JSON file atomically."""
     with atomic_write(path) as partial:
         partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keeps all other processes out of a folder while the block runs. The system ends the lock with the process.
+    """Lock a folder against other processes for the duration of a block. The lock ends with the process.
 
     Args:
         folder: An existing folder.
 
     Raises:
-        BlockingIOError: if another process, or another call in this one, is in the folder; the message names it.
-        OSError: if the lock cannot be written.
+        BlockingIOError: if another process, or another call in this process, holds the lock; the message names it.
+        OSError: if the lock file cannot be written.
     """
-    import filelock  # only training needs it
+    import filelock  # needed only for training
 
     path = Path(folder) / LOCK
     lock = filelock.FileLock(path)
@@ -145,11 +145,11 @@ def locked(folder: Path) -> Iterator[None]:
         lock.acquire(blocking=False)
     except filelock.Timeout as error:
         raise BlockingIOError(
-            f"Expected no other process to train in {folder}; it is locked by {_holder(path)}. Let that end, or pass "
-            "another run_dir."
+            f"Expected no other process to train in {folder}; it is locked by {_holder(path)}. Wait until it ends, or "
+            "pass another run_dir."
         ) from error
     try:
-        with contextlib.suppress(OSError):  # it is for the message alone
+        with contextlib.suppress(OSError):  # used only in error messages
             path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
         yield
     finally:
@@ -166,14 +166,14 @@ def sha256(path: PathLike) -> str:
     """Return the SHA-256 of a regular file, in hexadecimal.
 
     Raises:
-        ValueError: if the file cannot be read, or is no regular file.
+        ValueError: if the file cannot be read, or is not a regular file.
     """
     with open_regular(path) as file:
         return hash_of(file, path)
 
 
 def hash_of(file: BufferedReader, path: PathLike) -> str:
-    """Return the SHA-256 of an open file from where it stands, in hexadecimal; `path` is for messages.
+    """Return the SHA-256 of an open file from its current position, in hexadecimal; `path` is for messages.
 
     Raises:
         ValueError: if reading fails.
@@ -198,7 +198,7 @@ def _check_regular(path, mode):
 
 
 def read_rows(path: PathLike) -> list[dict[str, str]]:
-    """Returns the rows of a CSV file as dictionaries of strings; none if there is no such file."""
+    """Return the rows of a CSV file as dictionaries of strings; an empty list if the file does not exist."""
     path = Path(path)
     if not path.exists():
         return []
@@ -207,12 +207,12 @@ def read_rows(path: PathLike) -> list[dict[str, str]]:
 
 
 def append_row(path: PathLike, row: Mapping[str, Any]) -> None:
-    """Adds a row, `{column: value}`, to a CSV file, whole or not at all. Missing columns stay empty.
+    """Append a row, `{column: value}`, to a CSV file, atomically. Missing columns stay empty.
 
-    The file's folder is made if there is none.
+    Creates the file and its folder if they do not exist.
 
     Raises:
-        ValueError: if the file has not the row's columns.
+        ValueError: if the row has columns that the file lacks.
         OSError: if it cannot be written.
     """
     rows = read_rows(path)

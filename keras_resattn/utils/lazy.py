@@ -1,4 +1,4 @@
-"""Imports at first use: the package, its recipes and its command line start without Keras, which takes seconds."""
+"""Lazy imports, which let the package and its command line start without importing Keras (several seconds)."""
 
 import importlib
 import importlib.abc
@@ -9,11 +9,11 @@ from typing import Any
 
 
 def names(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Return the `__getattr__` and `__dir__` of a package that imports its modules at first use (PEP 562).
+    """Return `__getattr__` and `__dir__` for a package that imports its modules on first use (PEP 562).
 
     Args:
         package: The package's `__name__`.
-        modules: `{public name: module of the package that defines it}`; the module itself where both are the same.
+        modules: `{public name: module of the package that defines it}`. Where both are equal, the name is the module.
     """
 
     def __getattr__(name):
@@ -31,9 +31,9 @@ def names(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], Any
 
 
 def import_with_keras(*modules: str) -> None:
-    """Import modules as soon as Keras is there: now if it has been imported, else right after it.
+    """Import modules now if Keras has been imported, otherwise right after Keras.
 
-    Keras loads a saved model only if the classes of its layers are registered, which importing their modules does.
+    Keras can load a saved model only once the classes of its layers are registered, when their modules are imported.
     """
     if "keras" in sys.modules:
         _import(modules)
@@ -47,7 +47,7 @@ def _import(modules):
 
 
 class _KerasFinder(importlib.abc.MetaPathFinder):
-    """Finds Keras as Python does, once, and has `modules` imported at the end of its import."""
+    """Import hook that imports `modules` at the end of the first import of Keras."""
 
     def __init__(self, modules):
         self.modules = modules

@@ -1,4 +1,4 @@
-"""Version and git revision of the package that a number was computed with."""
+"""Version and git revision of the package, to record with every result."""
 
 import configparser
 import os
@@ -11,22 +11,22 @@ PACKAGE = "keras-resattn"
 
 
 def package_version() -> str:
-    """Return the version of the package that is imported."""
+    """Return the version of the imported package."""
     return keras_resattn.__version__
 
 
 def package_revision(root: str | os.PathLike | None = None) -> str | None:
-    """Return the git commit of the package, if it is imported from its own checkout.
+    """Return the git commit of the package if it is imported from its own checkout.
 
-    A package that is installed inside another repository, as in a project's virtual environment, has no revision: the
+    A package installed inside another repository, for example in a project's virtual environment, has no revision: the
     commit of that repository says nothing about it.
 
     Args:
-        root: Folder that holds `keras_resattn/` and `setup.cfg`; by default that of the imported package.
+        root: Folder with `keras_resattn/` and `setup.cfg`; defaults to that of the imported package.
 
     Returns:
-        The commit in hexadecimal, with `-dirty` where files of the package have uncommitted changes; `None` where the
-        package is not in its own checkout, or git is not available.
+        The commit in hexadecimal, followed by `-dirty` if files of the package have uncommitted changes; `None` if the
+        package is not in its own checkout or git is not available.
     """
     root = Path(keras_resattn.__file__).resolve().parents[1] if root is None else Path(root).resolve()
     setup = configparser.ConfigParser()
@@ -45,12 +45,12 @@ def package_revision(root: str | os.PathLike | None = None) -> str | None:
 
 
 def revision_of(environment: dict) -> str:
-    """Return what names the package's code in a table: the revision of an `environment()`, or else its version."""
+    """Return the git revision recorded in an `environment()`, or else the version of the package."""
     return environment.get("revision") or environment.get("versions", {}).get(PACKAGE) or ""
 
 
 def _git(root, *arguments):
-    # Variables such as GIT_DIR, which git sets for its hooks, would point to another repository.
+    # Git sets variables such as GIT_DIR for its hooks, which would point to another repository.
     variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or "CONFIG" in name}
     command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30, env=variables).stdout.strip()

@@ -1,15 +1,15 @@
-"""What a name that there is not may have been meant for."""
+"""Suggestions of similar names for an unknown name."""
 
 import difflib
 from collections.abc import Iterable
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """Returns `" Did you mean 'this' or 'that'?"` of the up to three closest names, or nothing where none is close.
+    """Return `" Did you mean 'this' or 'that'?"` with up to three similar names, or `""` if none is similar.
 
     Args:
-        name: What was asked for; upper and lower case count alike.
-        known: The names that there are.
+        name: The unknown name; upper and lower case are equivalent.
+        known: The names that exist.
     """
     spelled = {}
     for each in known:

@@ -1,4 +1,4 @@
-"""Checks of single arguments."""
+"""Checks of single arguments, with errors of the form "Expected ...; received: ..."."""
 
 import numbers
 from collections import Counter
@@ -7,17 +7,21 @@ from typing import Any
 
 
 def check_choice(argument: str, value: object, choices: Collection[object]) -> None:
-    """Raises `ValueError` if `value` is not one of `choices`."""
+    """Check that a value, a string or `None`, is one of `choices`.
+
+    Raises:
+        ValueError: if it is not; the message lists them.
+    """
     if not isinstance(value, (str, type(None))) or value not in choices:
         expected = ", ".join(map(repr, choices))
         raise ValueError(f"Expected {argument} to be one of {expected}; received: {argument}={value!r}.")
 
 
 def check_count(argument: str, value: Any, least: int = 1) -> int:
-    """Returns `value`, an integer of Python's or NumPy's, as Python's, which JSON and a `get_config` can hold.
+    """Return a Python or NumPy integer as a Python integer, which JSON and `get_config` can hold.
 
     Raises:
-        ValueError: if it is not an integer, or less than `least`.
+        ValueError: if `value` is not an integer, or less than `least`.
     """
     if not is_integer(value) or value < least:
         raise ValueError(f"Expected {argument} to be an integer of at least {least}; received: {argument}={value!r}.")
@@ -25,12 +29,16 @@ def check_count(argument: str, value: Any, least: int = 1) -> int:
 
 
 def is_integer(value: object) -> bool:
-    """Whether `value` is an integer of Python's or NumPy's; `True` and `False` are not."""
+    """Return whether `value` is a Python or NumPy integer; `True` and `False` are not."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def check_number(argument: str, value: Any, below: float | None = None) -> None:
-    """Raises `ValueError` if `value` is not a number of at least 0 and, where given, below `below`."""
+    """Check that a value is a number of at least 0 and, if `below` is given, less than that.
+
+    Raises:
+        ValueError: if it is not.
+    """
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not 0 <= value < (float("inf") if below is None else below):
         limits = "of at least 0" if below is None else f"from 0 up to, but not including, {below}"
@@ -42,22 +50,20 @@ def check_class_names(class_names: Any, classes: int | None = None) -> list[str]
 
     Args:
         class_names: A list, tuple or one-dimensional array of strings.
-        classes: Expected number of names, or `None` for any.
+        classes: Expected number of names, or `None` for any number.
 
     Raises:
-        ValueError: for anything but different, non-empty strings, and for another number of them.
+        ValueError: if the names are not different, non-empty strings, or their number is not `classes`.
     """
     names = class_names.tolist() if hasattr(class_names, "tolist") else class_names
     if not isinstance(names, (list, tuple)) or not names:
         raise ValueError(f"Expected class_names to be a list of strings; received: {class_names!r}.")
     wrong = [name for name in names if not isinstance(name, str) or not name.strip()]
     if wrong:
-        raise ValueError(
-            f"Expected class_names to be strings that are not empty; received among them: {some_names(wrong)}."
-        )
+        raise ValueError(f"Expected class_names to be non-empty strings; received among them: {some_names(wrong)}.")
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
-        raise ValueError(f"Expected class_names to be different; received several times: {some_names(repeated)}.")
+        raise ValueError(f"Expected class_names without duplicates; received more than once: {some_names(repeated)}.")
     if classes is not None and len(names) != classes:
         raise ValueError(
             f"Expected {classes} class names, one for each class; received: {len(names)}, {some_names(names)}."
@@ -66,6 +72,6 @@ def check_class_names(class_names: Any, classes: int | None = None) -> list[str]
 
 
 def some_names(names: Sequence[object], most: int = 10) -> str:
-    """Return names for a message: all of them, or the first ones and how many there are."""
+    """Return names for a message: all of them, or the first few and the total number."""
     shown = [repr(name) for name in names]
     return ", ".join(shown if len(shown) <= most else [*shown[: most - 1], f"... ({len(shown)} in all)"])
