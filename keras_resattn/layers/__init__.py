@@ -1,4 +1,4 @@
-"""Registered Keras layers: the only place of this package where tensors are touched."""
+"""Keras layers of the package, registered for saving. Only they operate on tensors."""
 
 from keras_resattn.layers.attention_heads import AttentionHead, OutputHead
 from keras_resattn.layers.batch_normalization import BatchNormalization

@@ -1,6 +1,7 @@
-"""Where gated attention looks, and what it sees there (Rodriguez et al., ECCV 2018): the heads of a module.
+"""Heads of a gated attention module: their masks, class scores and gate scores (Rodriguez et al., ECCV 2018).
 
-`gates` holds what weighs them. Each layer is a node of the graph, so that masks and gates can be read by name.
+The layers that weight and combine heads are in `gates`. Each layer is a node of the graph, so masks and gates can be
+read by name.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,16 +20,17 @@ GATED_MASK_ACTIVATIONS = ("softmax", "sigmoid")
 
 @keras.saving.register_keras_serializable(package="keras_resattn")
 class AttentionHead(CompositeLayer):
-    """The masks of a module: for each of `heads` heads, how much each position of a feature map counts (Eq. 1-2).
+    """Attention masks of a module: a weight for each position of a feature map and each of K heads (Eq. 1-2).
 
-    A bias-free 3x3 convolution, and the softmax over all positions (in float32), so that a head's mask sums to one.
-    While training, heads that look at the same places pay: with A the masks after 2x2 average pooling as rows,
-    `regularization * mean((A A^T without its diagonal) ** 2)`, over images and pairs of heads, joins the loss.
+    A bias-free 3x3 convolution, followed by a softmax over all positions (in float32), so that the mask of each head
+    sums to one. In training, a regulariser penalises heads that attend to the same positions: with the masks, after
+    2x2 average pooling, as rows of A, it adds `regularization * mean((A A^T without its diagonal) ** 2)` to the loss,
+    averaged over images and pairs of heads.
 
     Args:
-        heads: Number of masks K, the paper's attention width.
-        activation: `"softmax"` over positions, or `"sigmoid"` at each (the paper's ablation).
-        regularization: Strength of the overlap regulariser; 0 for none.
+        heads: Number of heads K, the paper's attention width.
+        activation: `"softmax"` over positions, or `"sigmoid"` at each position (the paper's ablation).
+        regularization: Strength of the overlap regulariser; 0 disables it.
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
 
     Input shape: `(n, h, w, c)`. Output shape: `(n, h, w, K)`.
@@ -36,7 +38,7 @@ class AttentionHead(CompositeLayer):
     Raises:
         ValueError: if `heads` is not a positive integer, `activation` is unknown, or `regularization` negative.
 
-    Source: the paper's Sec. 3; the regulariser is the authors' code's, as the paper only cites it.
+    Source: Sec. 3 of the paper; the regulariser follows the authors' code, as the paper only cites it.
     """
 
     def __init__(
@@ -62,7 +64,7 @@ class AttentionHead(CompositeLayer):
         return ops.cast(masks, self.compute_dtype)
 
     def _softmax(self, scores):
-        # Not `ops.softmax` over two axes: on TensorFlow it fails where the batch size is open.
+        # `ops.softmax` over two axes fails on TensorFlow if the batch size is unknown.
         axes = spatial_axes(self.data_format)
         exponentials = ops.exp(scores - ops.max(scores, axis=axes, keepdims=True))
         return exponentials / ops.sum(exponentials, axis=axes, keepdims=True)
@@ -90,24 +92,25 @@ class AttentionHead(CompositeLayer):
 
 @keras.saving.register_keras_serializable(package="keras_resattn")
 class OutputHead(CompositeLayer):
-    """What each head of a module sees: class scores, and a score of how much the head should count (Eq. 3-4).
+    """Class scores of each attention head, and a score from which the head's gate is computed (Eq. 3-4).
 
-    Called on `[x, masks]`. By definition two bias-free 3x3 convolutions of x, `output` with K * N channels (head by
-    head) and `score` with K, each summed over positions with the head's mask as weight. As both steps are linear, the
-    sum is taken first, of the nine shifted maps that the kernels see, and the kernels are applied to what is left:
-    the same numbers without a map of K * N channels. Multiply-adds are counted as the definition has them.
+    Called on `[x, masks]`. The paper defines two bias-free 3x3 convolutions of x, `output` with K * N channels (head
+    by head) and `score` with K channels, whose maps are averaged over positions with the head's mask as weights. Both
+    steps are linear, so this layer averages the nine shifted inputs of the kernels first and applies the kernels to
+    the averages: the results are the same, without a map of K * N channels. Multiply-adds are counted as defined in
+    the paper.
 
     Args:
         classes: Number of classes N.
-        scores: Whether to return scores for a `HeadGate`.
+        scores: Whether to also return gate scores, for a `HeadGate`.
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
 
     Input shapes: `(n, h, w, c)` and `(n, h, w, K)`.
-    Output shape: `(n, K, N)`; with `scores`, two: `(n, K, N)` and `(n, K)`. Their dtype is the compute dtype; under
-    `mixed_float16` it is float32, because the sums may exceed float16's range.
+    Output shape: `(n, K, N)`; with `scores`, two tensors of shapes `(n, K, N)` and `(n, K)`. They have the compute
+    dtype, except under `mixed_float16`: float32 there, because sums may exceed the range of float16.
 
     Raises:
-        ValueError: if `classes` is not a positive integer, or it is not called on two 4-D maps of equal size.
+        ValueError: if `classes` is not a positive integer, or the inputs are not two 4-D maps of equal size.
     """
 
     def __init__(self, classes: int, scores: bool = True, **kwargs: Any) -> None:
@@ -134,25 +137,27 @@ class OutputHead(CompositeLayer):
         yield from ((layer, tuple(input_shape[0])) for layer in self.sublayers)
 
     def call(self, inputs: Sequence[Tensor]) -> Tensor:
-        attended = self._attended(*inputs)
-        outputs = self._applied(self.output_conv, attended, self.classes)
-        return (outputs, self._applied(self.score_conv, attended, 1)[..., 0]) if self.scores else outputs
+        attended = self._attend(*inputs)
+        outputs = self._apply_kernel(self.output_conv, attended, self.classes)
+        return (outputs, self._apply_kernel(self.score_conv, attended, 1)[..., 0]) if self.scores else outputs
 
-    def _applied(self, conv, attended, channels):
-        """Applies a kernel of K * `channels` channels to the attended sums: (n, K, channels)."""
+    def _apply_kernel(self, conv, attended, channels):
+        """Apply a kernel of K * `channels` channels to the attended sums; returns shape (n, K, channels)."""
         kernel = ops.reshape(ops.cast(conv.kernel, attended.dtype), (9, -1, self.heads, channels))
-        # The same product for the scores, with one channel: LiteRT cannot convert "nokc,ock->nk".
+        # Scores use it too, with one channel, as LiteRT cannot convert "nokc,ock->nk".
         return ops.einsum("nokc,ockm->nkm", attended, kernel)
 
-    def _attended(self, x, masks):
-        """Sums of x over positions, weighted by each mask: (n, 9, K, c), for each place of a 3x3 kernel."""
+    def _attend(self, x, masks):
+        """Sum x over positions, weighted by each mask, for each entry of a 3x3 kernel: shape (n, 9, K, c)."""
         x, masks = ops.cast(x, self._sum_dtype), ops.cast(masks, self._sum_dtype)
         height, width = spatial_axes(self.data_format)
         pads = [(0, 0)] * 4
         pads[height] = pads[width] = (1, 1)
         padded = ops.pad(masks, pads)
         shifted = []
-        for i in range(3):  # the kernel's row i at p reads x at p + i - 1: a position counts by the mask at p - i + 1
+        for i in range(
+            3
+        ):  # at p, row i of the kernel reads x at p + i - 1: x at p is weighted by the mask at p - i + 1
             for j in range(3):
                 window = [slice(None)] * 4
                 window[height], window[width] = slice(2 - i, -i or None), slice(2 - j, -j or None)
@@ -164,7 +169,7 @@ class OutputHead(CompositeLayer):
 
     @property
     def _sum_dtype(self):
-        """Dtype of sums and outputs: sigmoid masks may add up to more than float16 can represent."""
+        """Dtype of sums and outputs. Sums over sigmoid masks may exceed the range of float16."""
         return "float32" if self.compute_dtype == "float16" else self.compute_dtype
 
     def compute_output_spec(self, inputs: Sequence[Tensor]) -> Any:

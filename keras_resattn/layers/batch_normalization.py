@@ -1,4 +1,4 @@
-"""Batch normalisation by the backend's fused kernel."""
+"""Batch normalisation with the fused kernels of TensorFlow and PyTorch."""
 
 import keras
 from keras import ops
@@ -10,22 +10,22 @@ FUSED_DTYPES = ("float32", "bfloat16", "float16")
 
 @keras.saving.register_keras_serializable(package="keras_resattn")
 class BatchNormalization(keras.layers.BatchNormalization):
-    """`keras.layers.BatchNormalization`, computed by the fused kernel of TensorFlow or PyTorch where there is one.
+    """`keras.layers.BatchNormalization`, computed by a fused kernel on TensorFlow and PyTorch.
 
-    Keras computes the moments and the normalisation of its layer in separate element-wise passes, and casts half
-    precision to float32 before. The fused kernels do the same in one operation and accumulate in float32. Arguments,
-    variables, their names and the numbers are those of Keras' layer: the moving variance averages the biased variance
-    of the batches, although both kernels return the unbiased one.
+    Keras computes moments and normalisation in separate element-wise operations, after casting half precision to
+    float32. The fused kernels do the same in one operation and accumulate in float32. Arguments, variables, variable
+    names and results equal those of Keras' layer. In particular, the moving variance averages the biased variance of
+    the batches, although both kernels return the unbiased one.
 
-    Fused are 4-D inputs in float32, bfloat16 or float16: on TensorFlow with the channels last, on PyTorch in both data
-    formats. Everything else is computed by Keras: the JAX backend, whose compiler fuses by itself; other ranks, axes
-    and dtypes; calls with a `mask`; `synchronized=True`; `renorm=True`; and, on PyTorch, training on a single value
-    per channel.
+    The fused kernels are used for 4-D inputs in float32, bfloat16 or float16: on TensorFlow with channels last, on
+    PyTorch in both data formats. Keras' own computation is used on JAX, whose compiler fuses operations itself; for
+    other ranks, axes and dtypes; for calls with a `mask`; with `synchronized=True` or `renorm=True`; and, on PyTorch,
+    for training on a single value per channel.
 
     Args:
         **kwargs: The arguments of `keras.layers.BatchNormalization`.
 
-    Input and output shape: any; the same.
+    Input and output shape: any, unchanged.
     """
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Tensor:
@@ -41,7 +41,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return ops.cast(outputs, self.compute_dtype)
 
     def _fused(self, inputs, training):
-        """Returns the fused computation for `inputs`, or `None` where there is none."""
+        """Return the fused computation for `inputs`, or `None` if there is none."""
         if len(inputs.shape) != 4 or self.synchronized or self.renorm:
             return None
         if keras.backend.standardize_dtype(inputs.dtype) not in FUSED_DTYPES:
@@ -77,9 +77,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
         import torch
 
         last = self.axis in (-1, 3)
-        x = x.permute(0, 3, 1, 2) if last else x  # a view: a channels-last array in PyTorch's terms
+        x = x.permute(0, 3, 1, 2) if last else x  # a view: PyTorch's channels-last memory format
         channels = x.shape[1]
-        if training:  # with a momentum of one, the kernel leaves the batch's own moments in these
+        if training:  # with momentum 1, the kernel writes the moments of the batch into these
             mean, variance = (torch.zeros(channels, dtype=torch.float32, device=x.device) for _ in range(2))
         else:
             mean, variance = (ops.cast(moving, "float32") for moving in (self.moving_mean, self.moving_variance))

@@ -1,4 +1,4 @@
-"""What every layer of this package that is made of other layers shares."""
+"""Base class of layers that are made of other layers."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,22 +14,22 @@ EPSILON = 1e-5
 
 
 class CompositeLayer(keras.layers.Layer):
-    """A layer made of named sub-layers that share its data format and dtype policy.
+    """Layer made of named sub-layers that share its data format and dtype policy.
 
-    A subclass creates its sub-layers in `__init__` or `build` with `self._add(layer)`, which keeps each
-    under its own name, and lists them once with the shapes that they receive in
-    `sublayer_calls`: building and counting multiply-adds both read that list.
+    A subclass creates its sub-layers in `__init__` or `build` with `self._add(layer)`, which stores each as an
+    attribute of its own name. `sublayer_calls` lists them with the shapes that they receive; both building and
+    counting multiply-adds use that list.
 
     `trainable` and the dtype policy of a composite apply to its sub-layers. If they are changed on a single
-    sub-layer (frozen batch normalization, a quantized `Dense`), `get_config` stores the change under
-    `"sublayer_settings"`, so that files, `from_config` and `clone_model` restore it. `trainable` of a
-    single variable is not stored, as in Keras.
+    sub-layer (frozen batch normalisation, a quantised `Dense`), `get_config` stores the change under
+    `"sublayer_settings"`, so that files, `from_config` and `clone_model` restore it. As in Keras, `trainable` of a
+    single variable is not stored.
 
     Args:
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
-        sublayer_settings: What differs between a sub-layer and this layer, by the name of the sub-layer:
-            a dictionary with any of `"trainable"`, `"dtype"`, `"quantization_config"`, and for a composite
-            `"sublayer_settings"`. Written by `get_config`; defaults to no differences.
+        sublayer_settings: Settings of sub-layers that differ from those of this layer, by the name of the sub-layer:
+            dictionaries with any of `"trainable"`, `"dtype"`, `"quantization_config"`, and for a composite
+            `"sublayer_settings"`. Written by `get_config`; defaults to none.
         **kwargs: `name`, `dtype`, `trainable` and the other arguments of `keras.layers.Layer`.
 
     Raises:
@@ -43,36 +43,38 @@ class CompositeLayer(keras.layers.Layer):
         self.data_format: DataFormat = standardize_data_format(data_format)
         self.channel_axis = channel_axis(self.data_format)
         self._sublayer_names: list[str] = []
-        self._waiting = sublayer_settings or {}  # for sub-layers that are yet to be made
+        self._pending_settings = sublayer_settings or {}  # for sub-layers that do not exist yet
 
     @property
     def trainable(self) -> bool:
-        """Whether the layer and its sub-layers are trained. Setting it sets it on all of them."""
+        """Whether the layer is trained. Setting it also sets it on all sub-layers."""
         return super().trainable
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
         keras.layers.Layer.trainable.fset(self, value)
-        self._waiting = {name: _without_trainable(settings) for name, settings in self._waiting.items()}
+        self._pending_settings = {
+            name: _without_trainable(settings) for name, settings in self._pending_settings.items()
+        }
 
     @property
     def sublayers(self) -> list[keras.layers.Layer]:
-        """The sub-layers, in the order in which they were made."""
+        """The sub-layers, in the order of their creation."""
         return [getattr(self, name) for name in self._sublayer_names]
 
     def sublayer_calls(self, input_shape: Any) -> Iterator[tuple[keras.layers.Layer, Any]]:
-        """Yields `(sub-layer, shape or shapes that it receives)` in the order of the calls."""
+        """Yield `(sub-layer, input shape or shapes)` in the order of the calls."""
         raise NotImplementedError
 
     def build(self, input_shape: Any) -> None:
         for layer, shape in self.sublayer_calls(input_shape):
             if not layer.built:
                 layer.build(shape)
-        if self._waiting:
+        if self._pending_settings:
             raise ValueError(
                 f"Expected sublayer_settings of {self.name} to name its sub-layers, "
                 f"{', '.join(self._sublayer_names) or 'of which there are none'}; "
-                f"received: {', '.join(map(repr, self._waiting))}."
+                f"received: {', '.join(map(repr, self._pending_settings))}."
             )
 
     def get_config(self) -> dict[str, Any]:
@@ -83,26 +85,28 @@ class CompositeLayer(keras.layers.Layer):
     def _add(self, layer):
         setattr(self, layer.name, layer)
         self._sublayer_names.append(layer.name)
-        if not self.trainable:  # Keras' setter reaches only the sub-layers that exist when it is called
+        if not self.trainable:  # Keras' setter reaches only existing sub-layers
             layer.trainable = False
-        self._apply_waiting(layer)
+        self._apply_pending(layer)
         return layer
 
-    def _apply_waiting(self, layer):
-        _apply(self._waiting.get(layer.name, {}), layer)
-        self._waiting = {name: settings for name, settings in self._waiting.items() if name != layer.name}
+    def _apply_pending(self, layer):
+        _apply(self._pending_settings.get(layer.name, {}), layer)
+        self._pending_settings = {
+            name: settings for name, settings in self._pending_settings.items() if name != layer.name
+        }
 
     def _settings(self):
-        """Returns what differs between each sub-layer and this layer, in the form of `sublayer_settings`."""
+        """Return `sublayer_settings`: the settings of sub-layers that differ from those of this layer."""
         settings = {layer.name: _difference(layer, self) for layer in self.sublayers}
         settings = {name: own for name, own in settings.items() if own}
-        return {**settings, **{name: dict(own) for name, own in self._waiting.items()}}
+        return {**settings, **{name: dict(own) for name, own in self._pending_settings.items()}}
 
     def _shared(self, name):
         return {"name": name, "data_format": self.data_format, "dtype": self.dtype_policy}
 
     def _conv(self, name, filters, kernel_size, strides=1, **options):
-        """A bias-free convolution; a strided 3x3 expects its input padded evenly (`_pad`)."""
+        """Add a bias-free convolution; a strided 3x3 expects evenly padded input (`_pad`)."""
         return self._add(
             keras.layers.Conv2D(
                 filters,
@@ -132,7 +136,7 @@ class CompositeLayer(keras.layers.Layer):
 
 
 def _difference(layer, parent):
-    """Returns the settings of a sub-layer that differ from those of the composite around it."""
+    """Return the settings of a sub-layer that differ from those of its composite."""
     settings = {}
     if layer.trainable != parent.trainable:
         settings["trainable"] = layer.trainable
@@ -145,7 +149,7 @@ def _difference(layer, parent):
 
 
 def _apply(settings, layer):
-    """Applies what `_difference` returned to a new sub-layer, which is not yet built."""
+    """Apply the result of `_difference` to a new sub-layer that is not built yet."""
     if "trainable" in settings:
         layer.trainable = settings["trainable"]
     if "dtype" in settings:
@@ -153,9 +157,9 @@ def _apply(settings, layer):
     if "quantization_config" in settings:
         layer.quantization_config = keras.saving.deserialize_keras_object(settings["quantization_config"])
     if isinstance(layer, CompositeLayer):
-        layer._waiting = settings.get("sublayer_settings", {})
+        layer._pending_settings = settings.get("sublayer_settings", {})
         for part in layer.sublayers:
-            layer._apply_waiting(part)
+            layer._apply_pending(part)
 
 
 def _set_policy(policy, layer):

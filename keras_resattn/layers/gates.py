@@ -1,7 +1,7 @@
-"""How much of gated attention counts (Rodriguez et al., ECCV 2018): gates of heads and modules, and what they join.
+"""Gates that weight attention heads and modules, and the layers that combine their outputs.
 
-A module is an `AttentionHead`, an `OutputHead`, a `HeadGate` and a `GatedSum`. A `GlobalGate` then weighs all modules
-and the network's own classifier, and `Rectify` joins them.
+A module of gated attention (Rodriguez et al., ECCV 2018) consists of an `AttentionHead`, an `OutputHead`, a `HeadGate`
+and a `GatedSum`. A `GlobalGate` then weights all modules and the network's own classifier, and `Rectify` combines them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,15 +23,15 @@ BASES = ("logits", "softmax")
 
 @keras.saving.register_keras_serializable(package="keras_resattn")
 class HeadGate(keras.layers.Layer):
-    """How much each head of a module counts: the softmax of the tanh of its scores (Eq. 5).
+    """Weights of the heads of a module: the softmax of the tanh of their scores (Eq. 5).
 
-    As tanh is bounded, no head can be switched off: among four, a gate lies between 0.043 and 0.711.
+    As tanh is bounded, no head can be switched off: with four heads, each gate is between 0.043 and 0.711.
 
-    Input and output shape: `(n, K)`; a image's gates sum to one.
+    Input and output shape: `(n, K)`; the gates of each image sum to one.
     """
 
     def call(self, scores: Tensor) -> Tensor:
-        exponentials = ops.exp(ops.tanh(scores))  # not `ops.softmax`: of one head, it warns
+        exponentials = ops.exp(ops.tanh(scores))  # `ops.softmax` warns for a single head
         return exponentials / ops.sum(exponentials, axis=-1, keepdims=True)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
@@ -40,10 +40,10 @@ class HeadGate(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_resattn")
 class GatedSum(keras.layers.Layer):
-    """A module's class scores: the sum of its heads' by their gates, called on `[outputs, gates]`; or the mean.
+    """Class scores of a module: the sum of its heads' scores, weighted by their gates, or their mean.
 
     Args:
-        gate: `"softmax"` to be called on `[outputs, gates]`, `"mean"` to be called on the outputs alone.
+        gate: `"softmax"` for a weighted sum, called on `[outputs, gates]`; `"mean"` for a mean, called on the outputs.
 
     Input shapes: `(n, K, N)` and `(n, K)`. Output shape: `(n, N)`.
 
@@ -72,21 +72,23 @@ class GatedSum(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_resattn")
 class GlobalGate(CompositeLayer):
-    """How much each attention module counts, and the base network's own classifier, which is the last (Eq. 6-7).
+    """Weights of the attention modules and, last, of the base network's own classifier (Eq. 6-7).
 
     Args:
-        outputs: Number of modules and one.
-        gate: `"softmax"`: of `tanh(BN(W z))`, z being the base's last features, W without bias. `"sigmoid"`: of the
-            same, divided by the image's sum. `"mean"`: all alike. `"linear"`: a learned weight for each output,
-            the same for all images, which starts at the mean (a plain linear combination, for the ablation).
-            `"base"`: wholly on the base, so that modules are computed and do not count.
+        outputs: Number of gates: the number of modules plus one.
+        gate: How gates are computed from the base's last features z. `"softmax"`: the softmax of `tanh(BN(W z))`, W
+            without bias. `"sigmoid"`: the sigmoid of the same, normalised to sum to one. `"mean"`: equal gates.
+            `"linear"`: a learned weight for each output, the same for all images, initialised to the mean (a plain
+            linear combination, for the ablation). `"base"`: one for the base and zero for the modules, which are
+            computed but have no effect.
 
-    Input shape: `(n, features)`. Output shape: `(n, outputs)`; but for `"linear"`, a image's gates sum to one.
+    Input shape: `(n, features)`. Output shape: `(n, outputs)`; except with `"linear"`, the gates of each image sum to
+    one.
 
     Raises:
         ValueError: if `outputs` is not a positive integer, or `gate` is unknown.
 
-    Source: the authors' code; the paper's Eq. 6 has no batch normalisation.
+    Source: the authors' code; Eq. 6 of the paper has no batch normalisation.
     """
 
     def __init__(self, outputs: int, gate: GlobalGating = "softmax", **kwargs: Any) -> None:
@@ -134,21 +136,21 @@ class GlobalGate(CompositeLayer):
 
 @keras.saving.register_keras_serializable(package="keras_resattn")
 class Rectify(keras.layers.Layer):
-    """Joins what modules and base say, by the global gate: log-probabilities out of class scores (Eq. 8).
+    """Combine the outputs of modules and base network, weighted by the global gate, into log-probabilities (Eq. 8).
 
-    Called on `[gates, scores of each module ..., the base's output]`.
+    Called on `[gates, class scores of each module ..., output of the base]`.
 
     Args:
-        aggregation: `"log_prob"`, as the authors' code: the sum of the log-softmaxes, each times its gate. It is the
-            logarithm of a weighted geometric mean, whose softmax is a distribution; its negative entry at the label
-            is the authors' loss. `"prob"`, as Eq. 8: the logarithm of the sum of the softmaxes, each times its gate.
-            That sum is a distribution already, and the softmax of its logarithm returns it unchanged.
-        base: What the base's output is: `"logits"`, or probabilities after a `"softmax"`.
-        normalize: Whether to return the log-softmax of the result, for gates that do not sum to one: of such, the
-            negative entry at the label has no lower bound.
+        aggregation: `"log_prob"`, as in the authors' code: the gate-weighted sum of log-softmaxes. It is the logarithm
+            of a weighted geometric mean, whose softmax is a distribution; its negative entry at the label is the
+            authors' loss. `"prob"`, as in Eq. 8: the logarithm of the gate-weighted sum of softmaxes. That sum is
+            already a distribution, so the softmax of its logarithm leaves it unchanged.
+        base: Output of the base network: `"logits"`, or probabilities after a `"softmax"`.
+        normalize: Whether to return the log-softmax of the result. Needed for gates that do not sum to one: without
+            it, the negative entry at the label has no lower bound.
 
-    Input shapes: `(n, m + 1)`, and m + 1 times `(n, N)`. Output shape: `(n, N)`. Logarithms are computed in float32
-    under a mixed policy too.
+    Input shapes: `(n, m + 1)`, then m + 1 tensors of shape `(n, N)`. Output shape: `(n, N)`. Logarithms are computed
+    in float32, also under a mixed policy.
 
     Raises:
         ValueError: for an unknown `aggregation` or `base`.
@@ -192,12 +194,12 @@ class Rectify(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_resattn")
 class GradientScale(keras.layers.Layer):
-    """Passes its input on unchanged, and its gradient back multiplied by `scale`.
+    """Identity whose gradient is multiplied by `scale`.
 
     Args:
-        scale: 1 changes nothing, 0 lets no gradient through (the paper's ablation that blocks it).
+        scale: Factor on the gradient; 0 blocks it, as in the paper's ablation.
 
-    Input and output shape: any, the same.
+    Input and output shape: any, unchanged.
 
     Raises:
         ValueError: if `scale` is not a number of at least 0.

@@ -1,4 +1,4 @@
-"""Attention on a map, from what stands at each position and one vector for the image (Jetley et al., ICLR 2018)."""
+"""Attention on a feature map, from local features and a global vector (Jetley et al., ICLR 2018)."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,19 +13,19 @@ from keras_resattn.utils.data_format import spatial_axes
 
 @keras.saving.register_keras_serializable(package="keras_resattn")
 class GlobalAttentionMap(CompositeLayer):
-    """A weight for each position: the softmax over positions of a 1x1 convolution of `[local; global]`.
+    """Attention weights: the softmax over positions of a 1x1 convolution of `[local; global]`.
 
-    The global vector stands beside the features of every position. Since the convolution is linear, the
-    vector adds the same number to the score of each position, and the softmax takes it away again: the map does
-    not depend on it, and its gradient is zero. The softmax runs in float32.
+    The global vector is concatenated to the features of every position. As the convolution is linear, the vector adds
+    the same number to the score of each position, which the softmax cancels: the map does not depend on the vector,
+    whose gradient is zero. The softmax runs in float32.
 
     Args:
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
 
-    Input shape: `[(n, h, w, c), (n, d)]`. Output shape: `(n, h, w, 1)`; each image's weights are
+    Input shape: `[(n, h, w, c), (n, d)]`. Output shape: `(n, h, w, 1)`; the weights of each image are
     positive and sum to one. The convolution is named `score`.
 
-    Source: the WRN-att2 of Rodriguez et al., "Attend and Rectify" (ECCV 2018), as their code has it.
+    Source: WRN-att2 in the code of Rodriguez et al., "Attend and Rectify" (ECCV 2018).
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -56,7 +56,7 @@ class GlobalAttentionMap(CompositeLayer):
 
 @keras.saving.register_keras_serializable(package="keras_resattn")
 class AttendedSum(CompositeLayer):
-    """The sum of a map's features over all positions, each times its weight; it runs in float32.
+    """Weighted sum of features over all positions, computed in float32.
 
     Args:
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.

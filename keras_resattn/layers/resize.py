@@ -1,4 +1,4 @@
-"""The two geometric layers of the soft mask: ceil-mode max pooling and align-corners resizing."""
+"""Ceil-mode max pooling and align-corners resizing, the geometric layers of the soft mask."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,11 +13,11 @@ from keras_resattn.utils.data_format import spatial_axes, standardize_data_forma
 
 @keras.saving.register_keras_serializable(package="keras_resattn")
 class CeilMaxPooling2D(keras.layers.Layer):
-    """3x3 max pooling with stride 2, no padding and sizes rounded up, as Caffe does it.
+    """3x3 max pooling with stride 2, without padding and with sizes rounded up, as in Caffe.
 
-    A size n becomes `ceil((n - 3) / 2) + 1`, which is `n // 2` for every n from 2 up: the last
-    window may hang one pixel over the bottom and right edge. One row and one column of minus
-    infinity make that right for even, odd and dynamic sizes alike, whatever the sign of the map.
+    A size n becomes `ceil((n - 3) / 2) + 1`, which is `n // 2` for all n >= 2: the last window may extend one pixel
+    beyond the bottom and right edge. A row and a column of minus infinity handle this for even, odd and dynamic
+    sizes, and for negative values.
 
     Args:
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
@@ -49,12 +49,12 @@ class CeilMaxPooling2D(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_resattn")
 class BilinearResize(keras.layers.Layer):
-    """Bilinear resize of a map to the height and width of another, corners aligned.
+    """Bilinear resizing of a map to the height and width of another, with aligned corners.
 
     Called on `[x, reference]`; only the size of `reference` is used, never its values. The
     source step is `(size_in - 1) / (size_out - 1)` (`align_corners=True`, Caffe's Interp), which
-    neither `keras.layers.UpSampling2D` nor `keras.ops.image.resize` offers. Written as one small
-    matrix product per axis, so it runs with static and dynamic sizes on every backend.
+    neither `keras.layers.UpSampling2D` nor `keras.ops.image.resize` offers. It is computed as one small
+    matrix product per axis, which supports static and dynamic sizes on every backend.
 
     Args:
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
@@ -63,7 +63,7 @@ class BilinearResize(keras.layers.Layer):
     Output shape: `(n, H, W, c)`, or `(n, c, H, W)`.
 
     Raises:
-        ValueError: if it is not called on two 4-D tensors.
+        ValueError: if the inputs are not two 4-D tensors.
     """
 
     def __init__(self, *, data_format: DataFormat | None = None, **kwargs: Any) -> None:
@@ -104,9 +104,9 @@ class BilinearResize(keras.layers.Layer):
 
 
 def _interpolation_matrix(size_in, size_out, dtype):
-    """The `(size_out, size_in)` matrix of linear interpolation with aligned corners.
+    """Return the `(size_out, size_in)` matrix of linear interpolation with aligned corners.
 
-    A constant where both sizes are plain integers, a tensor expression where one is dynamic.
+    It is a constant if both sizes are plain integers, and a tensor expression if one is dynamic.
     """
     if isinstance(size_in, int) and isinstance(size_out, int):
         at = np.arange(size_out) * ((size_in - 1) / max(size_out - 1, 1))

@@ -1,4 +1,4 @@
-"""The soft mask branch and its merge with the trunk (Wang et al., CVPR 2017, Sec. 3)."""
+"""Soft mask branch and its merge with the trunk (Wang et al., CVPR 2017, Sec. 3)."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -19,7 +19,16 @@ LEARNING = ("residual", "naive")
 
 
 def check_mask_depth(name: str, depth: int, sizes: Sequence[int | None]) -> None:
-    """Raises `ValueError` if `depth` poolings would leave nothing of a map of `sizes`, those that are known."""
+    """Check that a mask of `depth` poolings fits a map.
+
+    Args:
+        name: Name of the mask, for the message.
+        depth: Number of poolings, each of which halves the map.
+        sizes: Height and width of the map; `None` if unknown.
+
+    Raises:
+        ValueError: if the poolings would leave an empty map.
+    """
     if any(size is not None and size >> depth < 1 for size in sizes):
         raise ValueError(
             f"Expected a map of at least {2**depth} x {2**depth} pixels for {name}, a mask of depth {depth}; "
@@ -29,13 +38,13 @@ def check_mask_depth(name: str, depth: int, sizes: Sequence[int | None]) -> None
 
 @keras.saving.register_keras_serializable(package="keras_resattn")
 class SoftMask(CompositeLayer):
-    """The soft mask M(x): an hourglass of residual units with a value for each position and channel.
+    """Soft mask M(x): an hourglass of residual units that returns a weight for each position and channel.
 
-    `mask="encoder_decoder"` (Fig. 2): for each of `depth` levels, max pooling and `units` residual
-    units; at the smallest map `bottom_units` of them; on the way up, align-corners resizing to
-    the encoder's map of that level, plus a residual unit of its own on that map (the skip),
-    then `units` more. `mask="local"` (Table 4): `local_units` units at full size instead. Both end
-    in BN-ReLU-1x1 twice and the activation; with post-activation units, in 1x1-BN-ReLU-1x1.
+    `mask="encoder_decoder"` (Fig. 2): each of the `depth` levels has a max pooling and `units` residual units, the
+    lowest level `bottom_units`. On the way up, each level resizes with aligned corners to the size of the encoder's
+    map, adds a residual unit of that map (the skip connection), and applies `units` more. `mask="local"` (Table 4):
+    `local_units` units at full size. Both end in BN-ReLU-1x1 twice and the activation; with post-activation units in
+    1x1-BN-ReLU-1x1.
 
     Args:
         width: Inner width of the residual units.
@@ -43,22 +52,22 @@ class SoftMask(CompositeLayer):
         units: Units between adjacent poolings, the paper's r.
         bottom_units: Units at the smallest map. `None` means `2 * units` (Fig. 2).
         mask: `"encoder_decoder"` or `"local"`.
-        local_units: Units of the local mask. 3 has the encoder-decoder's parameters, 1 its FLOPs.
+        local_units: Units of the local mask. With 3 it has the parameters of the encoder-decoder, with 1 its FLOPs.
         activation: `"mixed"` (Eq. 4: sigmoid), `"channel"` (Eq. 5: each position divided by its L2
-            norm over channels) or `"spatial"` (Eq. 6: sigmoid after normalising each channel's map
-            of each image by its mean and standard deviation). The last two run in float32.
+            norm over channels) or `"spatial"` (Eq. 6: sigmoid after normalising each channel of each image by its
+            mean and standard deviation over positions). The last two run in float32.
         unit: The residual unit, a key of `keras_resattn.layers.residual.UNITS`.
         filters: Channels of the input, of every unit and of the output. `None` means the unit's
             `expansion` times `width`: 4, 2 (`"resnext"`) or 8 (`"inception"`).
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
 
     Input and output shape: `(n, h, w, filters)`. Sub-layers are named `down{l}_unit{i}`, `bottom_unit{i}`,
-    `skip{l}`, `up{l}_unit{i}` (or `local_unit{i}`), `bn1`, `linear1`, `bn2`, `linear2`. Post-activation
-    units leave no `bn1`.
+    `skip{l}`, `up{l}_unit{i}` (or `local_unit{i}`), `bn1`, `linear1`, `bn2`, `linear2`. With post-activation units
+    there is no `bn1`.
 
     Raises:
-        ValueError: for a count below 1, an unknown `mask` or `activation`, a wrong number of
-            channels, or a map that `depth` poolings would leave empty.
+        ValueError: if a count is below 1, `mask`, `activation` or `unit` is unknown, the input does not have `filters`
+            channels, or `depth` poolings would leave an empty map.
     """
 
     def __init__(
@@ -120,7 +129,7 @@ class SoftMask(CompositeLayer):
         channels = input_shape[self.channel_axis]
         if channels != self.filters:
             raise ValueError(
-                f"Expected the input of {self.name} to have {self.filters} channels, as its units return; "
+                f"Expected the input of {self.name} to have {self.filters} channels, like its output; "
                 f"received: {channels} channels (shape {tuple(input_shape)})."
             )
         if self.mask == "encoder_decoder":
@@ -211,16 +220,16 @@ def _chain(units, x, training):
 
 @keras.saving.register_keras_serializable(package="keras_resattn")
 class AttentionResidual(keras.layers.Layer):
-    """Merges trunk and mask, called on `[T, M]`.
+    """Merge of trunk T and mask M, called on `[T, M]`.
 
     Args:
         learning: `"residual"` for `(1 + M) * T` (Eq. 3, attention residual learning) or `"naive"`
             for `M * T` (Eq. 1, the paper's NAL ablation).
 
-    Input shapes: twice `(n, h, w, c)`. Output shape: the same.
+    Input shapes: two tensors of shape `(n, h, w, c)`. Output shape: `(n, h, w, c)`.
 
     Raises:
-        ValueError: for an unknown `learning`, or shapes that differ.
+        ValueError: if `learning` is unknown, or the input shapes differ.
     """
 
     def __init__(self, learning: Learning = "residual", **kwargs: Any) -> None:

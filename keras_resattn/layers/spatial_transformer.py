@@ -1,4 +1,4 @@
-"""The two fixed layers of a spatial transformer: the sampling grid, and reading an image at it."""
+"""Sampling grid and bilinear sampler of a spatial transformer, both without weights."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,21 +13,21 @@ from keras_resattn.utils.data_format import spatial_axes, standardize_data_forma
 
 @keras.saving.register_keras_serializable(package="keras_resattn")
 class AffineGrid(keras.layers.Layer):
-    """Where each pixel of an output reads its input, from the six numbers of an affine transform.
+    """Sampling grid of an affine transform: the input coordinates for each output pixel.
 
-    Called on `[theta, reference]`; only the size of `reference` is used, never its values. A pixel at
-    `(x, y)` reads at `(a x + b y + c, d x + e y + f)` for `theta = (a, b, c, d, e, f)`. Coordinates run
-    from -1 to 1 between the centres of the corner pixels (`align_corners=True`). They are float32
-    under a mixed policy too: half precision does not tell neighbouring pixels apart.
+    Called on `[theta, reference]`; only the size of `reference` is used, never its values. The output pixel at
+    `(x, y)` samples the input at `(a x + b y + c, d x + e y + f)` for `theta = (a, b, c, d, e, f)`. Coordinates run
+    from -1 to 1 between the centres of the corner pixels (`align_corners=True`). They are float32, also under a mixed
+    policy: half precision cannot distinguish neighbouring pixels.
 
     Args:
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
 
-    Input shapes: `(n, 6)` and `(n, H, W, any)`, or the second channels first.
+    Input shapes: `(n, 6)` and `(n, H, W, any)`, or `(n, any, H, W)` with channels first.
     Output shape: `(n, H, W, 2)` in both data formats; the last axis is `(x, y)`.
 
     Raises:
-        ValueError: if it is not called on two such tensors.
+        ValueError: if the inputs do not have these shapes.
 
     Source: Jaderberg et al., "Spatial Transformer Networks" (2015), Eq. 1.
     """
@@ -60,12 +60,12 @@ class AffineGrid(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_resattn")
 class BilinearSampler(keras.layers.Layer):
-    """Reads an image at the points of a grid, bilinearly between its four neighbours.
+    """Bilinear sampling of an image at the points of a grid.
 
-    Called on `[image, grid]`, with the coordinates that `AffineGrid` returns; outside lies zero. The
-    result is differentiable in both. Sampling is computed in float32 under a mixed policy too.
+    Called on `[image, grid]`, with coordinates as returned by `AffineGrid`; points outside the image read zero. The
+    result is differentiable with respect to both inputs. Sampling is computed in float32, also under a mixed policy.
 
-    `keras.ops.image.map_coordinates` needs a static batch size on TensorFlow, and gathers the
+    `keras.ops.image.map_coordinates` is no alternative: it needs a static batch size on TensorFlow, and gathers the
     sixteen neighbours of a point in four dimensions.
 
     Args:
@@ -75,7 +75,7 @@ class BilinearSampler(keras.layers.Layer):
     Output shape: `(n, H, W, c)`, or `(n, c, H, W)`.
 
     Raises:
-        ValueError: if it is not called on two such tensors.
+        ValueError: if the inputs do not have these shapes.
 
     Source: Jaderberg et al., "Spatial Transformer Networks" (2015), Eq. 5.
     """
@@ -96,10 +96,10 @@ class BilinearSampler(keras.layers.Layer):
         if self.data_format == "channels_first":
             image = ops.transpose(image, (0, 2, 3, 1))
         batch, height, width, channels = ops.shape(image)
-        columns, right = _pixel_and_share(grid[..., 0], width)
-        rows, below = _pixel_and_share(grid[..., 1], height)
+        columns, right = _neighbour_and_weight(grid[..., 0], width)
+        rows, below = _neighbour_and_weight(grid[..., 1], height)
 
-        # One ring of zeros is all that can be read outside. Pixels are then rows of one (n * h * w, c) table.
+        # A border of zeros serves all points outside. Pixels then are the rows of one (n * h * w, c) table.
         pixels = ops.reshape(ops.pad(image, [(0, 0), (1, 1), (1, 1), (0, 0)]), (-1, channels))
         row = width + 2
         first = ops.reshape(ops.arange(batch, dtype="int32"), (-1, 1, 1)) * (height + 2) * row + rows * row + columns
@@ -126,20 +126,22 @@ def _are_shapes(input_shape, ranks):
 
 
 def _centred(size, dtype):
-    """`size` numbers from -1 to 1; 0 where there is but one."""
+    """Return `size` evenly spaced numbers from -1 to 1, or 0 for a size of one."""
     steps = ops.cast(2 * ops.arange(size, dtype="int32") - (size - 1), dtype)
     return steps / ops.cast(ops.maximum(size - 1, 1), dtype)
 
 
-def _pixel_and_share(coordinate, size):
-    """The neighbour before each coordinate, counted in an axis with a zero at either end, and the next one's share.
+def _neighbour_and_weight(coordinate, size):
+    """Return, for each coordinate, the index of the pixel before it and the interpolation weight of the next pixel.
+
+    Indices count from a border of zeros at either end of the axis.
 
     Args:
-        coordinate: Shape `(n, H, W)`, -1 to 1 inside the image.
+        coordinate: Coordinates of shape `(n, H, W)`, from -1 to 1 inside the image.
         size: Height or width of the image.
 
     Returns:
-        int32 from 0 to `size`, `(n, H, W)`, and float32 from 0 to 1, `(n, H, W, 1)`.
+        Indices from 0 to `size`, int32 `(n, H, W)`, and weights from 0 to 1, float32 `(n, H, W, 1)`.
     """
     size = ops.cast(size, "float32")
     at = (coordinate * (size - 1) + (size + 1)) / 2

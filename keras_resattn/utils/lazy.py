@@ -16,7 +16,7 @@ def names(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], Any
         modules: `{public name: module of the package that defines it}`. Where both are equal, the name is the module.
     """
 
-    def __getattr__(name):
+    def get(name):
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module = importlib.import_module(f"{package}.{modules[name]}")
@@ -24,10 +24,10 @@ def names(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], Any
         setattr(sys.modules[package], name, value)
         return value
 
-    def __dir__():
+    def list_names():
         return sorted({*vars(sys.modules[package]), *modules})
 
-    return __getattr__, __dir__
+    return get, list_names
 
 
 def import_with_keras(*modules: str) -> None:
