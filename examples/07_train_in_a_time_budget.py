@@ -173,7 +173,9 @@ def build(args, x, y):
     keras.utils.set_random_seed(args.seed)
     classes = int(y.max()) + 1
     shape = x.shape[1:]
-    return registry.create_model(args.model, weights=None, input_shape=shape, classes=classes, classifier_activation=None)
+    return registry.create_model(
+        args.model, weights=None, input_shape=shape, classes=classes, classifier_activation=None
+    )
 
 
 def measure(args, recipe, training, validation):
