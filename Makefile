@@ -51,8 +51,8 @@ lint: .venv-lint/installed .venv-test/installed ## Check style, formatting, type
 	.venv-lint/bin/pyright
 	.venv-lint/bin/lint-imports
 
-bench: .venv-test/installed ## Run the benchmarks, which append to benchmarks/results/*.csv
-	@for script in benchmarks/*.py; do echo "== $$script"; .venv-test/bin/python $$script || exit; done
+bench: .venv-test/installed ## Run the benchmarks, which append to results/*.csv
+	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; .venv-test/bin/python $$script || exit; done
 
 clean: ## Remove what make made: environments, caches and builds
 	rm -rf .venv-demo .venv-test .venv-lint .pytest_cache .ruff_cache build dist site *.egg-info demo.png

@@ -1,4 +1,4 @@
-"""The examples run as they are, on small input; so does the first program of the README."""
+"""Run the examples and the first program of the README on small input."""
 
 import argparse
 import contextlib
@@ -42,10 +42,10 @@ def data(tmp_path):
     return tmp_path / "data.npz"
 
 
-@pytest.mark.filterwarnings("ignore:There are no training images")  # of some of CIFAR-10's classes
+@pytest.mark.filterwarnings("ignore:There are no training images")  # some classes of CIFAR-10 have none
 def test_train(run, data, tmp_path):
     sizes = ("--limit", 20, "--holdout", 4, "--batch-size", 8, "--epochs", 4)
-    out = run("01_train_cifar10.py", data, tmp_path / "run", *sizes)
+    out = run("03_train_cifar10.py", data, tmp_path / "run", *sizes)
     assert "'epoch': 4" in out
     assert "val_accuracy" in out
     assert (tmp_path / "run" / "model.weights.h5").exists()
@@ -55,70 +55,73 @@ BUDGET = ("--model", "WideResNet-10-1", "--batch-size", 8, "--limit", 16, "--rec
 BUDGET += ("--precision", "float32")
 
 
-def test_a_budget_that_is_too_small_is_told_after_measuring(run, data, tmp_path):
-    """What was measured is a row of the table all the same."""
+def test_a_budget_that_is_too_small_is_reported_after_measuring(run, data, tmp_path):
+    """The measurement is still appended to the table."""
     table = tmp_path / "training.csv"
-    with _jax_cache_kept(), pytest.raises(SystemExit, match="more than 0 epochs; there is time for 0: an epoch takes"):
-        run("07_train_in_a_time_budget.py", data, tmp_path / "budget", *BUDGET, "--minutes", 0.01, "--benchmark", table)
+    with (
+        _jax_cache_restored(),
+        pytest.raises(SystemExit, match="more than 0 epochs; received: time for 0, as an epoch takes"),
+    ):
+        run("08_train_in_a_time_budget.py", data, tmp_path / "budget", *BUDGET, "--minutes", 0.01, "--benchmark", table)
     assert not (tmp_path / "budget" / "plan.json").exists()
     (row,) = read_rows(table)
     assert (row["model"], row["batch_size"], row["steps_per_epoch"]) == ("WideResNet-10-1", "8", "2")
     assert row["backend"] == keras.backend.backend()
-    assert float(row["images_per_second"]) > 0 < float(row["share_of_matrix_peak"])
+    assert float(row["images_per_second"]) > 0 < float(row["matrix_utilisation"])
     assert f"keras {keras.version()}" in row["versions"]
 
 
-def test_a_table_of_other_things_gets_no_row(run, data, tmp_path):
+def test_a_file_with_other_columns_gets_no_row(run, data, tmp_path):
     table = tmp_path / "other.csv"
     table.write_text("date,ratio\n2026-01-01,1\n")
-    with _jax_cache_kept(), pytest.raises(SystemExit, match=r"--benchmark to be a new file .* has date, ratio"):
-        run("07_train_in_a_time_budget.py", data, tmp_path / "run", *BUDGET, "--minutes", 9, "--benchmark", table)
-    with _jax_cache_kept(), pytest.raises(SystemExit, match="is a folder"):
-        run("07_train_in_a_time_budget.py", data, tmp_path / "run", *BUDGET, "--minutes", 9, "--benchmark", tmp_path)
+    with _jax_cache_restored(), pytest.raises(SystemExit, match=r"--benchmark to be a new file .* has date, ratio"):
+        run("08_train_in_a_time_budget.py", data, tmp_path / "run", *BUDGET, "--minutes", 9, "--benchmark", table)
+    with _jax_cache_restored(), pytest.raises(SystemExit, match=r"received: .+, a folder"):
+        run("08_train_in_a_time_budget.py", data, tmp_path / "run", *BUDGET, "--minutes", 9, "--benchmark", tmp_path)
     assert not (tmp_path / "run" / "plan.json").exists()
 
 
-def test_a_budget_needs_a_batch(run, data, tmp_path):
+def test_a_batch_may_not_be_larger_than_the_training_set(run, data, tmp_path):
     with (
-        _jax_cache_kept(),
+        _jax_cache_restored(),
         pytest.raises(SystemExit, match="batch-size of at most the 16 training images; received: 17"),
     ):
-        run("07_train_in_a_time_budget.py", data, tmp_path / "run", *BUDGET, "--batch-size", 17, "--minutes", 1)
+        run("08_train_in_a_time_budget.py", data, tmp_path / "run", *BUDGET, "--batch-size", 17, "--minutes", 1)
 
 
 @pytest.mark.parametrize("steps", [3, 0])
-def test_steps_in_one_call_have_to_divide_an_epoch(run, data, tmp_path, steps):
-    with _jax_cache_kept(), pytest.raises(SystemExit, match=f"divide the 2 steps of an epoch; received: {steps}"):
-        run("07_train_in_a_time_budget.py", data, tmp_path, *BUDGET, "--minutes", 9, "--steps-per-execution", steps)
+def test_steps_per_execution_must_divide_an_epoch(run, data, tmp_path, steps):
+    with _jax_cache_restored(), pytest.raises(SystemExit, match=f"divide the 2 steps of an epoch; received: {steps}"):
+        run("08_train_in_a_time_budget.py", data, tmp_path, *BUDGET, "--minutes", 9, "--steps-per-execution", steps)
     assert not (tmp_path / "plan.json").exists()
 
 
-def test_a_budget_of_time_is_kept_in_calls(run, data, tmp_path):
-    """The first call is stopped at once; the second one ends the schedule."""
+def test_a_run_in_a_time_budget_resumes_in_the_next_call(run, data, tmp_path):
+    """The first call stops at once; the second completes the schedule."""
     (tmp_path / "plan.json").write_text('{"epochs": 2}')
-    command = ("07_train_in_a_time_budget.py", data, tmp_path, *BUDGET, "--minutes", 9)
-    with _jax_cache_kept(), pytest.raises(SystemExit, match="143"):
+    command = ("08_train_in_a_time_budget.py", data, tmp_path, *BUDGET, "--minutes", 9)
+    with _jax_cache_restored(), pytest.raises(SystemExit, match="143"):
         run(*command, "--call-minutes", 0)
     assert not (tmp_path / "run" / "report.json").exists()
-    with _jax_cache_kept():
+    with _jax_cache_restored():
         out = run(*command, "--benchmark", tmp_path / "training.csv")
     assert "'epoch': 2" in out
     assert "nothing is measured" in out
     assert not (tmp_path / "training.csv").exists()
 
 
-def test_a_schedule_is_sized_to_its_budget():
-    fitting = runpy.run_path(str(ROOT / "examples" / "07_train_in_a_time_budget.py"))["fitting"]
-    measured = {"seconds_per_epoch": 5, "seconds_to_begin": 30.0}
+def test_a_schedule_is_fitted_to_its_budget():
+    affordable_epochs = runpy.run_path(str(ROOT / "examples" / "08_train_in_a_time_budget.py"))["affordable_epochs"]
+    measured = {"seconds_per_epoch": 5, "startup_seconds": 30.0}
     in_one = argparse.Namespace(minutes=10, call_minutes=math.inf)
-    assert fitting(in_one, measured, spent=100) == int((500 - 30) * 0.95 / 5)
+    assert affordable_epochs(in_one, measured, spent=100) == int((500 - 30) * 0.95 / 5)
     in_three = argparse.Namespace(minutes=10, call_minutes=4)
-    assert fitting(in_three, measured, spent=100) == int((500 - 3 * 30) * 0.95 / 5)
+    assert affordable_epochs(in_three, measured, spent=100) == int((500 - 3 * 30) * 0.95 / 5)
 
 
-def test_what_is_measured_is_an_epoch_of_the_run(tmp_path, monkeypatch):
-    """With its validation and checkpoint: here a callback makes each last no less than half a second."""
-    example = runpy.run_path(str(ROOT / "examples" / "07_train_in_a_time_budget.py"))
+def test_the_measurement_includes_validation_and_checkpoints(tmp_path, monkeypatch):
+    """A slowed-down checkpoint makes each epoch take at least half a second."""
+    example = runpy.run_path(str(ROOT / "examples" / "08_train_in_a_time_budget.py"))
     save = keras_resattn.recipes.run_folder.RunFolder.save
     monkeypatch.setattr(
         keras_resattn.recipes.run_folder.RunFolder, "save", lambda *args: (time.sleep(0.5), save(*args))
@@ -131,12 +134,12 @@ def test_what_is_measured_is_an_epoch_of_the_run(tmp_path, monkeypatch):
     measured = example["measure"](args, recipe, data, data)
     assert measured["seconds_per_epoch"] > 0.5
     assert measured["images_per_second"] == pytest.approx(16 / measured["seconds_per_epoch"], rel=0.1)
-    assert measured["seconds_to_begin"] > 0
+    assert measured["startup_seconds"] > 0
     assert not list(tmp_path.iterdir())
 
 
 @contextlib.contextmanager
-def _jax_cache_kept():
+def _jax_cache_restored():
     if keras.backend.backend() != "jax":
         yield
         return
@@ -150,14 +153,14 @@ def _jax_cache_kept():
 
 
 def test_see_the_masks(run, tmp_path):
-    out = run("02_see_the_masks.py", tmp_path / "masks.png")
+    out = run("01_see_the_masks.py", tmp_path / "masks.png")
     assert "stage3_attention1_mask" in out
     with Image.open(tmp_path / "masks.png") as image:
         assert image.width > 1000
 
 
 def small_network(include_top=True, classes=10, **_):
-    """The bundled network as far as the examples look into it: two stages with a mask each, under its names."""
+    """Stand in for the bundled network: two stages with a mask each, under the same layer names."""
     inputs = x = keras.Input((32, 32, 3))
     for stage in (2, 3):
         x = keras.layers.Conv2D(4, 4, 4, name=f"stage{stage}_unit1")(x)
@@ -171,12 +174,12 @@ def small_network(include_top=True, classes=10, **_):
 
 def test_transfer_learning(run, data, tmp_path, monkeypatch):
     monkeypatch.setattr("keras_resattn.models.registry.create_model", lambda network, **kwargs: small_network(**kwargs))
-    out = run("03_transfer_learning.py", data, "--epochs", 2, "--batch-size", 8, "--run-dir", tmp_path / "run")
-    assert re.search(r"24 training images, the classifier alone: test accuracy \d+\.\d\d%", out)
+    out = run("02_transfer_learning.py", data, "--epochs", 2, "--batch-size", 8, "--run-dir", tmp_path / "run")
+    assert re.search(r"24 training images, classifier only: test accuracy \d+\.\d\d%", out)
     assert (tmp_path / "run" / "head" / "report.json").exists()
 
 
-def test_the_notebook_of_transfer_learning(tmp_path, monkeypatch, capsys):
+def test_transfer_learning_notebook(tmp_path, monkeypatch, capsys):
     rng = np.random.default_rng(0)
     digits = rng.integers(0, 256, (60, 28, 28), dtype="uint8"), np.arange(60) % 10
     monkeypatch.setattr("keras.datasets.mnist.load_data", lambda: (digits, digits))
@@ -185,9 +188,9 @@ def test_the_notebook_of_transfer_learning(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     small = {"TRAINING": 40, "VALIDATION": 10, "TEST": 60, "HEAD_EPOCHS": 2, "EPOCHS": 1, "BATCH_SIZE": 20}
     names = {}
-    for cell in json.loads((ROOT / "examples" / "06_transfer.ipynb").read_text())["cells"]:
+    for cell in json.loads((ROOT / "examples" / "02_transfer_to_digits.ipynb").read_text())["cells"]:
         if cell["cell_type"] == "code":
-            exec(compile("".join(cell["dataset"]), cell["id"], "exec"), names)
+            exec(compile("".join(cell["source"]), cell["id"], "exec"), names)
         if "parameters" in cell["metadata"].get("tags", ()):
             assert small.keys() < names.keys()
             names.update(small)
@@ -210,24 +213,24 @@ def test_cluttered_mnist(run, digits, tmp_path, monkeypatch):
     monkeypatch.setattr("keras_resattn.data.mnist_splits", lambda dataset: splits(dataset, validation=20))
     results = tmp_path / "results.csv"
     sizes = ("--images", 100, "--test-images", 10, "--epochs", 1)
-    run("04_cluttered_mnist.py", digits, results, "--networks", "baseline", "depth1_width1", *sizes)
+    run("05_cluttered_mnist.py", digits, results, "--networks", "baseline", "depth1_width1", *sizes)
     rows = read_rows(results)
     assert [row["network"] for row in rows] == ["baseline", "depth1_width1"]
     assert all(0 <= float(row["test_error_64"]) <= 100 for row in rows)
-    again = run("04_cluttered_mnist.py", digits, results, "--networks", "baseline", *sizes)
-    assert "baseline, seed 0: in" in again, "rows that are there are not run again"
-    run("04_cluttered_mnist.py", digits, results, "--plot", tmp_path / "plot.png")
+    again = run("05_cluttered_mnist.py", digits, results, "--networks", "baseline", *sizes)
+    assert "baseline, seed 0: already in" in again, "existing rows are not computed again"
+    run("05_cluttered_mnist.py", digits, results, "--plot", tmp_path / "plot.png")
     with Image.open(tmp_path / "plot.png") as image:
         assert image.width > 1000
 
 
 def test_label_noise(run, data, tmp_path):
     results = tmp_path / "results.csv"
-    command = ("08_label_noise.py", data, results, tmp_path / "runs", "--networks", "WideResNet-10-1", "--epochs", 4)
+    command = ("06_label_noise.py", data, results, tmp_path / "runs", "--networks", "WideResNet-10-1", "--epochs", 4)
     command += ("--images", 20, "--batch-size", 8)
     with np.load(data) as arrays:
         arrays = dict(arrays)
-    np.savez(data, **{**arrays, "y_test": arrays["y_test"][:, None]})  # as Keras has them
+    np.savez(data, **{**arrays, "y_test": arrays["y_test"][:, None]})  # the shape of labels in keras.datasets
     run(*command, "--rates", 0, 0.7)
     rows = read_rows(results)
     assert [(row["network"], row["rate"]) for row in rows] == [("WideResNet-10-1", "0.0"), ("WideResNet-10-1", "0.7")]
@@ -237,15 +240,15 @@ def test_label_noise(run, data, tmp_path):
     found = evaluate_run(folder, (arrays["x_test"], arrays["y_test"]))
     assert int(rows[1]["test_images"]) == found.total
     assert float(rows[1]["test_error"]) == pytest.approx(100 * (1 - found.accuracy), abs=1e-3)
-    assert "70% wrong, seed 0: in" in run(*command, "--rates", 0.7)
+    assert "70% noise, seed 0: already in" in run(*command, "--rates", 0.7)
     run(*command, "--plot", tmp_path / "noise.png")
     with Image.open(tmp_path / "noise.png") as image:
         assert image.width > 900
 
 
-@pytest.mark.filterwarnings("ignore:There are no training images")  # of some of CIFAR-10's classes
-def test_another_cycle_begins_with_the_published_weights(run, data, tmp_path):
-    out = run("09_another_cycle.py", data, tmp_path / "run", "--epochs", 1, "--batch-size", 8, "--limit", 16)
+@pytest.mark.filterwarnings("ignore:There are no training images")  # some classes of CIFAR-10 have none
+def test_another_cycle_starts_from_the_released_weights(run, data, tmp_path):
+    out = run("07_another_cycle.py", data, tmp_path / "run", "--epochs", 1, "--batch-size", 8, "--limit", 16)
     assert "'epoch': 1" in out
     (tag,) = find("cifar10_v2", "CifarResidualAttention56")
     assert json.loads((tmp_path / "run" / "statistics.json").read_text()) == [list(tag.mean), list(tag.std)]
@@ -258,7 +261,7 @@ def test_another_cycle_begins_with_the_published_weights(run, data, tmp_path):
 
 
 def _convolution(model):
-    """The values of its last 3x3 convolution."""
+    """Return the values of the last 3x3 convolution of a model."""
     layers = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
     kernels = [keras.ops.convert_to_numpy(layer.kernel) for layer in layers if layer.kernel_size == (3, 3)]
     return kernels[-1].ravel()
@@ -272,9 +275,9 @@ def test_attend_and_rectify(run, data, tmp_path):
     results = tmp_path / "results.csv"
     arguments = (results, "--data", data, "--base", tmp_path / "base.keras", "--epochs", 2, "--batch-size", 8)
     arguments += ("--mean", 127, "--std", 64)
-    run("05_attend_and_rectify.py", *arguments, "--cache", tmp_path / "cache", "--plot", tmp_path / "birds.png")
-    run("05_attend_and_rectify.py", *arguments, "--cache", tmp_path / "cache", "--holdout", 2)
-    run("05_attend_and_rectify.py", *arguments, "--fine-tune", "--widths", 2)
+    run("04_attend_and_rectify.py", *arguments, "--cache", tmp_path / "cache", "--plot", tmp_path / "birds.png")
+    run("04_attend_and_rectify.py", *arguments, "--cache", tmp_path / "cache", "--holdout", 2)
+    run("04_attend_and_rectify.py", *arguments, "--fine-tune", "--widths", 2)
     rows = [(row["network"], row["trained"], row["measured_on"], row["images"]) for row in read_rows(results)]
     assert rows == [
         ("plain", "above the base", "test", "24"),
@@ -286,7 +289,7 @@ def test_attend_and_rectify(run, data, tmp_path):
     assert (tmp_path / "birds.png").exists()
 
 
-def test_the_first_program_of_the_readme(tmp_path, monkeypatch, capsys):
+def test_first_program_of_the_readme(tmp_path, monkeypatch, capsys):
     program = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL).group(1)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
@@ -297,7 +300,7 @@ def test_the_first_program_of_the_readme(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "examples").glob("*.py")))
-def test_every_example_explains_itself(run, capsys, name):
+def test_every_example_has_a_help_text(run, capsys, name):
     with pytest.raises(SystemExit) as exit:
         run(name, "--help")
     assert exit.value.code == 0

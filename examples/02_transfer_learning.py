@@ -1,11 +1,11 @@
-"""A new classifier on the pretrained network: first on its frozen features, then with its last stage.
+"""Transfer learning: train a new classifier on frozen features, then fine-tune the last stage.
 
-    python examples/03_transfer_learning.py data.npz
-    python examples/03_transfer_learning.py data.npz --fine-tune 10 --run-dir runs/transfer
+    python examples/02_transfer_learning.py data.npz
+    python examples/02_transfer_learning.py data.npz --fine-tune 10 --run-dir runs/transfer
 
-`data.npz` holds x_train, y_train, x_test and y_test: uint8 images, integer labels. As the network is frozen at first,
-its features are computed once, and the classifier trains in seconds on a CPU. The model that comes out takes images
-that `preprocess_input` has normalised. With a run directory, a run that was stopped goes on where it was.
+`data.npz` holds x_train, y_train, x_test and y_test: uint8 images and integer labels. While the network is frozen, its
+features are computed once, so the classifier trains in seconds on a CPU. The resulting model expects images that
+`preprocess_input` has normalised. With --run-dir, the same command resumes an interrupted run.
 """
 
 import argparse
@@ -26,9 +26,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", help=".npz file with x_train, y_train, x_test and y_test")
     parser.add_argument("--epochs", type=int, default=30, help="epochs of the classifier (default: %(default)s)")
-    parser.add_argument("--fine-tune", type=int, default=0, metavar="EPOCHS", help="then train the last stage, too")
+    parser.add_argument(
+        "--fine-tune",
+        type=int,
+        default=0,
+        metavar="EPOCHS",
+        help="epochs of fine-tuning the last stage (default: 0, none)",
+    )
     parser.add_argument("--batch-size", type=int, default=32, help="default: %(default)s")
-    parser.add_argument("--limit", type=int, help="use only the first so many training images")
+    parser.add_argument("--limit", type=int, help="use only the first LIMIT training images")
     parser.add_argument("--run-dir", help="folder for logs and checkpoints")
     args = parser.parse_args()
 
@@ -51,8 +57,8 @@ def main():
     model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     inputs = preprocess_input(arrays["x_test"], weights=WEIGHTS)
     loss, accuracy = model.evaluate(inputs, arrays["y_test"], batch_size=256, verbose=0)
-    trained = "and the last stage" if report.unfrozen else "alone"
-    print(f"{len(x)} training images, the classifier {trained}: test accuracy {accuracy:.2%}, loss {loss:.4f}")
+    trained = "classifier and last stage" if report.unfrozen else "classifier only"
+    print(f"{len(x)} training images, {trained}: test accuracy {accuracy:.2%}, loss {loss:.4f}")
 
 
 if __name__ == "__main__":

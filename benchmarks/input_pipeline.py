@@ -1,36 +1,35 @@
-"""How fast augmented batches are made: `TrainingBatches` against a tf.data pipeline of the same augmentation.
+"""Speed of the input pipeline: `TrainingBatches` relative to a tf.data pipeline with the same augmentation.
 
-    python benchmarks/pipeline.py [--batch-sizes 128 256] [--seconds 4] [--pairs 5] [--workers 2]
+    python benchmarks/input_pipeline.py [--batch-sizes 128 256] [--seconds 4] [--pairs 5] [--workers 2]
 
-CIFAR's size: 50,000 images of 32 x 32, uint8, in memory. Both pad by 4 pixels, crop, mirror, normalise, cut out a
-square of 16 and mix images and labels. The peer does it as is usual in tf.data: image by image in a parallel
-map, what concerns the batch in a second one, prefetched. The two take turns, so that a change in the machine's load
-meets both. The result is the ratio of images per second of processor time, which other work on the machine hardly
-changes; the goal, 20,000 images a second on two processors, is one of wall time, and for a machine that is idle (the
-row holds the load). Rows go to results/pipeline.csv. TensorFlow is needed, whatever the backend.
+The data has CIFAR's size: 50,000 uint8 images of 32 x 32 in memory. Both pipelines pad by 4 pixels, crop, mirror and
+normalise, apply a 16-pixel cutout, and mix images and labels. The tf.data pipeline is written in the usual way: a
+parallel map over images, a second map over batches, and prefetching. The two alternate, so that a change in the
+machine's load affects both. The result is the ratio of images per second of processor time, which other work on the
+machine hardly changes. The goal of 20,000 images per second on two processors is in wall time and assumes an idle
+machine; each row records the load. Rows are appended to results/input_pipeline.csv. TensorFlow is required, whatever
+the backend.
 """
 
 import argparse
-import datetime
 import functools
 import os
 import statistics
 import sys
 import time
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import numpy as np
+from _harness import append_result, versions
 
 GOAL = 20_000
-RESULTS = Path(__file__).parent / "results" / "pipeline.csv"
 PAD, CUTOUT, ALPHA, CLASSES, SIZE = 4, 16, 0.2, 10, 32
 
 
 def ours(x, y, mean, std, batch_size, workers):
-    """Yields the batches of `TrainingBatches`."""
+    """Yield the batches of `TrainingBatches`."""
     from keras_resattn.data import ArrayDataset, TrainingBatches
     from keras_resattn.data.arrays import normalize
     from keras_resattn.recipes import get_recipe
@@ -45,12 +44,12 @@ def ours(x, y, mean, std, batch_size, workers):
 
 
 def tf_data(x, y, mean, std, batch_size):
-    """Yields the batches of a tf.data pipeline, as NumPy arrays."""
+    """Yield the batches of a tf.data pipeline, as NumPy arrays."""
     import tensorflow as tf
 
     mean, std = tf.constant(mean, "float32"), tf.constant(std, "float32")
 
-    def one(image, label):
+    def augment(image, label):
         image = tf.pad(image, ((PAD, PAD), (PAD, PAD), (0, 0)))
         image = tf.image.random_crop(image, (SIZE, SIZE, 3))
         image = tf.image.random_flip_left_right(image)
@@ -60,22 +59,22 @@ def tf_data(x, y, mean, std, batch_size):
         inside = inside[0][:, None] & inside[1][None, :]
         return tf.where(inside[..., None], 0.0, image), tf.one_hot(label, CLASSES)
 
-    def mixed(images, labels):
+    def mix(images, labels):
         gammas = tf.random.gamma((2, batch_size), ALPHA)
-        share = gammas[0] / tf.reduce_sum(gammas, 0)  # a beta distribution's
+        weight = gammas[0] / tf.reduce_sum(gammas, 0)  # follows a beta distribution
         partner = tf.random.shuffle(tf.range(batch_size))
-        p, s = share[:, None, None, None], share[:, None]
-        images = p * images + (1 - p) * tf.gather(images, partner)
-        return images, s * labels + (1 - s) * tf.gather(labels, partner)
+        image_weight, label_weight = weight[:, None, None, None], weight[:, None]
+        images = image_weight * images + (1 - image_weight) * tf.gather(images, partner)
+        return images, label_weight * labels + (1 - label_weight) * tf.gather(labels, partner)
 
     data = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x)).repeat()
-    data = data.map(one, tf.data.AUTOTUNE).batch(batch_size, drop_remainder=True)
-    data = data.map(mixed, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    data = data.map(augment, tf.data.AUTOTUNE).batch(batch_size, drop_remainder=True)
+    data = data.map(mix, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
     return data.as_numpy_iterator()
 
 
 def rates(batches, batch_size, seconds):
-    """Images per second of wall time, and of processor time of all threads, over some seconds."""
+    """Return images per second of wall time, and of processor time of all threads, measured for some seconds."""
     count, started, busy = 0, time.perf_counter(), time.process_time()
     while time.perf_counter() - started < seconds:
         images, labels = next(batches)
@@ -85,10 +84,10 @@ def rates(batches, batch_size, seconds):
     return count / (time.perf_counter() - started), count / (time.process_time() - busy)
 
 
-def compared(streams, batch_size, seconds, pairs):
-    """`{name: (images per second, images per processor second)}`, medians of measurements in turns."""
+def compare(streams, batch_size, seconds, pairs):
+    """Return `{name: (images per second, images per processor second)}`, medians of alternating measurements."""
     measured = {name: [] for name in streams}
-    for repeat in range(pairs + 1):  # the first one warms up
+    for repeat in range(pairs + 1):  # the first is a warm-up
         for name, stream in streams.items():
             found = rates(stream, batch_size, seconds)
             if repeat:
@@ -100,15 +99,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[128, 256], help="default: %(default)s")
     parser.add_argument("--seconds", type=float, default=4, help="length of a measurement (default: %(default)s)")
-    parser.add_argument("--pairs", type=int, default=5, help="measurements of each, alternating (default: %(default)s)")
+    parser.add_argument("--pairs", type=int, default=5, help="alternating measurements of each (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="threads of TrainingBatches (default: %(default)s)")
     arguments = parser.parse_args()
 
-    from import_time import versions
-
     from keras_resattn.data import channel_statistics
-    from keras_resattn.recipes.fit import environment
-    from keras_resattn.utils.io import append_row
+    from keras_resattn.recipes.report import environment
 
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (50_000, SIZE, SIZE, 3), dtype="uint8")
@@ -119,14 +115,13 @@ def main():
             "ours": ours(x, y, mean, std, batch_size, arguments.workers),
             "tf_data": tf_data(x, y, mean, std, batch_size),
         }
-        found = compared(streams, batch_size, arguments.seconds, arguments.pairs)
+        found = compare(streams, batch_size, arguments.seconds, arguments.pairs)
         (here, here_busy), (peer, peer_busy) = found["ours"], found["tf_data"]
         ratio = here_busy / peer_busy
         verdict = "" if here >= GOAL else f"   under the goal of {GOAL}, at a load of {os.getloadavg()[0]:.0f}"
         print(f"batch {batch_size}: {here:.0f}/s, {here_busy:.0f} per processor second{verdict}")
         print(f"   tf.data: {peer:.0f}/s, {peer_busy:.0f} per processor second; ratio {ratio:.2f}", flush=True)
         row = {
-            "date": datetime.date.today().isoformat(),
             "batch_size": batch_size,
             "workers": arguments.workers,
             "pairs": arguments.pairs,
@@ -140,7 +135,7 @@ def main():
             "processor": environment()["processor"],
             "versions": versions("tensorflow"),
         }
-        append_row(RESULTS, row)
+        append_result("input_pipeline", row)
     return 0
 
 

@@ -1,17 +1,17 @@
-"""Gated attention on a network that you already have: a plain classifier against the same with attention at three taps.
+"""Add gated attention to a pretrained network, and compare it with a plain classifier.
 
-    python examples/05_attend_and_rectify.py results/birds.csv --data birds.npz --base efficientnet_lite0.keras \\
+    python examples/04_attend_and_rectify.py results/birds.csv --data birds.npz --base efficientnet_lite0.keras \\
         --mean 127 --std 128 --taps add_1 add_5 re_lu_32 --cache runs/birds
-    python examples/05_attend_and_rectify.py results/birds.csv --data caltech_birds2011 --cache runs/birds
+    python examples/04_attend_and_rectify.py results/birds.csv --data caltech_birds2011 --cache runs/birds
 
-`--data` is an .npz file with x_train, y_train, x_test and y_test (uint8 images), or the name of a dataset of
-tensorflow_datasets. `--base` is a pretrained model without its top, saved by Keras, or the name of a function of
-`keras.applications` (EfficientNetB0 by default, which downloads its ImageNet weights). The base stays frozen: what it
-makes of each image is computed once and kept in `--cache`, and only what stands on it is trained. With `--fine-tune`
-the base is trained too, at a tenth of the learning rate.
+`--data` is an .npz file with x_train, y_train, x_test and y_test (uint8 images), or the name of a TensorFlow Datasets
+dataset. `--base` is a pretrained model without its top, saved by Keras, or the name of a `keras.applications` function
+(EfficientNetB0 by default, which downloads its ImageNet weights). The base stays frozen: its feature maps are computed
+once and kept in `--cache`, and only the layers above it are trained. With `--fine-tune` the base is trained too, at a
+tenth of the learning rate.
 
-Hyperparameters are chosen on training images that are set aside (`--holdout`, of each class); the test images
-are measured once, after the last epoch. Each network, width, rate and seed is a row of the CSV file.
+Choose hyperparameters on training images that are set aside (`--holdout`, per class). Without `--holdout`, the test
+images are evaluated once, after the last epoch. Each network, width, learning rate and seed is a row of the CSV file.
 """
 
 import argparse
@@ -42,41 +42,42 @@ def main():
     inputs = {split: preprocess(data[f"x_{split}"], args) for split in ("train", "test")}
     train, held_out = split_off(data["y_train"], args.holdout)
     if len(train) < args.batch_size:
-        raise SystemExit(f"Expected at least a batch of {args.batch_size} training images; there are {len(train)}.")
+        raise SystemExit(f"Expected at least {args.batch_size} training images (one batch); received: {len(train)}.")
     features = None if args.fine_tune else extract(base, inputs, args)
-    for seed, width, rate in itertools.product(args.seeds, args.widths, args.learning_rates):
+    for seed, width, learning_rate in itertools.product(args.seeds, args.widths, args.learning_rates):
         key = {
-            **setting(args),
+            **shared_columns(args),
             "network": "attention" if width else "plain",
             "attention_width": width,
-            "learning_rate": rate,
+            "learning_rate": learning_rate,
             "measured_on": "validation" if args.holdout else "test",
             "seed": seed,
             "images": len(train),
         }
         if any(all(row.get(k) == str(v) for k, v in key.items()) for row in read_rows(args.results)):
-            print(f"{key['network']}, width {width}, rate {rate}, seed {seed}: in {args.results} already")
+            case = f"{key['network']}, width {width}, learning rate {learning_rate}, seed {seed}"
+            print(f"{case}: already in {args.results}")
             continue
         started = time.monotonic()
         keras.utils.set_random_seed(seed)
-        whole, above = build(base, int(data["y_train"].max()) + 1, width, args)
+        model, top = build(base, int(data["y_train"].max()) + 1, width, args)
         if args.fine_tune:
-            above, given = whole, {split: [x] for split, x in inputs.items()}
+            top, top_inputs = model, {split: [x] for split, x in inputs.items()}
         else:
-            given = features if width else {split: maps[-1:] for split, maps in features.items()}
-        fit(above, [x[train] for x in given["train"]], data["y_train"][train], rate, seed, args)
+            top_inputs = features if width else {split: maps[-1:] for split, maps in features.items()}
+        fit(top, [x[train] for x in top_inputs["train"]], data["y_train"][train], learning_rate, seed, args)
         split, rows = ("train", held_out) if args.holdout else ("test", slice(None))
         row = {
             **key,
-            "parameters": sum(int(np.prod(variable.shape)) for variable in above.trainable_variables),
-            "accuracy": accuracy(above, [x[rows] for x in given[split]], data[f"y_{split}"][rows]),
+            "parameters": sum(int(np.prod(variable.shape)) for variable in top.trainable_variables),
+            "accuracy": accuracy(top, [x[rows] for x in top_inputs[split]], data[f"y_{split}"][rows]),
             "seconds": round(time.monotonic() - started),
             "versions": f"{keras.backend.backend()}; keras {keras.version()}",
         }
         append_row(args.results, row)
         print(row, flush=True)
         if args.plot and width:
-            plot_attention(whole, inputs["test"][:6], data["x_test"][:6]).savefig(args.plot, dpi=120)
+            plot_attention(model, inputs["test"][:6], data["x_test"][:6]).savefig(args.plot, dpi=120)
 
 
 def parse():
@@ -84,25 +85,36 @@ def parse():
     parser.add_argument("results", type=Path, help="CSV file that rows are added to")
     parser.add_argument("--data", default="caltech_birds2011", help=".npz file or TFDS name (default: %(default)s)")
     parser.add_argument("--base", default="EfficientNetB0", help=".keras file or keras.applications function")
-    parser.add_argument("--mean", type=float, default=0.0, help="subtracted from pixels of 0 to 255 (default: 0)")
-    parser.add_argument("--std", type=float, default=1.0, help="what they are then divided by (default: 1)")
-    parser.add_argument("--taps", nargs="+", help="layers to look at; by default the last map of three resolutions")
-    parser.add_argument("--widths", nargs="+", type=int, default=[0, 4], help="heads; 0 is plain (default: 0 4)")
+    parser.add_argument("--mean", type=float, default=0.0, help="mean subtracted from pixels of 0 to 255 (default: 0)")
+    parser.add_argument(
+        "--std", type=float, default=1.0, help="standard deviation that pixels are then divided by (default: 1)"
+    )
+    parser.add_argument(
+        "--taps", nargs="+", help="layers to attend to (default: the last feature map of three resolutions)"
+    )
+    parser.add_argument(
+        "--widths", nargs="+", type=int, default=[0, 4], help="heads per module; 0 means no attention (default: 0 4)"
+    )
     parser.add_argument("--learning-rates", nargs="+", type=float, default=[0.1], help="default: 0.1")
-    parser.add_argument("--l2", type=float, default=1e-4, help="weight decay (default: %(default)s)")
+    parser.add_argument("--l2", type=float, default=1e-4, help="L2 penalty (default: %(default)s)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="default: 0")
     parser.add_argument("--epochs", type=int, default=15, help="default: %(default)s")
     parser.add_argument("--batch-size", type=int, default=64, help="default: %(default)s")
-    parser.add_argument("--holdout", type=int, default=0, help="training images of each class to measure on instead")
-    parser.add_argument("--fine-tune", action="store_true", help="train the base too, at a tenth of the rate")
+    parser.add_argument(
+        "--holdout",
+        type=int,
+        default=0,
+        help="evaluate on this many training images per class instead of the test images",
+    )
+    parser.add_argument("--fine-tune", action="store_true", help="train the base too, at a tenth of the learning rate")
     parser.add_argument("--cache", type=Path, help="folder for the base's feature maps")
-    parser.add_argument("--limit", type=int, help="use only the first so many images of each split")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw where the attention looked on six images")
+    parser.add_argument("--limit", type=int, help="use only the first LIMIT images of each split")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="plot the attention on six test images")
     return parser.parse_args()
 
 
-def setting(args):
-    """What all networks of a call share, as columns of their rows."""
+def shared_columns(args):
+    """Return the columns that all rows of a call share."""
     return {
         "data": Path(args.data).name,
         "base": Path(args.base).name,
@@ -123,7 +135,9 @@ def read_data(name, limit):
         try:
             import tensorflow_datasets as tfds
         except ImportError as error:
-            raise SystemExit(f"{name} is read by tensorflow_datasets: pip install 'keras-resattn[data]'.") from error
+            raise SystemExit(
+                f"Reading {name} requires TensorFlow Datasets: pip install 'keras-resattn[data]'."
+            ) from error
         arrays = {}
         for split in ("train", "test"):
             examples = list(tfds.data_source(name, split=split))
@@ -134,7 +148,7 @@ def read_data(name, limit):
 
 
 def square(image, size):
-    """The largest central square of a image, resized."""
+    """Return the largest central square of an image, resized."""
     from PIL import Image
 
     image = Image.fromarray(image)
@@ -156,7 +170,7 @@ def preprocess(x, args):
 
 
 def split_off(labels, holdout):
-    """Indices of the images to train on, and of the last `holdout` of each class, to measure on."""
+    """Return the indices of the training images, and of the last `holdout` images of each class."""
     rank = np.zeros(len(labels), int)
     for label in np.unique(labels):
         own = np.flatnonzero(labels == label)
@@ -165,7 +179,7 @@ def split_off(labels, holdout):
 
 
 def build(base, classes, width, args):
-    """The network on the base, and the part of it that stands on the feature maps."""
+    """Return the network built on the base, and the part of it above the feature maps."""
     x = keras.layers.GlobalAveragePooling2D(name="pooled")(base.output)
     logits = keras.layers.Dense(classes, name="classifier")(x)
     plain = keras.Model(base.input, logits, name="plain")
@@ -174,18 +188,18 @@ def build(base, classes, width, args):
     model = attend_and_rectify(
         plain, args.taps or "auto", attention_width=width, classifier_activation=None, name="attended"
     )
-    return model, keras.Model(tapped(model), model.output)
+    return model, keras.Model(tapped_maps(model), model.output)
 
 
-def tapped(model):
-    """The feature maps that the modules of a network look at."""
+def tapped_maps(model):
+    """Return the feature maps that the attention modules of a network read."""
     masks = [layer.name for layer in model.layers if layer.name.endswith("_mask")]
     return [model.get_layer(name).input for name in masks]
 
 
 def extract(base, inputs, args):
-    """`{split: [maps of each tap]}`, in half precision, from the cache if they are there."""
-    model = keras.Model(base.input, tapped(build(base, 2, 1, args)[0]))
+    """Return `{split: [maps of each tap]}` in half precision, from the cache if possible."""
+    model = keras.Model(base.input, tapped_maps(build(base, 2, 1, args)[0]))
     features = {}
     for split, x in inputs.items():
         folder = args.cache and args.cache / fingerprint(x, model)
@@ -203,7 +217,7 @@ def extract(base, inputs, args):
 
 
 def fingerprint(x, model):
-    """Of images as a model sees them, and of the model: its layers and weights."""
+    """Return a hash of preprocessed images and of a model: its output layers and weights."""
     digest = hashlib.sha256(np.ascontiguousarray(x))
     digest.update(" ".join(output._keras_history[0].name for output in model.outputs).encode())
     for weight in model.get_weights():
@@ -211,10 +225,10 @@ def fingerprint(x, model):
     return digest.hexdigest()[:16]
 
 
-def fit(model, x, y, rate, seed, args):
+def fit(model, x, y, learning_rate, seed, args):
     attends = any(layer.name == "rectify" for layer in model.layers)
     steps = len(y) // args.batch_size * args.epochs
-    schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
+    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
     lr_multipliers = {MODULES: 1.0, "classifier": 1.0, "": 0.1} if args.fine_tune else None
     model.compile(
         CoupledSGD(schedule, l2=args.l2, momentum=0.9, nesterov=True, lr_multipliers=lr_multipliers),
@@ -226,7 +240,7 @@ def fit(model, x, y, rate, seed, args):
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches in an order that the seed and the epoch say; the remainder of a pass is left out."""
+    """Batches in an order determined by the seed; the last, smaller batch of an epoch is dropped."""
 
     def __init__(self, x, y, batch_size, seed, flip):
         super().__init__()

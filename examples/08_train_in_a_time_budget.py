@@ -1,14 +1,14 @@
-"""Train as long as a borrowed accelerator allows: the schedule is sized to the time that there is.
+"""Train within a time budget: fit the length of the schedule to the time available on an accelerator.
 
-    python examples/07_train_in_a_time_budget.py cifar10.npz runs/warn --model WARN-16-8 --minutes 25 --call-minutes 9.5
+    python examples/08_train_in_a_time_budget.py cifar10.npz runs/warn --model WARN-16-8 --minutes 25 --call-minutes 9.5
 
-The first call measures two epochs, and writes into `plan.json` how many epochs fit into `--minutes` of calls of
-`--call-minutes`, each of which takes some time to begin. The plan holds for all later calls: delete the folder to plan
-anew. `--benchmark FILE.csv` keeps what was measured as a row, too. Each call stops in good order (exit status 143) and
-the same command goes on; the schedule ends where it should. The run (log, checkpoint, weights, report) lies in `run/`
-of the folder. All images lie on the device, and the network computes in bfloat16; `share_of_matrix_peak` means
-something on JAX and on a CPU. The test images are not touched: docs/training.md says how to measure a run on them. On
-a GPU the backend has to be installed with CUDA.
+The first call times two epochs. It writes to `plan.json` the number of epochs that fit into `--minutes`, in calls of at
+most `--call-minutes`, including the start-up time of each call. Later calls follow this plan; delete the folder to plan
+again. `--benchmark FILE.csv` also appends the measurements as a row. At the end of its time a call saves a checkpoint
+and exits with status 143; rerun the same command to resume, until the schedule is complete. The run (log, checkpoint,
+weights, report) is in the subfolder `run/`. All images stay on the device, and the network computes in bfloat16;
+`matrix_utilisation` (utilisation) is meaningful on JAX and on a CPU. The test images are not used here;
+docs/training.md explains how to evaluate a run on them. On a GPU, install the backend with CUDA.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
-BEGUN = time.monotonic()  # importing takes time, too
+STARTED = time.monotonic()  # before the imports, which take time too
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import keras
@@ -33,36 +33,36 @@ from keras_resattn.recipes import get_recipe
 from keras_resattn.recipes.report import environment
 from keras_resattn.utils.io import append_row, atomic_write, read_json, read_rows
 
-RESERVE = 0.95  # of the time that is left, for what the measurement did not see
+RESERVE = 0.95  # fraction of the remaining time to use, as a margin for measurement error
 
 
 class StopAt(keras.callbacks.Callback):
-    """Asks the run to stop, as a scheduler would."""
+    """Ask the run to stop by SIGTERM, as a scheduler would."""
 
     def __init__(self, deadline):
         super().__init__()
-        self.deadline, self.asked = deadline, False
+        self.deadline, self.stopping = deadline, False
 
     def on_train_batch_begin(self, batch, logs=None):
-        if not self.asked and time.monotonic() > self.deadline:
-            self.asked = True
-            print("The time of this call is over; the same command goes on.")
+        if not self.stopping and time.monotonic() > self.deadline:
+            self.stopping = True
+            print("The time of this call is over. Rerun the same command to resume.")
             os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Clock(keras.callbacks.Callback):
-    """When epochs began, and when the first step was compiled and on its way."""
+    """Record when epochs began, and when the first step was compiled and running."""
 
     def __init__(self):
         super().__init__()
-        self.epochs, self.begun = [], None
+        self.epochs, self.first_step = [], None
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epochs.append(time.monotonic())
 
     def on_train_batch_begin(self, batch, logs=None):
-        if batch and self.begun is None:
-            self.begun = time.monotonic()
+        if batch and self.first_step is None:
+            self.first_step = time.monotonic()
 
     def on_train_end(self, logs=None):
         self.epochs.append(time.monotonic())
@@ -71,26 +71,30 @@ class Clock(keras.callbacks.Callback):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", help=".npz file with x_train and y_train")
-    parser.add_argument("run_dir", type=Path, help="folder for the plan and, in run/, all of the run")
+    parser.add_argument("run_dir", type=Path, help="folder for the plan and, in run/, the run")
     parser.add_argument("--model", default="CifarResidualAttention92", help="network (default: %(default)s)")
     parser.add_argument("--recipe", default="resattn_cifar_modern", help="recipe (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, help="images in a step (default: the recipe's)")
-    parser.add_argument("--ema", type=float, help="momentum of the average of the weights (default: the recipe's)")
-    parser.add_argument("--minutes", type=float, required=True, help="for the whole training, measuring included")
-    parser.add_argument("--call-minutes", type=float, default=math.inf, help="for this call (default: no limit)")
-    parser.add_argument("--precision", default="mixed_bfloat16", help="Keras policy (default: %(default)s)")
-    parser.add_argument("--limit", type=int, help="use only the first so many training images")
-    parser.add_argument("--holdout", type=int, default=0, help="training images, the last ones, to validate on")
+    parser.add_argument("--batch-size", type=int, help="images per step (default: that of the recipe)")
+    parser.add_argument("--ema", type=float, help="momentum of the weight average (default: that of the recipe)")
     parser.add_argument(
-        "--steps-per-execution", type=int, default=1, help="divides the steps of an epoch (default: %(default)s)"
+        "--minutes", type=float, required=True, help="time for the whole training, including the measurement"
     )
-    parser.add_argument("--measure", type=int, default=2, help="epochs to measure first, two or more (default: 2)")
-    parser.add_argument("--benchmark", type=Path, help="CSV file to which the call that measures adds a row")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation")
+    parser.add_argument("--call-minutes", type=float, default=math.inf, help="time for this call (default: no limit)")
+    parser.add_argument("--precision", default="mixed_bfloat16", help="Keras policy (default: %(default)s)")
+    parser.add_argument("--limit", type=int, help="use only the first LIMIT training images")
+    parser.add_argument(
+        "--holdout", type=int, default=0, help="number of training images, from the end, held out for validation"
+    )
+    parser.add_argument(
+        "--steps-per-execution", type=int, default=1, help="must divide the steps of an epoch (default: %(default)s)"
+    )
+    parser.add_argument("--measure", type=int, default=2, help="epochs to time, two or more (default: 2)")
+    parser.add_argument("--benchmark", type=Path, help="CSV file to which the measuring call appends a row")
+    parser.add_argument("--seed", type=int, default=0, help="seed for weights, order and augmentation")
     args = parser.parse_args()
 
     args.run_dir.mkdir(parents=True, exist_ok=True)
-    if keras.backend.backend() == "jax":  # a step is compiled once, and not in each call
+    if keras.backend.backend() == "jax":  # compile a step once, not in each call
         import jax
 
         jax.config.update("jax_compilation_cache_dir", str(args.run_dir / "compiled"))
@@ -120,7 +124,7 @@ def main():
     plan = args.run_dir / "plan.json"
     if not plan.exists():
         measured = measure(args, recipe, (x[:kept], y[:kept]), validation)
-        epochs = fitting(args, measured, time.monotonic() - BEGUN)
+        epochs = affordable_epochs(args, measured, time.monotonic() - STARTED)
         if epochs > recipe.warmup_epochs:
             with atomic_write(plan) as partial:
                 partial.write_text(json.dumps({"epochs": epochs, **measured}, indent=2) + "\n")
@@ -128,11 +132,11 @@ def main():
             append_row(args.benchmark, {"date": time.strftime("%Y-%m-%d"), **measured, **machine()})
         if epochs <= recipe.warmup_epochs:
             sys.exit(
-                f"Expected --minutes for more than {recipe.warmup_epochs} epochs; there is time for {epochs}: an epoch "
-                f"takes {measured['seconds_per_epoch']} s here, and a call {measured['seconds_to_begin']} s to begin."
+                f"Expected --minutes to allow more than {recipe.warmup_epochs} epochs; received: time for {epochs}, as "
+                f"an epoch takes {measured['seconds_per_epoch']} s and a call {measured['startup_seconds']} s to start."
             )
     elif args.benchmark is not None:
-        print(f"{plan} is there, so nothing is measured, and {args.benchmark} gets no row.")
+        print(f"{plan} exists, so nothing is measured and {args.benchmark} gets no row.")
     print(plan.read_text())
     recipe = recipe.replace(epochs=read_json(plan, f"Delete {plan} to plan again.").get("epochs"))
 
@@ -145,27 +149,29 @@ def main():
         verbose=2,
         device_data=True,
         steps_per_execution=args.steps_per_execution,
-        callbacks=[StopAt(BEGUN + args.call_minutes * 60)],
+        callbacks=[StopAt(STARTED + args.call_minutes * 60)],
     )
     print(report.metrics)
 
 
 def check_table(path):
-    """Exits where a file cannot be a table of such rows."""
+    """Exit if a file cannot hold the rows of this script."""
     if path.is_dir():
-        sys.exit(f"Expected --benchmark to be a file; {path} is a folder.")
+        sys.exit(f"Expected --benchmark to be a file; received: {path}, a folder.")
     rows = read_rows(path)
-    if rows and "share_of_matrix_peak" not in rows[0]:
-        sys.exit(f"Expected --benchmark to be a new file or one of this script's; {path} has {', '.join(rows[0])}.")
+    if rows and "matrix_utilisation" not in rows[0]:
+        sys.exit(
+            f"Expected --benchmark to be a new file or one written by this script; {path} has {', '.join(rows[0])}."
+        )
 
 
-def fitting(args, measured, spent):
-    """How many epochs fit, after the seconds that are spent, and those in which each call begins.
+def affordable_epochs(args, measured, spent):
+    """Return the number of epochs that fit into the time left after the seconds spent and the start-up of all calls.
 
-    This call begins once more, too: the schedule is a part of the compiled step.
+    The current call starts up a second time, because the schedule is part of the compiled step.
     """
     calls = math.ceil(args.minutes / min(args.minutes, max(args.call_minutes, 0.1)))
-    seconds = args.minutes * 60 - spent - calls * measured["seconds_to_begin"]
+    seconds = args.minutes * 60 - spent - calls * measured["startup_seconds"]
     return max(0, int(seconds * RESERVE / measured["seconds_per_epoch"]))
 
 
@@ -179,7 +185,7 @@ def build(args, x, y):
 
 
 def measure(args, recipe, training, validation):
-    """What an epoch costs, as the run will do it, with its checkpoint and validation; the first one also compiles."""
+    """Time the epochs of a short run with checkpoints and validation, except the first, which compiles."""
     clock = Clock()
     model = build(args, *training)
     with tempfile.TemporaryDirectory(dir=args.run_dir) as folder:
@@ -197,7 +203,7 @@ def measure(args, recipe, training, validation):
     ends = clock.epochs[1:]
     seconds = (ends[-1] - ends[0]) / (len(ends) - 1)
     rate = report.steps / args.measure * recipe.batch_size / seconds
-    operations = 6 * count_macs(model) * rate  # forwards once, backwards twice, two operations each
+    operations = 6 * count_macs(model) * rate  # forward once, backward twice, two operations per multiply-add
     return {
         "model": args.model,
         "backend": keras.backend.backend(),
@@ -206,14 +212,14 @@ def measure(args, recipe, training, validation):
         "steps_per_epoch": report.steps // args.measure,
         "seconds_per_epoch": round(seconds, 3),
         "images_per_second": round(rate, 1),
-        "share_of_matrix_peak": round(operations / matrix_peak(args.precision), 4),
-        "seconds_to_begin": round((clock.begun or ends[0]) - BEGUN, 1),
+        "matrix_utilisation": round(operations / matrix_peak(args.precision), 4),
+        "startup_seconds": round((clock.first_step or ends[0]) - STARTED, 1),
         "memory_bytes": memory(),
     }
 
 
 def machine():
-    """What the figures depend on besides the network, for a row of a table."""
+    """Return the columns that describe the machine and the versions."""
     where = environment()
     versions = {"python": where["python"], **where["versions"]}
     return {
@@ -224,22 +230,22 @@ def machine():
 
 
 def matrix_peak(precision, seconds=2.0):
-    """Operations a second of large products of matrices, in the precision that the network computes in."""
+    """Return operations per second of large matrix products, in the compute precision of the network."""
     dtype = keras.DTypePolicy(precision).compute_dtype
     side = 512 if memory() is None else 8192
     a = keras.ops.cast(keras.random.normal((side, side)), dtype)
-    rates, end = [], time.monotonic() + seconds
-    while time.monotonic() < end:
-        begun, product = time.monotonic(), a
+    rates, deadline = [], time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        started, product = time.monotonic(), a
         for _ in range(10):
             product = keras.ops.matmul(a, product)
-        float(keras.ops.convert_to_numpy(keras.ops.cast(product[0, 0], "float32")))  # waits for it
-        rates.append(10 * 2 * side**3 / (time.monotonic() - begun))
+        float(keras.ops.convert_to_numpy(keras.ops.cast(product[0, 0], "float32")))  # waits for the result
+        rates.append(10 * 2 * side**3 / (time.monotonic() - started))
     return max(rates)
 
 
 def memory():
-    """The largest number of bytes in use on the device so far, where JAX tells it."""
+    """Return the peak number of bytes in use on the device, or `None` where JAX does not report it."""
     if keras.backend.backend() != "jax":
         return None
     import jax

@@ -1,33 +1,31 @@
-"""How fast Cluttered Translated MNIST is composed: vectorised, against a plain loop over images and distractors.
+"""Speed of composing Cluttered Translated MNIST: vectorised code relative to a loop over images and distractors.
 
-    python benchmarks/cluttered_mnist.py [--images 10000] [--loop 1000] [--distractors 8] [--pairs 5]
+    python benchmarks/cluttered_mnist_composition.py [--images 10000] [--loop 1000] [--distractors 8] [--pairs 5]
 
-Both take the same random draws; the two alternate, on one thread, so that a change in the machine's load meets both.
-The digits are noise, as time does not depend on what they show. A row goes to results/cluttered_mnist.csv. Ends
-with status 1 if the images differ, or if 10,000 take longer than the goal.
+Both use the same random draws. They alternate on one thread, so that a change in the machine's load affects both. The
+digits are noise, because the time does not depend on their content. A row is appended to
+results/cluttered_mnist_composition.csv. Exits with status 1 if the images differ, or if 10,000 images take longer than
+the goal.
 """
 
 import argparse
-import datetime
 import importlib.metadata
 import platform
 import statistics
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
+from _harness import append_result
 
 from keras_resattn.data import cluttered_mnist
-from keras_resattn.utils.io import append_row
 
 GOAL = 5.0  # seconds for 10,000 images with 8 distractors
 SIDE, SIZE, WINDOW = 28, 40, 8
-RESULTS = Path(__file__).parent / "results" / "cluttered_mnist.csv"
 
 
 def composed_one_by_one(digits, labels, count, distractors):
-    """The same images as `cluttered_mnist(..., seed=0)`, one window at a time. `count` is at most a pass."""
+    """Compose the images of `cluttered_mnist(..., seed=0)` one window at a time; `count` is at most `len(digits)`."""
     order_rng, place_rng, clutter_rng = np.random.default_rng(0).spawn(3)
     order = order_rng.permutation(len(digits))[:count]
     bounds = (len(digits), *[SIDE - WINDOW + 1] * 2, *[SIZE - WINDOW + 1] * 2)
@@ -46,7 +44,7 @@ def composed_one_by_one(digits, labels, count, distractors):
 
 
 def images_per_second(function, *arguments):
-    """Returns the rate of one call, and its images."""
+    """Return the rate of one call, and its images."""
     start = time.perf_counter()
     x, _ = function(*arguments)
     return len(x) / (time.perf_counter() - start), x
@@ -54,10 +52,10 @@ def images_per_second(function, *arguments):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=10_000, help="composed vectorised (default: %(default)s)")
-    parser.add_argument("--loop", type=int, default=1_000, help="composed by the loop (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=10_000, help="images, vectorised (default: %(default)s)")
+    parser.add_argument("--loop", type=int, default=1_000, help="images, loop (default: %(default)s)")
     parser.add_argument("--distractors", type=int, default=8, help="default: %(default)s")
-    parser.add_argument("--pairs", type=int, default=5, help="runs of each, alternating (default: %(default)s)")
+    parser.add_argument("--pairs", type=int, default=5, help="alternating runs of each (default: %(default)s)")
     arguments = parser.parse_args()
 
     rng = np.random.default_rng(1)
@@ -71,14 +69,13 @@ def main():
         rates["loop"].append(rate)
     vectorised, loop = (statistics.median(values) for values in rates.values())
     row = {
-        "date": datetime.date.today().isoformat(),
         "distractors": arguments.distractors,
         "vectorised_per_s": f"{vectorised:.0f}",
         "loop_per_s": f"{loop:.0f}",
         "ratio": f"{vectorised / loop:.1f}",
         "versions": f"python {platform.python_version()}; numpy {importlib.metadata.version('numpy')}",
     }
-    append_row(RESULTS, row)
+    append_result("cluttered_mnist_composition", row)
     print(f"vectorised {vectorised:,.0f} images/s, loop {loop:,.0f} images/s, ratio {vectorised / loop:.1f}")
 
     common = min(len(fast), len(slow))

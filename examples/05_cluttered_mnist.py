@@ -1,13 +1,13 @@
 """Gated attention against clutter: the ablation of "Attend and Rectify", Fig. 4, at a scale that fits a CPU.
 
-    python examples/04_cluttered_mnist.py mnist.npz results/cluttered_mnist.csv
-    python examples/04_cluttered_mnist.py mnist.npz results/cluttered_mnist.csv --networks stn --seeds 0 1 2
-    python examples/04_cluttered_mnist.py mnist.npz results/cluttered_mnist.csv --plot docs/images/cluttered_mnist.png
+    python examples/05_cluttered_mnist.py mnist.npz results/cluttered_mnist.csv
+    python examples/05_cluttered_mnist.py mnist.npz results/cluttered_mnist.csv --networks stn --seeds 0 1 2
+    python examples/05_cluttered_mnist.py mnist.npz results/cluttered_mnist.csv --plot docs/images/cluttered_mnist.png
 
-`mnist.npz` holds x_train, y_train, x_test and y_test (60,000 and 10,000 digits); `keras` and `tfds` in its place
-take the digits from there. Each network trains on images with 8 distractors and is tested, once and after the last
-epoch, on images with 4 to 64. A network and seed is a row of the CSV file; rows that are there, with the same sizes
-and rate, are not run again.
+`mnist.npz` holds x_train, y_train, x_test and y_test (60,000 and 10,000 digits); pass `keras` or `tfds` to download the
+digits instead. Each network trains on images with 8 distractors and is tested once, after the last epoch, on images
+with 4 to 64. Each network and seed is a row of the CSV file; existing rows of the same sizes and learning rate are not
+computed again.
 """
 
 import argparse
@@ -29,33 +29,37 @@ from keras_resattn.utils.io import append_row, read_rows
 
 TRAIN_DISTRACTORS = 8
 TEST_DISTRACTORS = (4, 8, 16, 32, 64)
-#: What `keras-resattn reproduce warn/fig4` runs at the paper's length.
+#: The networks of `keras-resattn reproduce warn/fig4`, which runs them at the paper's length.
 NETWORKS = {row.name: row.arguments for row in ABLATION}
 
-#: The transformer's learning rate as a share of the network's: the authors' script has 0.001 beside 0.1.
+#: Learning-rate multiplier of the spatial transformer: the authors' script uses 0.001, and 0.1 for the network.
 TRANSFORMER = {"stn": 0.01, "stn_slow": 0.001}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("digits", help=".npz file, 'keras' or 'tfds'")
-    parser.add_argument("results", type=Path, help="CSV file that rows are added to")
+    parser.add_argument("results", type=Path, help="CSV file to append rows to")
     parser.add_argument(
         "--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS), metavar="NAME", help=", ".join(NETWORKS)
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="default: 0")
-    parser.add_argument("--images", type=int, default=40_000, help="to train on (paper: 200,000; default: %(default)s)")
-    parser.add_argument("--test-images", type=int, default=10_000, help="for each number of distractors")
-    parser.add_argument("--epochs", type=int, default=12, help="(authors' script: 100; default: %(default)s)")
     parser.add_argument(
-        "--learning-rate", type=float, default=0.1, help="as the authors' script (default: %(default)s)"
+        "--images", type=int, default=40_000, help="training images (paper: 200,000; default: %(default)s)"
     )
-    parser.add_argument("--weights", type=Path, metavar="FOLDER", help="keep each network's weights there")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the results instead")
+    parser.add_argument("--test-images", type=int, default=10_000, help="test images for each number of distractors")
+    parser.add_argument("--epochs", type=int, default=12, help="authors' script: 100; default: %(default)s")
+    parser.add_argument(
+        "--learning-rate", type=float, default=0.1, help="default: %(default)s, as in the authors' script"
+    )
+    parser.add_argument(
+        "--weights", type=Path, metavar="FOLDER", help="folder in which to save the weights of each network"
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="plot the results instead of training")
     args = parser.parse_args()
     if args.plot:
         if not read_rows(args.results):
-            parser.error(f"there are no results in {args.results} to plot")
+            parser.error(f"expected {args.results} to hold results to plot; it has no rows")
         return plot(read_rows(args.results), args.plot)
 
     splits = mnist_splits(args.digits)
@@ -76,7 +80,7 @@ def main():
                 "learning_rate": args.learning_rate,
             }
             if any(all(row[k] == str(v) for k, v in key.items()) for row in read_rows(args.results)):
-                print(f"{network}, seed {seed}: in {args.results} already")
+                print(f"{network}, seed {seed}: already in {args.results}")
                 continue
             row = run(key, args, train, validation, tests)
             append_row(args.results, row)
@@ -84,14 +88,14 @@ def main():
 
 
 def run(key, args, train, validation, tests):
-    """Trains one network and returns its row."""
+    """Train one network and return its row."""
     started = time.monotonic()
     network, seed = key["network"], key["seed"]
     keras.utils.set_random_seed(seed)
     arguments = NETWORKS[network]
     model = ClutteredMnistCNN(**arguments, classifier_activation=None)
     steps = len(train[0]) // 100 * args.epochs
-    # The authors' protocol: a tenth of the rate after 60 % of the epochs.
+    # The authors' protocol: divide the learning rate by ten after 60 % of the epochs.
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
         [round(0.6 * steps)], [args.learning_rate, 0.1 * args.learning_rate]
     )
@@ -101,9 +105,9 @@ def run(key, args, train, validation, tests):
         NegativeLogLikelihood() if attends else keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    validation_data = (scaled(validation[0]), validation[1])
+    validation_data = (scale(validation[0]), validation[1])
     fitted = model.fit(
-        scaled(train[0]), train[1], batch_size=100, epochs=args.epochs, validation_data=validation_data, verbose=2
+        scale(train[0]), train[1], batch_size=100, epochs=args.epochs, validation_data=validation_data, verbose=2
     )
     if args.weights:
         args.weights.mkdir(parents=True, exist_ok=True)
@@ -111,30 +115,30 @@ def run(key, args, train, validation, tests):
     return {
         **key,
         "parameters": sum(int(np.prod(variable.shape)) for variable in model.trainable_variables),
-        "train_error": percent(fitted.history["accuracy"][-1]),
-        "validation_error": percent(fitted.history["val_accuracy"][-1]),
-        **{f"test_error_{n}": percent(accuracy(model, *images)) for n, images in tests.items()},
+        "train_error": error_rate(fitted.history["accuracy"][-1]),
+        "validation_error": error_rate(fitted.history["val_accuracy"][-1]),
+        **{f"test_error_{n}": error_rate(accuracy(model, *images)) for n, images in tests.items()},
         "seconds": round(time.monotonic() - started),
         "versions": f"{keras.backend.backend()}; keras {keras.version()}",
     }
 
 
-def scaled(x):
+def scale(x):
     x = x.astype("float32") / 255
     return np.moveaxis(x, -1, 1) if keras.config.image_data_format() == "channels_first" else x
 
 
 def accuracy(model, x, y):
-    return float(np.mean(model.predict(scaled(x), batch_size=500, verbose=0).argmax(-1) == y))
+    return float(np.mean(model.predict(scale(x), batch_size=500, verbose=0).argmax(-1) == y))
 
 
-def percent(accuracy):
-    """The error rate in per cent."""
+def error_rate(accuracy):
+    """Return the error rate in per cent."""
     return round(100 * (1 - accuracy), 3)
 
 
 def plot(rows, path):
-    """Draws the errors: by attention depth, by width, without each part, and against the number of distractors."""
+    """Plot the errors by attention depth, by width, without each part, and against the number of distractors."""
     import matplotlib.pyplot as plt
 
     def errors(network, column="test_error_8"):

@@ -1,13 +1,13 @@
-"""Wrong training labels: Table 5 of the Residual Attention Network paper, at a scale that fits a CPU.
+"""Label noise: Table 5 of the Residual Attention Network paper, at a scale that fits a CPU.
 
-    python examples/08_label_noise.py cifar10.npz results/label_noise.csv runs/label_noise
-    python examples/08_label_noise.py cifar10.npz results/label_noise.csv runs/label_noise --plot label_noise.png
+    python examples/06_label_noise.py cifar10.npz results/label_noise.csv runs/label_noise
+    python examples/06_label_noise.py cifar10.npz results/label_noise.csv runs/label_noise --plot label_noise.png
 
-A network is trained on labels of which a share is wrong (Eq. 7), with the one-cycle schedule, and tested, once and
-after the last epoch, on true ones. The wrong labels are the same for all networks of a seed. Each network, rate and
-seed is a run in its own folder, which goes on when it was killed, and a row of the CSV file; rows that are there, at
-the same scale, are not run again. The networks are ResNet-164 and Attention-56, where the paper has Attention-92
-(`--networks ResNet164 CifarResidualAttention92`). `keras-resattn reproduce resattn/table5` is the table itself.
+Each network trains on noisy labels (Eq. 7) with the one-cycle schedule and is tested once, after the last epoch, on
+clean labels. All networks of a seed share the same noisy labels. Each network, noise rate and seed is a run in its own
+folder, which resumes if it was interrupted, and a row of the CSV file; existing rows of the same scale are not computed
+again. The networks are ResNet-164 and Attention-56; for the paper's Attention-92 pass
+`--networks ResNet164 CifarResidualAttention92`. `keras-resattn reproduce resattn/table5` runs the full protocol.
 """
 
 import argparse
@@ -34,41 +34,47 @@ NETWORKS = ("ResNet164", "CifarResidualAttention56")
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", help=".npz file with x_train, y_train, x_test and y_test")
-    parser.add_argument("results", type=Path, help="CSV file that rows are added to")
-    parser.add_argument("run_dir", type=Path, help="folder of runs")
+    parser.add_argument("results", type=Path, help="CSV file to append rows to")
+    parser.add_argument("run_dir", type=Path, help="folder for the runs")
     parser.add_argument("--networks", nargs="+", default=NETWORKS, metavar="NAME", help=" ".join(NETWORKS))
     parser.add_argument(
         "--rates",
         nargs="+",
         type=float,
         default=[0.1, 0.3, 0.5, 0.7],
-        help="shares of wrong labels (default: 0.1 0.3 0.5 0.7)",
+        help="fractions of noisy labels (default: 0.1 0.3 0.5 0.7)",
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="default: 0")
     parser.add_argument(
-        "--images", type=int, default=10_000, help="to train on, the first ones (paper: 50,000; default: %(default)s)"
+        "--images",
+        type=int,
+        default=10_000,
+        help="use only the first IMAGES training images (paper: 50,000; default: %(default)s)",
     )
     parser.add_argument(
-        "--epochs", type=int, default=8, help="more than the 3 of the warm-up (paper: 205; default: %(default)s)"
+        "--epochs", type=int, default=8, help="more than the 3 epochs of warm-up (paper: 205; default: %(default)s)"
     )
     parser.add_argument(
-        "--batch-size", type=int, default=64, help="images in a step (paper: 64, the default); the rate goes with it"
+        "--batch-size",
+        type=int,
+        default=64,
+        help="images per step (paper: 64, the default); the learning rate scales with it",
     )
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the results instead")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="plot the results instead of training")
     args = parser.parse_args()
     if args.plot:
         rows = read_rows(args.results)
         if len({(row["images"], row["epochs"], row["batch_size"]) for row in rows}) != 1:
-            parser.error(f"expected {args.results} to hold results at one scale: images, epochs, batch size")
+            parser.error(f"expected all rows of {args.results} to have the same images, epochs and batch_size")
         return plot(rows, args.plot)
 
     arrays = load_npz(args.data)
     missing = [name for name in ("x_train", "y_train", "x_test", "y_test") if name not in arrays]
     if missing:
-        parser.error(f"expected {args.data} to hold {', '.join(missing)}, too")
+        parser.error(f"expected {args.data} to hold {', '.join(missing)}")
     if not 0 < args.images <= len(arrays["x_train"]):
-        parser.error(f"expected --images up to {len(arrays['x_train'])}; received: {args.images}")
-    for network in args.networks:  # whether all are known, before hours go into the first
+        parser.error(f"expected --images to be from 1 to {len(arrays['x_train'])}; received: {args.images}")
+    for network in args.networks:  # fails on an unknown name before hours go into the first network
         registry.create_model(network, weights=None)
     scale = {"images": args.images, "epochs": args.epochs, "batch_size": args.batch_size}
     for rate in args.rates:
@@ -78,7 +84,7 @@ def main():
             for network in args.networks:
                 key = {"network": network, "rate": rate, "seed": seed, **scale}
                 if any(all(row[k] == str(v) for k, v in key.items()) for row in read_rows(args.results)):
-                    print(f"{network}, {rate:.0%} wrong, seed {seed}: in {args.results} already")
+                    print(f"{network}, {rate:.0%} noise, seed {seed}: already in {args.results}")
                     continue
                 row = run(key, arrays, args.run_dir)
                 append_row(args.results, row)
@@ -86,15 +92,15 @@ def main():
 
 
 def recipe_of(key):
-    """The one-cycle schedule of a row; the highest rate is that of its batch size, in proportion."""
+    """Return the one-cycle recipe of a row; its learning rate is proportional to the batch size."""
     cycle, size = get_recipe("cifar_one_cycle"), key["batch_size"]
-    rate = cycle.learning_rate * size / cycle.batch_size
+    learning_rate = cycle.learning_rate * size / cycle.batch_size
     changes = {"epochs": key["epochs"], "label_noise": key["rate"], "seed": key["seed"]}
-    return cycle.replace(batch_size=size, learning_rate=rate, **changes)
+    return cycle.replace(batch_size=size, learning_rate=learning_rate, **changes)
 
 
 def run(key, arrays, run_dir):
-    """Trains one network and returns its row."""
+    """Train one network and return its row."""
     recipe = recipe_of(key)
     x, y = arrays["x_train"][: key["images"]], arrays["y_train"][: key["images"]]
     keras.utils.clear_session()
@@ -114,12 +120,12 @@ def run(key, arrays, run_dir):
     }
 
 
-def percent(share):
-    return round(100 * float(share), 3)
+def percent(fraction):
+    return round(100 * float(fraction), 3)
 
 
 def plot(rows, path):
-    """Draws test errors against the share of wrong labels, and beside them the paper's."""
+    """Plot the test errors against the noise rate, next to those of the paper."""
     import matplotlib.pyplot as plt
 
     figure, (here, paper) = plt.subplots(1, 2, figsize=(8, 3.4), layout="constrained")
@@ -136,7 +142,7 @@ def plot(rows, path):
         paper.plot(rates, [row.published for row in own], "o-", label=network)
     paper.set_title("Table 5 of the paper", fontsize=10)
     for axis in (here, paper):
-        axis.set_xlabel("wrong training labels (%)")
+        axis.set_xlabel("noisy training labels (%)")
         axis.set_ylabel("test error (%)")
         axis.set_ylim(bottom=0)
         axis.legend(fontsize=8)

@@ -1,6 +1,6 @@
-"""What is in the sample images, and where the network looked: as names, as arrays, as a image.
+"""Classify the sample images, and show where the network looked: as text, arrays and a figure.
 
-python examples/02_see_the_masks.py masks.png
+python examples/01_see_the_masks.py masks.png
 """
 
 import argparse

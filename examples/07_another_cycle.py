@@ -1,12 +1,12 @@
-"""Train published weights further: another cycle, with cutout, from where `cifar10_v2` ended.
+"""Train released weights further: another cycle, with cutout, starting from `cifar10_v2`.
 
-    python examples/09_another_cycle.py cifar10.npz runs/cifar56-again
+    python examples/07_another_cycle.py cifar10.npz runs/cifar56-again
 
-Each cycle that begins at a high rate again leaves a minimum and ends in another one (Loshchilov & Hutter, "SGDR", ICLR
-2017), not always in a better one: docs/experiments.md has what came of this one. The data are those of
-examples/01_train_cifar10.py, and should be what the weights were trained on: with other classes, or other images,
-`keras_resattn.fine_tune` is what you want. Kill it whenever you like: the same command goes on from its last
-checkpoint. The test images are not touched: docs/training.md says how to measure a run on them.
+A cycle that restarts at a high learning rate leaves its minimum and ends in another one (Loshchilov & Hutter, "SGDR",
+ICLR 2017), which is not always better: docs/experiments.md has the result of this run. The data is that of
+examples/03_train_cifar10.py and should be the data that the weights were trained on; for other classes or images, use
+`keras_resattn.fine_tune`. The run is safe to interrupt: rerun the same command to resume from the last checkpoint. The
+test images are not used here; docs/training.md explains how to evaluate a run on them.
 """
 
 import argparse
@@ -32,9 +32,9 @@ def main():
     parser.add_argument("run_dir", help="folder for log, checkpoint, weights and report")
     parser.add_argument("--epochs", type=int, default=RECIPE.epochs, help="length of the cycle (default: %(default)s)")
     parser.add_argument(
-        "--batch-size", type=int, default=RECIPE.batch_size, help="images in a step (default: %(default)s)"
+        "--batch-size", type=int, default=RECIPE.batch_size, help="images per step (default: %(default)s)"
     )
-    parser.add_argument("--limit", type=int, help="use only the first so many training images")
+    parser.add_argument("--limit", type=int, help="use only the first LIMIT training images")
     args = parser.parse_args()
 
     (tag,) = find("cifar10_v2", "CifarResidualAttention56")
