@@ -135,7 +135,7 @@ def evaluate_run(
     dataset = match_classes(dataset, names, f"the run in {run_dir}")
     size = check_fits(model, dataset, Recipe.from_json(json.dumps(report["recipe"])))
     prepare = functools.partial(normalize, mean=report["mean"], std=report["std"])
-    return _measure(model, dataset, batch_size, prepare, size)
+    return evaluate_batches(model, EvaluationBatches(dataset, batch_size, prepare, size=size))
 
 
 def evaluate_model(
@@ -168,12 +168,20 @@ def evaluate_model(
     batch_size = check_count("batch_size", batch_size)
     dataset = open_dataset(data, split="test", data_dir=data_dir, resize_mode=resize_mode)
     size = check_fits(model, dataset, get_recipe("cifar_one_cycle"))  # as any recipe that takes arrays as they are
-    return _measure(model, dataset, batch_size, functools.partial(normalize, mean=mean, std=std), size)
+    prepare = functools.partial(normalize, mean=mean, std=std)
+    return evaluate_batches(model, EvaluationBatches(dataset, batch_size, prepare, size=size))
 
 
-def _measure(model, dataset, batch_size, prepare, size):
-    """The `Evaluation` of a model on a dataset, whose images `prepare` normalises."""
-    batches = EvaluationBatches(dataset, batch_size, prepare, size=size)
+def evaluate_batches(model: keras.Model, batches: EvaluationBatches) -> Evaluation:
+    """Classify labelled images that are preprocessed already.
+
+    Args:
+        model: A `keras.Model` that returns logits or probabilities, `(n, classes)`.
+        batches: Preprocessed images and integer labels.
+
+    Returns:
+        An `Evaluation`.
+    """
     outputs, labels = [], []
     for i in range(batches.num_batches):
         x, y = batches[i]

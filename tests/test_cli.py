@@ -40,7 +40,7 @@ def test_predict_reads_any_colour_mode(tmp_path, mode, capsys):
     assert main(["predict", str(tmp_path / "red.png")]) == 0
 
 
-def test_attend_writes_a_image(image, tmp_path, capsys):
+def test_attend_writes_an_image(image, tmp_path, capsys):
     output = tmp_path / "out.png"
     assert main(["attend", str(image), str(image), "-o", str(output), "--channels", "1"]) == 0
     with Image.open(output) as image:

@@ -1,4 +1,4 @@
-"""The papers' tables as data: what their rows say, cost and need."""
+"""The papers' tables as data: published errors, networks, costs and requirements of their rows."""
 
 import keras
 import numpy as np
@@ -10,7 +10,7 @@ from keras_resattn.cli import main
 from keras_resattn.models.registry import NETWORKS
 from keras_resattn.recipes import get_recipe
 from keras_resattn.reproduce import DATASETS, TABLES, runner
-from keras_resattn.reproduce import published as tables
+from keras_resattn.reproduce.published import original
 
 pytestmark = pytest.mark.once
 
@@ -31,7 +31,7 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize(("name", "published"), PUBLISHED.items())
-def test_rows_hold_what_the_papers_print(name, published):
+def test_rows_hold_the_published_errors(name, published):
     assert ROWS[name][1].published == published
 
 
@@ -42,14 +42,14 @@ def test_every_row_has_a_network_a_recipe_and_data(name):
     assert row.get_recipe(3).seed == 3
     assert row.parameters > 0
     assert row.macs > 0
-    whole = row.cost()
-    assert whole is None or whole > 3 * row.macs * DATASETS[row.data].images
-    _, shared = tables.home(table, row)
+    training = row.training_macs()
+    assert training is None or training > 3 * row.macs * DATASETS[row.data].images
+    _, shared = original(table, row)
     for field in ("network", "recipe", "data", "published", "arguments", "changes", "base", "test_size"):
         assert getattr(shared, field) == getattr(row, field), f"{name} shares the run of {row.same_as}"
 
 
-# A few stand for all but when there is time.
+# The others are slow.
 QUICK = ("table4/local", "table4/local_one_unit", "fig4/stn", "fig4/no_gates", "table1/warn_28_10_cifar100")
 
 
@@ -61,7 +61,7 @@ COUNTED = [
 
 
 @pytest.mark.parametrize(("table", "row"), COUNTED)
-def test_rows_cost_what_they_say(table, row):
+def test_parameters_and_multiply_adds_of_rows(table, row):
     def counts():
         side = DATASETS[row.data].size or {"ClutteredMnistCNN": 40}.get(row.network, 32)
         model = runner.build(row, (side, side, 1 if row.network == "ClutteredMnistCNN" else 3))
@@ -70,35 +70,43 @@ def test_rows_cost_what_they_say(table, row):
     assert undrawn(counts) == (row.parameters, row.macs)
 
 
-def test_only_rows_that_nobody_can_run_offhand_need_something():
-    needy = {ROWS[name][0].name for name in ROWS if ROWS[name][1].needs}
-    assert needy == {"resattn/table7", "warn/table3"}
+def test_only_two_tables_require_data_or_weights():
+    demanding = {ROWS[name][0].name for name in ROWS if ROWS[name][1].requirements}
+    assert demanding == {"resattn/table7", "warn/table3"}
 
 
 def test_a_scaled_recipe_is_shorter_and_keeps_its_shape():
-    paper = get_recipe("resattn_cifar")  # 160,000 iterations of 64: 204.9 passes over 50,000 images
-    short = runner.scaled(paper, images=5000, scale=0.1, whole=50_000)
+    paper = get_recipe("resattn_cifar")  # 160,000 iterations with batches of 64: 204.9 epochs of 50,000 images
+    short = runner.scale_recipe(paper, images=5000, scale=0.1, all_images=50_000)
     assert (short.epochs, short.iterations, short.milestones) == (20, None, paper.milestones)
     one_cycle = get_recipe("cifar_one_cycle")
-    assert runner.scaled(one_cycle, 25_000, 0.5).epochs == 7
-    assert runner.scaled(one_cycle, 25_000, 0.5).warmup_epochs == pytest.approx(one_cycle.warmup_epochs / 2)
-    assert runner.scaled(one_cycle, 500, 0.001).epochs == 1
-    assert runner.scaled(paper, 50_000, 1) is paper
+    assert runner.scale_recipe(one_cycle, 25_000, 0.5).epochs == 7
+    assert runner.scale_recipe(one_cycle, 25_000, 0.5).warmup_epochs == pytest.approx(one_cycle.warmup_epochs / 2)
+    assert runner.scale_recipe(one_cycle, 500, 0.001).epochs == 1
+    assert runner.scale_recipe(paper, 50_000, 1) is paper
 
 
 @pytest.mark.parametrize("name", ["warn/fig4", "resattn/table7"])
-def test_the_list_tells_errors_costs_and_needs(name, capsys):
+def test_rows_are_listed_with_errors_costs_and_requirements(name, capsys):
     assert main(["reproduce", name, "--list"]) == 0
     out = capsys.readouterr().out
     assert all(row.name in out and row.network in out for row in TABLES[name].rows)
-    assert ("Needed: pass --data" in out) == (name == "resattn/table7")
-    assert max(map(len, out.splitlines())) <= 80
+    assert ("Required: pass --data" in out) == (name == "resattn/table7")
+    assert max(map(len, out.splitlines()[2 : 3 + len(TABLES[name].rows)])) <= 80, "rows fit a terminal"
 
 
-def test_without_a_table_all_are_listed(capsys):
+def test_the_list_can_be_limited_to_some_rows(capsys):
+    assert main(["reproduce", "resattn/table1", "--list", "--row", "mixed"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines if "CifarResidualAttention56" in line] == [
+        ["mixed", "CifarResidualAttention56", "5.52", "1.03", "0.123", "3.8"]
+    ]
+
+
+def test_without_a_table_all_tables_are_listed(capsys):
     assert main(["reproduce"]) == 0
     out = capsys.readouterr().out
-    assert all(f"{name}: " in out for name in TABLES)
+    assert all(f"{name} " in out and table.title in out for name, table in TABLES.items())
 
 
 def test_a_row_starts_from_the_weights_of_its_base(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""`keras-resattn reproduce`: runs that are measured once, and the tables that they fill."""
+"""`keras-resattn reproduce`: runs, which are evaluated once, and tables of their results."""
 
 import argparse
 import json
@@ -17,7 +17,7 @@ from keras_resattn.utils.io import read_rows
 pytestmark = pytest.mark.once
 
 
-def test_a_run_is_measured_and_recorded_once(table, reproduce, tmp_path, monkeypatch, capsys):
+def test_a_run_is_evaluated_and_recorded_once(table, reproduce, tmp_path, monkeypatch, capsys):
     assert reproduce("resattn/tiny", "--row", "first", "--output", "table.md") == 0
     folder = tmp_path / "runs/resattn/tiny/first/seed0"
     results = read_rows(tmp_path / "results/resattn_tiny.csv")
@@ -26,14 +26,16 @@ def test_a_run_is_measured_and_recorded_once(table, reproduce, tmp_path, monkeyp
     assert results[0]["backend"] == keras.backend.backend()
     assert float(results[0]["error"]) == error_of(folder, tmp_path / "data.npz")
     text = (tmp_path / "table.md").read_text()
-    assert f"| first | A | 5.50 | {float(results[0]['error']):.2f} (n = 1) | 0 | 2 | 40 of 50,000; test 20 of" in text
-    assert "| second | B | 6.50 | - | - | - | - |" in text
+    assert (
+        f"| first | A | 5.50 | {float(results[0]['error']):.2f} (n = 1) | 1 | 0 | 2 | 40 of 50,000; test 20 of" in text
+    )
+    assert "| second | B | 6.50 | - | - | - | - | - |" in text
     assert "wrote table.md" in capsys.readouterr().out
 
     def never(*args, **kwargs):
-        raise AssertionError("the test images were used already")
+        raise AssertionError("the test images were used before")
 
-    monkeypatch.setattr(runner, "open_sets", never)
+    monkeypatch.setattr(runner, "open_splits", never)
     assert reproduce("resattn/tiny", "--row", "first") == 0
     assert "already" in capsys.readouterr().out
     assert read_rows(tmp_path / "results/resattn_tiny.csv") == results
@@ -42,7 +44,7 @@ def test_a_run_is_measured_and_recorded_once(table, reproduce, tmp_path, monkeyp
 
 
 def error_of(folder, data):
-    """The error of a finished run, computed anew from what its folder holds."""
+    """The error of a finished run, computed from the files in its folder."""
     report = json.loads((folder / "report.json").read_text())
     model = small_network(TABLES["resattn/tiny"].rows[0], (8, 8, 3))
     model.load_weights(folder / "model.weights.h5")
@@ -52,7 +54,7 @@ def error_of(folder, data):
     return round(100 * float(wrong.mean()), 3)
 
 
-def test_a_run_that_was_trained_but_not_measured_is_not_trained_again(table, reproduce, tmp_path, monkeypatch):
+def test_a_run_that_was_trained_but_not_evaluated_is_not_trained_again(table, reproduce, tmp_path, monkeypatch):
     assert reproduce("resattn/tiny", "--row", "first", "--seeds", "1") == 0
     [before] = read_rows(tmp_path / "results/resattn_tiny.csv")
     (tmp_path / "runs/resattn/tiny/first/seed1/result.json").unlink()
@@ -64,17 +66,17 @@ def test_a_run_that_was_trained_but_not_measured_is_not_trained_again(table, rep
 
 
 @pytest.mark.filterwarnings("ignore:There are no training images")
-def test_a_rehearsal_is_shorter_and_kept_apart(table, reproduce, tmp_path, capsys):
+def test_a_scaled_down_run_is_shorter_and_recorded_as_one(table, reproduce, tmp_path, capsys):
     assert reproduce("resattn/tiny", "--scale", "0.5", "--row", "second") == 0
     out = capsys.readouterr().out
     [row] = read_rows(tmp_path / "results/resattn_tiny.csv")
-    assert f"second, seed 0 at scale 0.5: error {row['error']} % of 10 test images\n" in out
+    assert f"second, seed 0, scale 0.5: error {row['error']} % on 10 test images\n" in out
     assert "20 of 50,000; test 10 of 10,000 |" in out
     assert (row["scale"], row["epochs"], row["images"], row["test_images"]) == ("0.5", "1.0", "20", "10")
     assert (tmp_path / "runs/resattn/tiny/second/seed0-scale0.5/result.json").exists()
 
 
-def measured(row, seed, error, scale=1.0, images=50_000):
+def recorded(row, seed, error, scale=1.0, images=50_000):
     counts = {"epochs": 2.0, "images": images, "test_images": 10_000}
     return {
         key: str(value) for key, value in {"row": row, "seed": seed, "scale": scale, "error": error, **counts}.items()
@@ -83,20 +85,22 @@ def measured(row, seed, error, scale=1.0, images=50_000):
 
 def test_the_table_never_mixes_scales_or_numbers_of_images(table):
     results = [
-        measured("first", 0, 5.0),
-        measured("first", 1, 6.0),
-        measured("first", 0, 40.0, scale=0.1),
-        measured("first", 2, 20.0, images=10_000),
+        recorded("first", 0, 5.0),
+        recorded("first", 1, 6.0),
+        recorded("first", 0, 40.0, scale=0.1),
+        recorded("first", 2, 20.0, images=10_000),
     ]
-    whole, rehearsal = markdown(table, results).split("**Rehearsal at scale 0.1**")
-    assert "| first | A | 5.50 | 5.50 ± 0.71 (n = 2) | 0, 1 | 2 | 50,000; test 10,000 |" in whole
-    assert "| first | A | 5.50 | 20.00 (n = 1) | 2 | 2 | 10,000 of 50,000; test 10,000 |" in whole
-    assert "40.00" not in whole
-    assert "measured, scale 0.1" in rehearsal
-    assert "40.00 (n = 1)" in rehearsal
+    text = markdown(table, results)
+    assert [line for line in text.splitlines() if line.startswith("| first")] == [
+        "| first | A | 5.50 | 5.50 ± 0.71 (n = 2) | 1 | 0, 1 | 2 | 50,000; test 10,000 |",
+        "| first | A | 5.50 | 20.00 (n = 1) | 1 | 2 | 2 | 10,000 of 50,000; test 10,000 |",
+        "| first | A | 5.50 | 40.00 (n = 1) | 0.1 | 0 | 2 | 50,000; test 10,000 |",
+    ]
+    assert "A scale below 1 is a scaled-down run" in text
+    assert "A scale below 1" not in markdown(table, results[:2])
 
 
-def test_a_training_that_diverges_leaves_the_other_rows(table, reproduce, tmp_path, monkeypatch, capsys):
+def test_a_diverging_row_does_not_stop_the_others(table, reproduce, tmp_path, monkeypatch, capsys):
     train = runner.compile_and_fit
 
     def diverging(model, *args, **kwargs):
@@ -110,11 +114,11 @@ def test_a_training_that_diverges_leaves_the_other_rows(table, reproduce, tmp_pa
     assert [row["row"] for row in read_rows(tmp_path / "results/resattn_tiny.csv")] == ["second"]
 
 
-def test_options_given_again_add_up(table, reproduce, tmp_path, monkeypatch):
+def test_repeated_options_accumulate(table, reproduce, tmp_path, monkeypatch):
     given = []
 
     def record(table, row, seed, options):
-        given.append((row.name, seed, options.where))
+        given.append((row.name, seed, options.sources))
         raise FloatingPointError("enough")
 
     monkeypatch.setattr("keras_resattn.reproduce.runner.run", record)
@@ -125,35 +129,43 @@ def test_options_given_again_add_up(table, reproduce, tmp_path, monkeypatch):
 
 
 def test_errors_of_one_and_of_five():
-    """Images of one pixel whose channels are the scores: the own class comes 1st, 2nd, 6th and 7th."""
-    scores = np.full((4, 1, 1, 10), 10, "uint8")
+    """Images have one pixel whose channels are the scores: the true class ranks 1st, 2nd, 6th and 7th."""
+    scores = np.full((4, 1, 1, 11), 10, "uint8")
     for row, (first, before) in enumerate([(3, 0), (3, 1), (0, 5), (0, 6)]):
-        scores[row, 0, 0, [c for c in range(10) if c != first][:before]] = 200
+        scores[row, 0, 0, [c for c in range(11) if c != first][:before]] = 200
         scores[row, 0, 0, first] = 100
-    inputs = keras.Input((1, 1, 10))
-    model = keras.Model(inputs, keras.layers.Flatten()(inputs))
     row = Row("row", "A", "resattn_cifar", "cifar10", 1.0, top5=1.0)
-    sets = argparse.Namespace(tests={"error": ArrayDataset(scores, np.array([3, 3, 0, 0]))})
-    normalised = argparse.Namespace(mean=[0.0] * 10, std=[1.0] * 10)
-    assert runner._errors(model, row, sets, normalised) == {"error": 75.0, "top5_error": 50.0}
+    errors = runner.measure_errors(scores_in_pixels(11), row, *split_of(scores, [3, 3, 0, 0]))
+    assert errors == {"error": 75.0, "top5_error": 50.0}
 
 
-def test_tested_at_another_size_with_the_same_weights():
+def scores_in_pixels(classes, factor=1.0):
+    """A network that returns the channels of an image of one pixel."""
+    inputs = keras.Input((1, 1, classes))
+    return keras.Model(inputs, keras.layers.Activation("linear")(keras.layers.Flatten()(inputs * factor)))
+
+
+def split_of(images, labels):
+    """`Splits` with these test images, and the `Report` of a run that does not normalise images."""
+    channels = images.shape[-1]
+    report = argparse.Namespace(mean=[0.0] * channels, std=[1.0] * channels)
+    return argparse.Namespace(tests={"error": ArrayDataset(images, np.array(labels))}), report
+
+
+def test_evaluation_at_another_size_uses_the_same_weights():
     row = Row("row", "CifarResidualAttention56", "resattn_cifar", "cifar10", 1.0, test_size=9)
-    sets = argparse.Namespace(train=argparse.Namespace(channels=3))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "build", small_network)
         model = small_network(row, (8, 8, 3))
-        tested = runner._tested(model, row, sets)
-    assert tested.input_shape == (None, 9, 9, 3)
-    assert_close(tested.weights[0], model.weights[0], 0)
+        resized = runner._at_test_size(model, row, 3)
+    assert resized.input_shape == (None, 9, 9, 3)
+    assert_close(resized.weights[0], model.weights[0], 0)
 
 
-def test_outputs_that_are_not_numbers_are_no_result():
-    inputs = keras.Input((1, 1, 10))
-    model = keras.Model(inputs, keras.layers.Flatten()(inputs / 0.0))
+@pytest.mark.filterwarnings("ignore:invalid value encountered in subtract")
+@pytest.mark.parametrize("factor", [np.nan, np.inf])
+def test_outputs_that_are_not_finite_give_no_result(factor):
     row = Row("row", "A", "resattn_cifar", "cifar10", 1.0)
-    sets = argparse.Namespace(tests={"error": ArrayDataset(np.zeros((2, 1, 1, 10), "uint8"), np.array([3, 3]))})
-    normalised = argparse.Namespace(mean=[0.0] * 10, std=[1.0] * 10)
-    with pytest.raises(FloatingPointError, match="outputs on test images are not finite numbers"):
-        runner._errors(model, row, sets, normalised)
+    split = split_of(np.ones((2, 1, 1, 10), "uint8"), [3, 3])
+    with pytest.raises(FloatingPointError, match="NaN or infinite values for test images"):
+        runner.measure_errors(scores_in_pixels(10, factor), row, *split)

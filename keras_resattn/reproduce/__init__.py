@@ -1,4 +1,4 @@
-"""The papers' tables, to be run row by row: `keras-resattn reproduce`."""
+"""Tables of the papers, reproduced row by row: `keras-resattn reproduce`."""
 
 from typing import TYPE_CHECKING
 

@@ -1,5 +1,6 @@
-"""What a row of a paper's table is, and how one is found."""
+"""Rows and tables of the papers as data, and the datasets that they are measured on."""
 
+import dataclasses
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,67 +21,67 @@ class PaperDataset:
     """A dataset as the papers split it.
 
     Attributes:
-        title: Its name in print.
+        title: Name in print.
         classes: Number of classes.
-        images: Training images; `None` where the paper does not say.
-        test_images: Test images, likewise.
-        where: What `open_dataset` takes to get it; `None` where the user has to bring it.
-        size: Height and width that images are trained at, or `None` for that of the images.
-        need: What the user has to bring, where that is so.
+        images: Number of training images; `None` if the paper does not state it.
+        test_images: Number of test images; `None` if the paper does not state it.
+        source: First argument of `open_dataset`; `None` if users have to provide the images.
+        size: Height and width of training crops; `None` to train on whole images.
+        requirement: What users have to provide, as part of a sentence; empty if nothing.
     """
 
     title: str
     classes: int
     images: int | None
     test_images: int | None
-    where: str | None = None
+    source: str | None = None
     size: int | None = None
-    need: str = ""
+    requirement: str = ""
 
 
-#: Cluttered MNIST: distractors to train on, and those of the further tests.
+#: Numbers of distractors on Cluttered MNIST: for training and the main test, and for the additional tests.
 DISTRACTORS, MORE_DISTRACTORS = 8, (4, 16, 32, 64)
 
 FOLDERS = (
-    "pass --data with a folder that holds train/ and test/ with one folder of images for each class, or with the "
-    "name of a TFDS dataset that is prepared as array_record"
+    "pass --data with a folder that contains train/ and test/ with one folder of images per class, or with the name "
+    "of a TFDS dataset prepared as array_record"
 )
 
 DATASETS = {
     "cifar10": PaperDataset("CIFAR-10", 10, 50_000, 10_000, "cifar10"),
     "cifar100": PaperDataset("CIFAR-100", 100, 50_000, 10_000, "cifar100"),
     "cluttered_mnist": PaperDataset("Cluttered MNIST", 10, 200_000, 100_000, "keras"),
-    "imagenet": PaperDataset("ImageNet", 1000, 1_281_167, 50_000, size=224, need=FOLDERS),
+    "imagenet": PaperDataset("ImageNet", 1000, 1_281_167, 50_000, size=224, requirement=FOLDERS),
     "stanford_dogs": PaperDataset("Stanford Dogs", 120, 12_000, 8_580, "stanford_dogs", size=224),
-    "uec_food100": PaperDataset("UEC Food-100", 100, None, None, size=224, need=FOLDERS),
+    "uec_food100": PaperDataset("UEC Food-100", 100, None, None, size=224, requirement=FOLDERS),
     "cars196": PaperDataset("Stanford Cars", 196, 8_144, 8_041, "cars196", size=224),
-    "adience_gender": PaperDataset("Adience, gender", 2, None, None, size=224, need=FOLDERS),
-    "adience_age": PaperDataset("Adience, age", 8, None, None, size=224, need=FOLDERS),
+    "adience_gender": PaperDataset("Adience, gender", 2, None, None, size=224, requirement=FOLDERS),
+    "adience_age": PaperDataset("Adience, age", 8, None, None, size=224, requirement=FOLDERS),
     "cub200": PaperDataset("CUB-200-2011", 200, 5_994, 5_794, "caltech_birds2011", size=224),
 }
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table: what is trained, how, on what, and what the paper has.
+    """One row of a table: the network, its recipe, the data, and the published error.
 
     Attributes:
-        name: As `--row` takes it.
-        network: Id of the network, as `keras-resattn list` has it, or `"ClutteredMnistCNN"`.
+        name: Name for `--row`.
+        network: Id of the network, as listed by `keras-resattn list`, or `"ClutteredMnistCNN"`.
         recipe: Name of the recipe.
         data: Key of `DATASETS`.
-        published: Error on the test images that the paper prints, in per cent (top-1), or `None`.
-        top5: The same for the five most probable classes.
-        last_epoch: Error after the last epoch in the authors' logs, in per cent, where `published` is of the epoch
-            that was best on test images.
-        arguments: The network's further keyword arguments.
-        changes: Fields of the recipe that differ.
-        same_as: Row whose run this one shares, `"table1/mixed"`, in the same paper.
-        parameters: Trainable parameters; those of `NETWORKS` by default.
-        macs: Multiply-adds for one image, likewise.
+        published: Published top-1 error on the test images in percent, or `None`.
+        top5: Published top-5 error in percent, or `None`.
+        last_epoch: Error after the last epoch in the authors' logs, in percent, if `published` belongs to the epoch
+            that was best on the test images.
+        arguments: Additional keyword arguments of the network.
+        changes: Recipe fields that differ from the named recipe.
+        same_as: Row of the same paper whose run this row shares, such as `"table1/mixed"`.
+        parameters: Number of trainable parameters (default: that of `NETWORKS`).
+        macs: Multiply-adds per image (default: that of `NETWORKS`).
         base: Id of the network whose ImageNet weights the row starts from, or `None`.
-        test_size: Height and width of test images, where it is not that of the training.
-        note: What to know when comparing.
+        test_size: Height and width of test images, if not those of training images.
+        note: Remark on the comparison with the published error.
     """
 
     name: str
@@ -106,32 +107,35 @@ class Row:
                     object.__setattr__(self, count, getattr(NETWORKS[self.network], count))
 
     @property
-    def needs(self) -> list[str]:
-        """What the user has to bring, as a list of sentences' parts; empty where the row runs by itself."""
-        needs = [DATASETS[self.data].need] if DATASETS[self.data].where is None else []
+    def requirements(self) -> list[str]:
+        """What users have to provide, as parts of a sentence; empty if the row runs by itself."""
+        requirements = [DATASETS[self.data].requirement] if DATASETS[self.data].source is None else []
         if self.base is not None:
-            needs.append(
+            requirements.append(
                 f"pass --base-weights with a .weights.h5 file of {self.base} trained on ImageNet; none is published"
             )
-        return needs
+        return requirements
 
     def get_recipe(self, seed: int) -> Recipe:
-        """Returns the row's `Recipe`."""
+        """Return the row's `Recipe`."""
         return get_recipe(self.recipe).replace(seed=seed, **self.changes)
 
-    def epochs(self) -> int | None:
-        """Returns the epochs of the whole protocol; `None` where the number of images is not known."""
+    def training_macs(self) -> int | None:
+        """Return the multiply-adds of the whole training, three forward passes per image and epoch, if known."""
         recipe, images = get_recipe(self.recipe), DATASETS[self.data].images
-        if recipe.epochs is not None or images is None:
-            return recipe.epochs
-        return recipe.length(images // recipe.batch_size)
-
-    def cost(self) -> int | None:
-        """Returns the multiply-adds of the whole training: three times the forward pass; `None` if not known."""
-        images, epochs = DATASETS[self.data].images, self.epochs()
-        if images is None or epochs is None or self.macs is None:
+        if images is None or self.macs is None:
             return None
+        epochs = recipe.epochs if recipe.epochs is not None else recipe.length(images // recipe.batch_size)
         return 3 * self.macs * images * epochs
+
+    def shared(self, home: str, name: str | None = None) -> "Row":
+        """Return this row for another table, where it shares this row's run.
+
+        Args:
+            home: Label of this row's table, such as `"table1"`.
+            name: Name in the other table (default: the same).
+        """
+        return dataclasses.replace(self, name=name or self.name, same_as=f"{home}/{self.name}")
 
 
 @dataclass(frozen=True)
@@ -139,48 +143,54 @@ class Table:
     """One table of a paper.
 
     Attributes:
-        name: `"resattn/table1"`.
-        title: What it compares.
-        rows: Its `Row`s.
-        figure: Whether the mean absolute responses of the trained networks are drawn, too.
+        name: Paper and label, such as `"resattn/table1"`.
+        title: Subject of the comparison.
+        rows: The `Row`s.
+        draws_responses: Whether the table is a figure of mean absolute responses of the trained networks.
     """
 
     name: str
     title: str
     rows: tuple[Row, ...]
-    figure: bool = False
+    draws_responses: bool = False
 
     @property
     def paper(self) -> str:
+        """Key of `PAPERS`."""
         return self.name.partition("/")[0]
 
     @property
     def source(self) -> str:
-        label = self.name.partition("/")[2]
-        kind, number = ("Fig.", label.removeprefix("fig")) if label.startswith("fig") else ("Table", label[5:])
-        return f"{PAPERS[self.paper]}, {kind} {number}"
+        """Citation, with the number of the table or figure."""
+        label = self.name.partition("/")[2].replace("table", "Table ").replace("fig", "Fig. ")
+        return f"{PAPERS[self.paper]}, {label}"
+
+    @property
+    def file_name(self) -> str:
+        """Name of files about this table, without suffix: `"resattn_table1"`."""
+        return self.name.replace("/", "_")
 
     def select(self, names: Collection[str]) -> list[Row]:
-        """Returns the rows of these names, or all if there are none.
+        """Return the rows with these names, or all rows if there are no names.
 
         Raises:
-            ValueError: if a name is unknown; the message holds the closest ones.
+            ValueError: if a name is unknown; the message suggests the closest ones.
         """
         rows = {row.name: row for row in self.rows}
         return [rows[check_name("row", name, rows, f" of {self.name}")] for name in names or rows]
 
 
 def counts(network: str, data: str, at_100: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
-    """Returns the counts of a CIFAR row, as arguments of `Row`: at 10 classes they are those of `NETWORKS`."""
+    """Return `parameters` and `macs` of a CIFAR row as arguments of `Row`; `NETWORKS` has those for 10 classes."""
     parameters, macs = at_100[network] if data == "cifar100" else (None, None)
     return {"parameters": parameters, "macs": macs}
 
 
 def check_name(kind: str, name: str, known: Iterable[str], of: str = "") -> str:
-    """Returns `name` if it is one of `known`.
+    """Return `name` if it is one of `known`.
 
     Raises:
-        ValueError: if it is not; the message holds the closest ones, and all.
+        ValueError: if it is not; the message lists all known names and suggests the closest ones.
     """
     if name in known:
         return name

@@ -1,7 +1,8 @@
-"""One run of one row: train by the paper's recipe, use the test images once, keep the result."""
+"""Training and evaluation of one row: the paper's recipe, then the test images once, after the last epoch."""
 
 import dataclasses
 import datetime
+import functools
 import gc
 import math
 from dataclasses import dataclass, field
@@ -9,106 +10,104 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
-from keras_resattn.data import network_input
+from keras_resattn.data.arrays import normalize
+from keras_resattn.data.evaluation_batches import EvaluationBatches
+from keras_resattn.evaluation import evaluate_batches
 from keras_resattn.models import registry
 from keras_resattn.models.cluttered_mnist_cnn import ClutteredMnistCNN
 from keras_resattn.models.residual_attention import ResidualAttentionNet
 from keras_resattn.models.variants import VARIANTS
-from keras_resattn.recipes import compile_and_fit
+from keras_resattn.recipes import Report, compile_and_fit
 from keras_resattn.recipes.recipe import Recipe
 from keras_resattn.recipes.run_folder import differing
-from keras_resattn.reproduce.datasets import open_sets, where_is
-from keras_resattn.reproduce.published import home
+from keras_resattn.reproduce.datasets import Splits, data_name, open_splits
+from keras_resattn.reproduce.published import original
 from keras_resattn.reproduce.rows import DATASETS, Row, Table
 from keras_resattn.typing import PathLike, Shape
-from keras_resattn.utils.data_format import image_shape
+from keras_resattn.utils.data_format import image_shape, spatial_axes
 from keras_resattn.utils.io import read_json, sha256, user_path, write_json
 from keras_resattn.utils.provenance import revision_of
 
 RESULT = "result.json"
-CHUNK = 500  # test images read at once
+BATCH_SIZE = 100  # of test images
 
 
 @dataclass(frozen=True)
 class Options:
-    """How rows are run.
+    """Options for running rows.
 
     Attributes:
-        scale: Share of the passes and of the images, above 0, up to 1.
-        where: `{dataset: what open_dataset takes}` in place of the datasets' own.
+        scale: Fraction of the epochs and of the images, in (0, 1]; below 1 it is a scaled-down run.
+        sources: Data by dataset, as passed to `open_dataset`, in place of the defaults of `DATASETS`.
         run_dir: Folder of all runs.
-        base_weights: File of ImageNet weights, for rows that start from some.
+        base_weights: File with ImageNet weights, for rows that start from them.
         device_data: As in `compile_and_fit`.
         verbose: Keras' verbosity.
     """
 
     scale: float = 1.0
-    where: dict[str, Any] = field(default_factory=dict)
+    sources: dict[str, Any] = field(default_factory=dict)
     run_dir: Path = Path("runs")
     base_weights: Path | None = None
     device_data: bool = False
     verbose: int = 1
 
-    def data(self, row: Row) -> Any:
-        """Where the data of a row is."""
-        return self.where.get(row.data, DATASETS[row.data].where)
+    def source(self, row: Row) -> Any:
+        """Return the data source of a row."""
+        return self.sources.get(row.data, DATASETS[row.data].source)
 
 
 def run_folder(table: Table, row: Row, seed: int, options: Options) -> Path:
-    """Returns the folder of a run; rows that are the same in several tables share it."""
-    table, row = home(table, row)
-    rehearsal = "" if options.scale == 1 else f"-scale{options.scale:g}"
-    return user_path(options.run_dir) / table.name / row.name / f"seed{seed}{rehearsal}"
+    """Return the folder of a run; rows that occur in several tables share it."""
+    table, row = original(table, row)
+    suffix = "" if options.scale == 1 else f"-scale{options.scale:g}"
+    return user_path(options.run_dir) / table.name / row.name / f"seed{seed}{suffix}"
 
 
 def run(table: Table, row: Row, seed: int, options: Options) -> dict[str, Any]:
-    """Trains a row's network and measures it, or goes on where it was; a finished run is not measured again.
+    """Train the network of a row and evaluate it on the test images.
+
+    An interrupted run resumes. A finished run is neither trained nor evaluated again; its result is read from the run
+    folder.
 
     Args:
         table: A `Table`.
-        row: A `Row` of it.
-        seed: Seed of the initial weights, the order of the data and its augmentation, and label noise.
+        row: A `Row` of the table.
+        seed: Seed of initial weights, data order, augmentation and label noise.
         options: An `Options`.
 
     Returns:
-        Dictionary of the result: `date`, `seed`, `scale`, `epochs`, `images`, `test_images`, `data`, `error` (per
-        cent, last epoch), `seconds` of training, `backend`, `device` and `revision` (or
-        the package's version); of some rows further errors.
+        Dictionary with `date`, `seed`, `scale`, `epochs`, `images`, `test_images`, `data`, `error` (in percent, after
+        the last epoch), `seconds` of training, `backend`, `device` and `revision` (or the version of the package); for
+        some rows, additional errors.
 
     Raises:
-        ValueError: if the run's folder holds another run, or the data is not the row's.
-        FloatingPointError: if the training diverges.
+        ValueError: If the run's folder holds another run, or the data do not fit the row.
+        FloatingPointError: If training diverges.
     """
     folder = run_folder(table, row, seed, options)
     identity = _identity(table, row, seed, options)
-    result = _finished(folder, identity)
-    if result is not None:
-        return result
+    finished = _read_finished(folder, identity)
+    if finished is not None:
+        return finished
     recipe = row.get_recipe(seed)
-    sets = open_sets(row.data, options.data(row), options.scale, recipe.batch_size)
-    recipe = scaled(recipe, len(sets.train), options.scale, DATASETS[row.data].images)
+    splits = open_splits(row.data, options.source(row), options.scale, recipe.batch_size)
+    recipe = scale_recipe(recipe, len(splits.train), options.scale, DATASETS[row.data].images)
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
-    model = build(row, _shape(row, sets.train), options.base_weights)
-    report = compile_and_fit(
-        model,
-        recipe,
-        sets.train,
-        run_dir=folder,
-        verbose=options.verbose,
-        device_data=options.device_data,
-    )
+    model = build(row, _image_shape(row, splits.train), options.base_weights)
+    settings = {"run_dir": folder, "verbose": options.verbose, "device_data": options.device_data}
+    report = compile_and_fit(model, recipe, splits.train, **settings)
     result = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seed": seed,
         "scale": options.scale,
-        "epochs": round((report.steps or 0) / (len(sets.train) // recipe.batch_size), 2),
-        "images": len(sets.train),
-        "test_images": len(sets.tests["error"]),
-        "data": where_is(options.data(row)),
-        **_errors(_tested(model, row, sets), row, sets, report),
+        "epochs": round((report.steps or 0) / (len(splits.train) // recipe.batch_size), 2),
+        "images": len(splits.train),
+        "test_images": len(splits.tests["error"]),
+        "data": data_name(options.source(row)),
+        **measure_errors(_at_test_size(model, row, splits.train.channels), row, splits, report),
         "seconds": round(report.seconds),
         "backend": report.environment["backend"],
         "device": report.environment["device"],
@@ -120,30 +119,27 @@ def run(table: Table, row: Row, seed: int, options: Options) -> dict[str, Any]:
     return result
 
 
-def scaled(recipe: Recipe, images: int, scale: float, whole: int | None = None) -> Recipe:
-    """Returns a recipe shortened to a share of its passes over the data; with fewer images, passes are short, too.
-
-    Rates and milestones keep their shares of the whole, and a warm-up shrinks with it.
+def scale_recipe(recipe: Recipe, images: int, scale: float, all_images: int | None = None) -> Recipe:
+    """Return a recipe with a fraction of its epochs; milestones and warm-up keep their proportions.
 
     Args:
         recipe: A `Recipe`.
-        images: Number of training images that there are.
-        scale: Share of the passes.
-        whole: Number of training images at a scale of 1, which iterations are counted in passes of; `None` for
-            `images / scale`.
+        images: Number of training images of the scaled-down run.
+        scale: Fraction of the epochs.
+        all_images: Number of training images at a scale of 1, by which iterations are converted to epochs (default:
+            `images / scale`).
     """
     if scale == 1:
         return recipe
-    if recipe.epochs is None:
-        passes = (recipe.iterations or 0) / max(1, (whole or round(images / scale)) // recipe.batch_size)
-    else:
-        passes = recipe.epochs
-    epochs = max(1, round(scale * passes))
-    return recipe.replace(epochs=epochs, warmup_epochs=recipe.warmup_epochs * epochs / math.ceil(passes))
+    all_epochs = recipe.epochs
+    if all_epochs is None:
+        all_epochs = (recipe.iterations or 0) / max(1, (all_images or round(images / scale)) // recipe.batch_size)
+    epochs = max(1, round(scale * all_epochs))
+    return recipe.replace(epochs=epochs, warmup_epochs=recipe.warmup_epochs * epochs / math.ceil(all_epochs))
 
 
 def build(row: Row, shape: Shape, base_weights: PathLike | None = None) -> keras.Model:
-    """Builds the network of a row, with random weights, or with ImageNet's in its body.
+    """Build the network of a row with random weights, or with ImageNet weights below its classifier.
 
     Args:
         row: A `Row`.
@@ -158,93 +154,82 @@ def build(row: Row, shape: Shape, base_weights: PathLike | None = None) -> keras
         return ResidualAttentionNet(variant=row.network, weights=None, **row.arguments, **shared)
     model = registry.create_model(row.network, weights=None, **row.arguments, **shared)
     if row.base is not None:
-        body = registry.create_model(row.base, include_top=False, weights=str(base_weights), input_shape=shape)
-        for layer in (layer for layer in body.layers if layer.weights):
+        base = registry.create_model(row.base, include_top=False, weights=str(base_weights), input_shape=shape)
+        for layer in (layer for layer in base.layers if layer.weights):
             model.get_layer(layer.name).set_weights(layer.get_weights())
     return model
 
 
+def measure_errors(model: keras.Model, row: Row, splits: Splits, report: Report) -> dict[str, float]:
+    """Return errors on test images in percent, by column of the results.
+
+    Raises:
+        FloatingPointError: If the network returns NaN or infinite values.
+    """
+    axes = spatial_axes(keras.config.image_data_format())
+    size = tuple(model.input_shape[axis] for axis in axes)
+    crops = row.test_size is not None or DATASETS[row.data].size is not None
+    central = 0.875 if crops else 1.0  # a crop of 224 from a short side of 256
+    preprocess = functools.partial(normalize, mean=report.mean, std=report.std)
+    errors = {}
+    for column, dataset in splits.tests.items():
+        batches = EvaluationBatches(dataset, BATCH_SIZE, preprocess, size=size, central=central)
+        evaluation = evaluate_batches(model, batches)
+        if not math.isfinite(evaluation.loss):
+            raise FloatingPointError(
+                "The network returns NaN or infinite values for test images: training diverged, or a scaled-down run "
+                "was too short for batch-norm statistics. No result was recorded."
+            )
+        errors[column] = round(100 * (1 - evaluation.accuracy), 3)
+        if row.top5 is not None and evaluation.top5_accuracy is not None:
+            errors["top5_error"] = round(100 * (1 - evaluation.top5_accuracy), 3)
+    return errors
+
+
 def _identity(table, row, seed, options):
-    """What a run is: with the same of all this, its result is the same."""
-    of_table, of_row = home(table, row)
+    """Everything that determines a run's result, except the backend."""
+    shared_table, shared_row = original(table, row)
     recipe = dataclasses.asdict(row.get_recipe(seed))
     return {
-        "row": f"{of_table.name}/{of_row.name}",
+        "row": f"{shared_table.name}/{shared_row.name}",
         "recipe": {field: value for field, value in recipe.items() if field not in ("source", "deviations")},
         "scale": options.scale,
-        "data": where_is(options.data(row)),
+        "data": data_name(options.source(row)),
         "base": sha256(user_path(options.base_weights)) if row.base is not None else None,
     }
 
 
-def read_result(path: PathLike) -> dict[str, Any]:
-    """Returns what a row's run left: `{"run": what it was, "result": its result}`.
-
-    Raises:
-        ValueError: if the file is damaged.
-    """
-    remedy = f"Delete {path}, and the row's run is measured again."
-    held = read_json(path, remedy)
-    if not all(isinstance(held.get(key), dict) for key in ("run", "result")):
-        raise ValueError(f"Expected {path} to hold a run and its result; it does not. {remedy}")
-    return held
-
-
-def _finished(folder, identity):
-    """The result that a folder holds, or `None`."""
+def _read_finished(folder, identity):
+    """The result of a finished run, or `None`."""
     path = folder / RESULT
     if not path.exists():
         return None
-    held = read_result(path)
-    others = differing(held["run"], identity)
-    if others:
+    remedy = f"Delete {path} to evaluate the run again."
+    content = read_json(path, remedy)
+    if not all(isinstance(content.get(key), dict) for key in ("run", "result")):
+        raise ValueError(f"Expected {path} to hold a run and its result; it does not. {remedy}")
+    different = differing(content["run"], identity)
+    if different:
         raise ValueError(
-            f"Expected {folder} to hold this row's run; the one that it holds differs in {', '.join(others)}. "
-            "Pass another --run-dir."
+            f"Expected {folder} to hold the run of this row; it holds a run with different values of "
+            f"{', '.join(different)}. Pass another --run-dir."
         )
-    return held["result"]
+    return content["result"]
 
 
-def _shape(row, source):
+def _image_shape(row, dataset):
     size = DATASETS[row.data].size
-    shape = source.image_shape if size is None else (size, size, source.channels)
-    if shape is None:
-        raise ValueError(f"Expected images of one shape for {row.data}; received: images of several shapes.")
-    return shape
+    if size is not None:
+        return size, size, dataset.channels
+    if dataset.image_shape is None:
+        raise ValueError(f"Expected images of the same shape for {row.data}; received: images of different shapes.")
+    return dataset.image_shape
 
 
-def _tested(model, row, sets):
-    """The trained network, at the size that the row is tested at."""
+def _at_test_size(model, row, channels):
+    """The trained network with the input size of test images."""
     if row.test_size is None:
         return model
-    tested = build(dataclasses.replace(row, base=None), (row.test_size, row.test_size, sets.train.channels))
-    tested.set_weights(model.get_weights())
-    return tested
-
-
-def _errors(model, row, sets, report):
-    """Errors in per cent, by column of the results."""
-    errors = {}
-    for column, source in sets.tests.items():
-        ranks = np.concatenate(list(_ranks(model, source, report, row.test_size or DATASETS[row.data].size)))
-        errors[column] = round(100 * float(np.mean(ranks >= 1)), 3)
-        if row.top5 is not None:
-            errors["top5_error"] = round(100 * float(np.mean(ranks >= 5)), 3)
-    return errors
-
-
-def _ranks(model, source, report, size):
-    """For each image, how many classes come before its own."""
-    # Where training crops, a test image is the centre of one whose short side is 256 for a crop of 224.
-    crop = {} if size is None else {"size": (size, size), "central": 0.875}
-    for start in range(0, len(source), CHUNK):
-        rows = np.arange(start, min(start + CHUNK, len(source)))
-        x = network_input(source.read(rows, **crop), report.mean, report.std)
-        scores = model.predict(x, batch_size=100, verbose=0)
-        own = scores[np.arange(len(rows)), source.labels[rows]]
-        if not np.isfinite(scores).all():
-            raise FloatingPointError(
-                "The network's outputs on test images are not finite numbers: it has diverged, or a rehearsal was "
-                "too short for the moving statistics of batch normalisation. Nothing was recorded."
-            )
-        yield (scores > own[:, None]).sum(1)
+    resized = build(dataclasses.replace(row, base=None), (row.test_size, row.test_size, channels))
+    resized.set_weights(model.get_weights())
+    return resized

@@ -1,4 +1,4 @@
-"""All tables, by name."""
+"""The published tables, by name."""
 
 from keras_resattn.reproduce.published import resattn, warn
 from keras_resattn.reproduce.rows import Row, Table, check_name
@@ -7,16 +7,16 @@ TABLES = {table.name: table for table in (*resattn.TABLES, *warn.TABLES)}
 
 
 def get_table(name: str) -> Table:
-    """Returns the named table.
+    """Return the table of a name such as `"resattn/table1"`.
 
     Raises:
-        ValueError: if there is none; the message holds the closest ones.
+        ValueError: if there is none; the message lists all tables and suggests the closest ones.
     """
     return TABLES[check_name("table", name, TABLES)]
 
 
-def home(table: Table, row: Row) -> tuple[Table, Row]:
-    """Returns the table and the row whose run a row shares: mostly itself."""
+def original(table: Table, row: Row) -> tuple[Table, Row]:
+    """Return the table and row whose run a row uses: its own, unless it shares the run of another row."""
     if row.same_as is None:
         return table, row
     label, _, name = row.same_as.partition("/")

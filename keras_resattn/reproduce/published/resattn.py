@@ -1,13 +1,12 @@
-"""The tables of "Residual Attention Network for Image Classification": test errors as printed, in per cent."""
+"""Tables of "Residual Attention Network for Image Classification": test errors as printed, in percent."""
 
 from typing import Any
 
 from keras_resattn.reproduce.rows import Row, Table, counts
 
-_RESATTN: dict[str, Any] = {"recipe": "resattn_cifar", "data": "cifar10"}
-_RATES = (10, 30, 50, 70)
+_NOISE_RATES = (10, 30, 50, 70)
 
-#: Parameters and multiply-adds at 100 classes.
+#: Trainable parameters and multiply-adds with 100 classes.
 _AT_100 = {
     "ResNet164": (1_726_388, 247_669_760),
     "ResNet1001": (10_350_836, 1_491_018_752),
@@ -18,52 +17,56 @@ _AT_100 = {
     "CifarResidualAttention452": (8_535_092, 958_088_192),
 }
 
-
-def _attention(depth, published, learning="residual", **arguments):
-    arguments |= {"learning": "naive"} if learning == "naive" else {}
-    return Row(
-        f"attention{depth}_{learning}",
-        f"CifarResidualAttention{depth}",
-        published=published,
-        arguments=arguments,
-        **_RESATTN,
-    )
+_CITED = "cited by the paper; trained here with the recipe of the paper's own networks"
+_CITED_WIDE = "cited by the paper; trained here with the recipe of the WARN paper's baselines"
 
 
-_MIXED: dict[str, Any] = {
-    "network": "CifarResidualAttention56",
-    "published": 5.52,
-    "arguments": {"mask_activation": "mixed"},
-    "same_as": "table1/mixed",
-    **_RESATTN,
-}
-_CITED = "as cited there; the recipe is that of the paper's own networks"
-_CITED_WIDE = "as cited there; the recipe is that of the WARN paper's baselines"
+def _cifar10(name, network, published, **more):
+    return Row(name, network, "resattn_cifar", "cifar10", published, **more)
 
 
 def _activation(activation, published):
-    arguments = {"mask_activation": activation}
-    return Row(activation, "CifarResidualAttention56", published=published, arguments=arguments, **_RESATTN)
+    return _cifar10(activation, "CifarResidualAttention56", published, arguments={"mask_activation": activation})
+
+
+_MIXED = _activation("mixed", 5.52)
+
+
+def _learning(depth, naive, residual):
+    """Two rows: naive attention learning and attention residual learning."""
+    network = f"CifarResidualAttention{depth}"
+    yield _cifar10(f"attention{depth}_naive", network, naive, arguments={"learning": "naive"})
+    if depth == 56:
+        yield _MIXED.shared("table1", f"attention{depth}_residual")
+    else:
+        yield _cifar10(f"attention{depth}_residual", network, residual)
+
+
+_LEARNING = {
+    row.name: row
+    for depth, naive, residual in ((56, 5.89, 5.52), (92, 5.35, 4.99), (128, 5.57, 4.44), (164, 7.18, 4.31))
+    for row in _learning(depth, naive, residual)
+}
 
 
 def _local(units, name, parameters, macs, note):
+    more: dict[str, Any] = {"parameters": parameters, "macs": macs, "note": note}
     arguments = {"mask": "local", "local_units": units}
-    counts = {"parameters": parameters, "macs": macs}
-    network = "CifarResidualAttention56"
-    return Row(name, network, published=6.48, arguments=arguments, note=note, **counts, **_RESATTN)
+    return _cifar10(name, "CifarResidualAttention56", 6.48, arguments=arguments, **more)
 
 
 def _noisy(name, network, errors):
-    for rate, error in zip(_RATES, errors, strict=True):
-        changes = {"label_noise": rate / 100}
-        yield Row(f"{name}_{rate}", network, published=error, changes=changes, **_RESATTN)
+    for rate, error in zip(_NOISE_RATES, errors, strict=True):
+        yield _cifar10(f"{name}_{rate}", network, error, changes={"label_noise": rate / 100})
 
 
-def _on_both(name, network, errors, recipe="resattn_cifar", same_as=None, note=""):
+def _on(data, name, network, error, recipe="resattn_cifar", note=""):
+    return Row(f"{name}_{data}", network, recipe, data, error, note=note, **counts(network, data, _AT_100))
+
+
+def _on_both(name, network, errors, *more, **named):
     for data, error in zip(("cifar10", "cifar100"), errors, strict=True):
-        shared = same_as if data == "cifar10" else None
-        more = {"same_as": shared, "note": note, **counts(network, data, _AT_100)}
-        yield Row(f"{name}_{data}", network, recipe, data, error, **more)
+        yield _on(data, name, network, error, *more, **named)
 
 
 def _imagenet(name, network, top1, top5, **more):
@@ -74,34 +77,25 @@ TABLES = (
     Table(
         "resattn/table1",
         "Activation of the soft mask, Attention-56 on CIFAR-10",
-        (_activation("mixed", 5.52), _activation("channel", 6.24), _activation("spatial", 6.33)),
+        (_MIXED, _activation("channel", 6.24), _activation("spatial", 6.33)),
     ),
     Table(
         "resattn/table3",
         "Naive attention learning against attention residual learning, CIFAR-10",
-        (
-            _attention(56, 5.89, "naive"),
-            Row("attention56_residual", **_MIXED),
-            _attention(92, 5.35, "naive"),
-            _attention(92, 4.99),
-            _attention(128, 5.57, "naive"),
-            _attention(128, 4.44),
-            _attention(164, 7.18, "naive"),
-            _attention(164, 4.31),
-        ),
+        tuple(_LEARNING.values()),
     ),
     Table(
         "resattn/table4",
         "Structure of the soft mask, Attention-56 on CIFAR-10",
         (
-            _local(3, "local", 1_042_458, 152_488_448, "three units, as the text says: 24 % more multiply-adds"),
-            _local(1, "local_one_unit", 856_986, 125_749_760, "one unit: the same multiply-adds, as the text says too"),
-            Row("encoder_decoder", **_MIXED),
+            _local(3, "local", 1_042_458, 152_488_448, "three units, as in the text: 24 % more multiply-adds"),
+            _local(1, "local_one_unit", 856_986, 125_749_760, "one unit: the same multiply-adds, also in the text"),
+            _MIXED.shared("table1", "encoder_decoder"),
         ),
     ),
     Table(
         "resattn/table5",
-        "Wrong training labels, CIFAR-10",
+        "Noisy training labels, CIFAR-10",
         (
             *_noisy("resnet164", "ResNet164", (5.93, 6.61, 8.35, 17.21)),
             *_noisy("attention92", "CifarResidualAttention92", (5.15, 5.79, 7.27, 15.75)),
@@ -115,7 +109,8 @@ TABLES = (
             *_on_both("resnet1001", "ResNet1001", (4.64, 22.71), note=_CITED),
             *_on_both("wrn_16_8", "WideResNet-16-8", (4.81, 22.07), "warn_cifar", note=_CITED_WIDE),
             *_on_both("wrn_28_10", "WideResNet-28-10", (4.17, 20.50), "warn_cifar", note=_CITED_WIDE),
-            *_on_both("attention92", "CifarResidualAttention92", (4.99, 21.71), same_as="table3/attention92_residual"),
+            _LEARNING["attention92_residual"].shared("table3", "attention92_cifar10"),
+            _on("cifar100", "attention92", "CifarResidualAttention92", 21.71),
             *_on_both("attention236", "CifarResidualAttention236", (4.14, 21.16)),
             *_on_both("attention452", "CifarResidualAttention452", (3.90, 20.45)),
         ),
@@ -141,23 +136,7 @@ TABLES = (
     Table(
         "resattn/fig4",
         "Mean absolute response of each stage, Attention-164 on CIFAR-10",
-        (
-            Row(
-                "naive",
-                "CifarResidualAttention164",
-                published=7.18,
-                arguments={"learning": "naive"},
-                same_as="table3/attention164_naive",
-                **_RESATTN,
-            ),
-            Row(
-                "residual",
-                "CifarResidualAttention164",
-                published=4.31,
-                same_as="table3/attention164_residual",
-                **_RESATTN,
-            ),
-        ),
-        figure=True,
+        tuple(_LEARNING[f"attention164_{name}"].shared("table3", name) for name in ("naive", "residual")),
+        draws_responses=True,
     ),
 )
