@@ -42,7 +42,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `MODULES` below says the sam
     from keras_resattn.recipes.transfer import fine_tune, with_normalization
     from keras_resattn.visualize import attention_gates, attention_maps, plot_attention
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "WARN",
