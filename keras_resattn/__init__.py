@@ -160,4 +160,5 @@ lazy.import_with_keras(
     "keras_resattn.losses",
     "keras_resattn.models.class_names",
     "keras_resattn.recipes.optimizers",
+    "keras_resattn.recipes.schedules",
 )

@@ -8,7 +8,8 @@ import pytest
 
 import keras_resattn
 from keras_resattn.recipes import RECIPES, Recipe, get_recipe
-from keras_resattn.recipes.optimizers import CoupledAdam, CoupledSGD, WarmUp
+from keras_resattn.recipes.optimizers import CoupledAdam, CoupledSGD
+from keras_resattn.recipes.schedules import WarmUp
 
 RECIPE = get_recipe("cifar_one_cycle").replace(epochs=3, batch_size=8, warmup_epochs=1, learning_rate=0.05)
 RNG = np.random.default_rng(0)
@@ -87,6 +88,8 @@ def test_unknown_names_and_fields_are_refused():
         get_recipe("cifar_two_cycle")
     with pytest.raises(ValueError, match=r"received: epoch\. Did you mean 'epochs'\?"):
         RECIPE.replace(epoch=3)
+    with pytest.raises(ValueError, match=r"received: lr\. Did you mean 'learning_rate'\?"):
+        RECIPE.replace(lr=1)
     with pytest.raises(
         ValueError, match=r"missing: batch_size, epochs, learning_rate, source; unknown: epoch.*'epochs'"
     ):

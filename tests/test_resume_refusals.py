@@ -22,7 +22,7 @@ def test_going_on_with_other_steps_at_a_time_is_refused_where_some_would_be_lost
     recipe = RECIPE.replace(batch_size=10)
     with pytest.raises(Killed):
         train(tmp_path, recipe, callbacks=[Stop(4, kill)], checkpoint_steps=1)
-    with pytest.raises(ValueError, match="divide the 3 steps that are done"):
+    with pytest.raises(ValueError, match="divide the 3 completed steps"):
         train(tmp_path, recipe, steps_per_execution=2)
 
 

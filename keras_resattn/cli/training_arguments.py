@@ -10,8 +10,8 @@ import numpy as np
 from keras_resattn.cli.arguments import check_least, expanded, path
 from keras_resattn.cli.output import printable
 from keras_resattn.recipes import Recipe, get_recipe
+from keras_resattn.recipes.recipe import suggest_fields
 from keras_resattn.typing import PathLike
-from keras_resattn.utils.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from keras_resattn.recipes import Report
@@ -72,7 +72,7 @@ def change_recipe(name: str, changes: Iterable[str], option: str = "--set") -> R
         field, equals, value = change.partition("=")
         if not equals or field not in Recipe.__dataclass_fields__:
             known = ", ".join(Recipe.__dataclass_fields__)
-            hint = did_you_mean(field, Recipe.__dataclass_fields__)
+            hint = suggest_fields([field])
             raise ValueError(
                 f"Expected {option} FIELD=VALUE with a field of a recipe ({known}); received: {change}.{hint}"
             )

@@ -1,4 +1,4 @@
-"""Training recipes, and the one call that runs them."""
+"""Training recipes, and `compile_and_fit`, which trains a model by one."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""What `compile_and_fit` refuses, before any work: models, data and options that do not go together."""
+"""Input checks of `compile_and_fit`, `fine_tune` and `evaluate`, made before any work."""
 
 import warnings
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ from keras_resattn.typing import Size
 from keras_resattn.utils.data_format import channel_axis, spatial_axes
 from keras_resattn.utils.validation import is_integer, some_names
 
-#: How the warning of `warn_of_empty_classes` begins.
+#: First words of the warning of `warn_of_empty_classes`.
 EMPTY_CLASSES = "There are no training images"
 
 
 def check_model(model: keras.Model, recipe: Recipe) -> None:
-    """Raises a `ValueError` for what is no classifier, or one of another precision or dropout than the recipe's."""
+    """Raise a `ValueError` if a model is not a classifier, or its precision or dropout differ from the recipe's."""
     shape = getattr(model, "output_shape", None) if getattr(model, "built", False) else None
     if not isinstance(model, keras.Model) or not isinstance(shape, tuple) or len(shape) != 2 or len(model.inputs) != 1:
         received = repr(model) if shape is None else f"output shape {shape}"
@@ -31,34 +31,34 @@ def check_model(model: keras.Model, recipe: Recipe) -> None:
         )
     if shape[1] == 1:
         raise ValueError(
-            f"Expected a network with an output for each class; received: {model.name} with one output. Two classes "
-            "are two outputs, which these two lines make:\n"
+            f"Expected a network with an output for each class; received: {model.name} with one output. For two "
+            "classes, give it two outputs:\n"
             '    outputs = keras.layers.Dense(2, activation="softmax")(model.layers[-1].input)\n'
             "    model = keras.Model(model.inputs, outputs)"
         )
     if recipe.precision not in (None, model.dtype_policy.name):
         raise ValueError(
-            f"Expected a network built under keras.config.set_dtype_policy({recipe.precision!r}), as the recipe says; "
-            f"received: one of {model.dtype_policy.name}."
+            f"Expected a network built under keras.config.set_dtype_policy({recipe.precision!r}), as the recipe "
+            f"requires; received: a network of {model.dtype_policy.name}."
         )
     rates = {layer.rate for layer in iter_layers(model) if isinstance(layer, keras.layers.Dropout)}
     if recipe.dropout is not None and rates != ({recipe.dropout} - {0}):
         raise ValueError(
-            f"Expected a network built with dropout={recipe.dropout}, as the recipe says; "
-            f"received: one with rates {sorted(rates) or 'none'}."
+            f"Expected a network built with dropout={recipe.dropout}, as the recipe requires; "
+            f"received: a network with dropout rates {sorted(rates) or 'none'}."
         )
 
 
 def check_callbacks(callbacks: Any, recipe: Recipe) -> list[keras.callbacks.Callback]:
-    """Returns a list of callbacks. Raises a `ValueError` for anything else, and for some that contradict a recipe."""
+    """Return callbacks as a list, or raise a `ValueError` for other objects and callbacks that contradict a recipe."""
     callbacks = () if callbacks is None else callbacks
     listed = isinstance(callbacks, (list, tuple))
     if not listed or not all(isinstance(callback, keras.callbacks.Callback) for callback in callbacks):
         raise ValueError(f"Expected callbacks to be a list of keras.callbacks.Callback; received: {callbacks!r}.")
-    schedule = f"the recipe's schedule ({recipe.schedule!r}) drives the learning rate: change the recipe"
+    schedule = f"the recipe's schedule ({recipe.schedule!r}) sets the learning rate: change the recipe"
     instead = {
-        "BackupAndRestore": "run_dir keeps a checkpoint from which the same call resumes exactly",
-        "SwapEMAWeights": "recipe.replace(ema=0.999) averages weights, and validates and keeps the averages",
+        "BackupAndRestore": "run_dir keeps a checkpoint, from which the same call resumes exactly",
+        "SwapEMAWeights": "recipe.replace(ema=0.999) averages weights, and validates and keeps the averaged weights",
         "LearningRateScheduler": schedule,
         "ReduceLROnPlateau": schedule,
     }
@@ -69,7 +69,7 @@ def check_callbacks(callbacks: Any, recipe: Recipe) -> list[keras.callbacks.Call
 
 
 def check_class_weight(class_weight: Any, classes: int) -> list[float] | None:
-    """Returns the weight of each class as a list of floats, or `None`. Raises a `ValueError` for anything else."""
+    """Return the weight of each class as a list of floats, or `None`; raise a `ValueError` for anything else."""
     if class_weight is None:
         return None
     weights: list[Any] = [class_weight.get(label) for label in range(classes)] if isinstance(class_weight, dict) else []
@@ -84,23 +84,23 @@ def check_class_weight(class_weight: Any, classes: int) -> list[float] | None:
 
 
 def check_fits(model: keras.Model, dataset: Dataset | BatchStream, recipe: Recipe) -> Size:
-    """Returns the size of images that a network takes, `(h, w)`, after checking that `source` fits it.
+    """Check that a dataset fits a network, and return the size of the network's images, `(h, w)`.
 
     Args:
-        model: A classifier that `check_model` has let through.
+        model: A classifier that has passed `check_model`.
         dataset: A `Dataset` or `BatchStream`.
         recipe: A `Recipe`, which may crop images to the network's size.
 
     Raises:
-        ValueError: for images of another shape or number of channels, or labels that are not the network's classes.
+        ValueError: If images have another shape or number of channels, or labels exceed the network's classes.
     """
     data_format = keras.config.image_data_format()
     channels = model.input_shape[channel_axis(data_format)]
     size = [model.input_shape[axis] for axis in spatial_axes(data_format)]
     shape: Any = dataset.image_shape
     expected = (*size, channels)
-    as_it_is = dataset.resize_mode is None and recipe.crop == "pad"
-    if shape is not None and as_it_is and not _same(expected, shape):
+    unresized = dataset.resize_mode is None and recipe.crop == "pad"
+    if shape is not None and unresized and not _same_shape(expected, shape):
         hint = " To resize them, pass open_dataset(data, resize_mode='crop'), 'squash' or 'pad'."
         hint = hint if isinstance(dataset, Dataset) and shape[-1] == channels else ""
         raise ValueError(f"Expected images of shape {expected} for {model.name}; received: {shape}.{hint}")
@@ -110,14 +110,14 @@ def check_fits(model: keras.Model, dataset: Dataset | BatchStream, recipe: Recip
     if recipe.image_sizes:
         if size != [None, None]:
             raise ValueError(
-                f"Expected a network of open size for a recipe with image_sizes; received: {model.name}, "
+                f"Expected a network of open size for a recipe with image_sizes; received: {model.name} of size "
                 f"{tuple(size)}. Build it with input_shape=(None, None, 3) (channels last)."
             )
         size = [recipe.image_sizes[-1][1]] * 2
     if None in size:
         if shape is None:
             raise ValueError(
-                f"Expected a network with a fixed size for images of different ones; received: {model.name}, "
+                f"Expected a network of fixed size for images of different sizes; received: {model.name} of size "
                 f"{tuple(size)}. Build it with input_shape."
             )
         size = [got if want is None else want for want, got in zip(size, shape[:2], strict=True)]
@@ -128,19 +128,20 @@ def check_fits(model: keras.Model, dataset: Dataset | BatchStream, recipe: Recip
 def check_classes(
     model: keras.Model, dataset: Dataset | BatchStream, validation: Dataset | BatchStream | None
 ) -> tuple[Any, Any, list[str] | None]:
-    """Return the data of a run, numbered as the network has its classes, and the names of these.
+    """Match the class names of training data, validation data and network, and renumber labels where needed.
 
     Args:
-        model: A classifier that `check_model` has let through.
+        model: A classifier that has passed `check_model`.
         dataset: Training data, a `Dataset` or `BatchStream`.
-        validation: Data measured after each epoch, or `None`.
+        validation: Validation data, or `None`.
 
     Returns:
-        `(dataset, validation, class names)`; `None` for names where neither network nor training data have any.
+        `(dataset, validation, class_names)`, with labels in the order of the network's outputs. `class_names` is `None`
+        if neither the network nor the training data have names.
 
     Raises:
-        ValueError: for training data of other classes than a network that has names, or of another number of them; for
-            validation data of other classes than the training data.
+        ValueError: If the training data have classes that a network with class names does not have, or another number
+            of classes than the network, or the validation data have classes that the training data do not have.
     """
     outputs, names = model.output_shape[-1], model_class_names(model)
     if names is not None:
@@ -149,7 +150,7 @@ def check_classes(
     elif dataset.class_names is not None and len(dataset.class_names) != outputs:
         raise ValueError(
             f"Expected a network of {len(dataset.class_names)} classes, as the training data have "
-            f"({some_names(dataset.class_names)}); received: {model.name}, of {outputs}. "
+            f"({some_names(dataset.class_names)}); received: {model.name} with {outputs}. "
             f"Build it with classes={len(dataset.class_names)}."
         )
     else:
@@ -160,12 +161,12 @@ def check_classes(
 def warn_of_empty_classes(
     dataset: Dataset | BatchStream, classes: int, class_names: Sequence[str] | None = None
 ) -> None:
-    """Warn of classes without a training image, which a network cannot learn: labels that start at 1, say.
+    """Warn of classes without training images, as when labels start at 1.
 
     Args:
-        dataset: Training data; the labels of a `BatchStream` are not known beforehand.
+        dataset: Training data. A `BatchStream` is not checked, because its labels are not known in advance.
         classes: Number of classes.
-        class_names: Their names, or `None`.
+        class_names: Names of the classes, or `None`.
     """
     if not isinstance(dataset, Dataset):
         return
@@ -175,29 +176,36 @@ def warn_of_empty_classes(
         received = f"labels from {dataset.labels.min()} to {dataset.labels.max()}" if len(dataset) else "no images"
         warnings.warn(
             f"{EMPTY_CLASSES} for {len(empty)} of {classes} classes: {some_names(shown)}; received: {received}. "
-            "The network has an output for each of them. Labels count from 0 up without gaps.",
+            "The network has an output for each of them. Labels must count from 0 up without gaps.",
             stacklevel=4,
         )
 
 
-def check_statistics(statistics: Any, size: Size, channels: int) -> None:
-    """Raises a `ValueError` for what is not `(mean, std)` of images of that size and number of channels."""
+def check_statistics(statistics: Any, channels: int, size: Size | None = None) -> tuple[list[Any], list[float]]:
+    """Return `(mean, std)` as lists of floats, or raise a `ValueError`.
+
+    Args:
+        statistics: Mean and standard deviation of each channel, from 0 to 255.
+        channels: Number of channels.
+        size: Height and width of a mean image, which is then accepted in place of the mean of each channel.
+    """
     try:
         mean, std = (np.asarray(values, "float64") for values in statistics)
-        fits = mean.shape in ((channels,), (*size, channels)) and std.shape == (channels,)
-        fits = fits and np.isfinite(mean).all() and np.isfinite(std).all() and (std >= 0).all()
+        shapes = [(channels,)] if size is None else [(channels,), (*size, channels)]
+        fits = mean.shape in shapes and std.shape == (channels,)
+        if fits and np.isfinite(mean).all() and np.isfinite(std).all() and (std >= 0).all():
+            return mean.tolist(), std.tolist()
     except (TypeError, ValueError):
-        fits = False
-    if not fits:
-        raise ValueError(f"Expected statistics=(mean, std), {channels} finite numbers each; received: {statistics!r}.")
+        pass  # not a pair of arrays of numbers
+    raise ValueError(f"Expected statistics=(mean, std), {channels} finite numbers each; received: {statistics!r}.")
 
 
-def _same(expected, shape):
+def _same_shape(expected, shape):
     return all(want in (None, got) for want, got in zip(expected, shape, strict=True))
 
 
 def check_lengths(recipe: Recipe, steps_per_epoch: int, steps_per_execution: int, checkpoint_steps: int | None) -> None:
-    """Raises a `ValueError` for numbers of steps that do not go together."""
+    """Raise a `ValueError` if numbers of steps are not positive integers, or do not fit the length of the run."""
     for name, value in (("steps_per_execution", steps_per_execution), ("checkpoint_steps", checkpoint_steps)):
         if not is_integer(value) and (value is not None or name == "steps_per_execution"):
             raise ValueError(f"Expected {name} to be a positive integer; received: {name}={value!r}.")
@@ -219,13 +227,13 @@ def check_lengths(recipe: Recipe, steps_per_epoch: int, steps_per_execution: int
             "Expected checkpoint_steps to be a positive integer, or None; "
             f"received: checkpoint_steps={checkpoint_steps}."
         )
-    recipe.learning_rate_schedule(steps_per_epoch)  # which may not fit the length
+    recipe.learning_rate_schedule(steps_per_epoch)  # raises if the schedule does not fit the length of the run
 
 
 def check_restored(loop: Any, steps_per_execution: int) -> None:
-    """Raises a `ValueError` if a run cannot go on, so many steps at a time, from where its checkpoint is."""
+    """Raise a `ValueError` if a run cannot resume from its checkpoint with `steps_per_execution`."""
     if loop.done < loop.steps and loop.done % steps_per_execution:
         raise ValueError(
-            f"Expected steps_per_execution to divide the {loop.done} steps that are done; "
+            f"Expected steps_per_execution to divide the {loop.done} completed steps; "
             f"received: steps_per_execution={steps_per_execution}."
         )

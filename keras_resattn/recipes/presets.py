@@ -1,14 +1,14 @@
-"""The named recipes: the papers' protocols, and what this package's own weights were trained by."""
+"""Presets: recipes of the papers' protocols and of the released checkpoints."""
 
 from keras_resattn.recipes.recipe import Recipe
 from keras_resattn.utils.suggestions import did_you_mean
 
 
 def get_recipe(recipe: str | Recipe) -> Recipe:
-    """Returns `recipe` itself, or the named one.
+    """Return the preset of a name, or the given `Recipe` unchanged.
 
     Raises:
-        ValueError: if there is none of that name; the message lists those that there are.
+        ValueError: If there is no preset of that name; the message lists all presets.
     """
     if isinstance(recipe, Recipe):
         return recipe
@@ -20,14 +20,14 @@ def get_recipe(recipe: str | Recipe) -> Recipe:
 
 
 def _layer(name, **config):
-    """An augmentation layer as `keras.layers.serialize` writes it; making one would import TensorFlow where it is."""
+    """Return an augmentation layer in the form of `keras.layers.serialize`, without importing Keras."""
     return {"module": "keras.layers", "class_name": name, "config": config}
 
 
 _cifar_one_cycle = Recipe(
     name="cifar_one_cycle",
-    source="Smith & Topin, 'Super-Convergence' (2018), on data and augmentation of Wang et al. (CVPR 2017, Sec. 4.1)",
-    deviations=("One cycle in place of 160k iterations, with a larger batch, and decay to match.",),
+    source="Smith & Topin, 'Super-Convergence' (2018), with the augmentation of Wang et al. (CVPR 2017, Sec. 4.1)",
+    deviations=("One cycle instead of 160k iterations, with a larger batch size and matching weight decay.",),
     epochs=14,
     batch_size=128,
     learning_rate=0.2,
@@ -39,9 +39,9 @@ _resattn_cifar = Recipe(
     name="resattn_cifar",
     source="Wang et al., 'Residual Attention Network for Image Classification' (CVPR 2017), Sec. 4.1",
     deviations=(
-        "The rate is divided by 10 at 64k and 96k of 160k iterations; the authors released no training code for CIFAR.",
-        "The paper does not say whether batch normalisation decays; here it does not.",
-        "The remainder of each pass is left out of it, so that 160k iterations are 204.9 passes and not 204.8.",
+        "The learning rate is divided by 10 at 64k and 96k of 160k iterations; the authors released no CIFAR code.",
+        "The paper does not say whether weight decay includes batch normalisation; here it does not.",
+        "Each epoch drops its incomplete batch, so 160k iterations are 204.9 epochs instead of 204.8.",
     ),
     epochs=None,
     iterations=160_000,
@@ -56,10 +56,10 @@ _resattn_cifar = Recipe(
 _resattn_cifar_modern = Recipe(
     name="resattn_cifar_modern",
     source=(
-        "What took re-implementations past Wang et al.: PistonY's (97.14 % with a network six times the size): mixup, "
-        "cutout, cosine with warm-up, no decay of batch normalisation, 220 epochs of batches of 256"
+        "Methods that took re-implementations past Wang et al., such as PistonY's (97.14 % with a network six times "
+        "the size): mixup, cutout, cosine with warm-up, no decay of batch normalisation, 220 epochs, batch size 256"
     ),
-    deviations=("Strengths are common ones, not tuned.",),
+    deviations=("Common strengths of mixup and cutout, not tuned.",),
     epochs=220,
     batch_size=256,
     learning_rate=0.2,
@@ -72,14 +72,14 @@ _resattn_cifar_modern = Recipe(
 _resattn_imagenet = Recipe(
     name="resattn_imagenet",
     source=(
-        "Wang et al. (CVPR 2017), Sec. 4.2: crops of 224 for training; they report one crop of 224, and of 320 "
-        "(299 for AttentionInception)"
+        "Wang et al. (CVPR 2017), Sec. 4.2: training on crops of 224 pixels; they report single crops of 224 and 320 "
+        "pixels (299 for AttentionInception)"
     ),
     deviations=(
-        "Neither batch size nor weight decay is given (their page asks for 32 images a GPU): 256 and 1e-4 here.",
-        "Their colour augmentation is AlexNet's, along the principal components of RGB; here brightness, contrast and "
-        "saturation are jittered.",
-        "The last rate holds from 500k to 530k iterations, as in their text.",
+        "The paper gives no batch size and weight decay (its page asks for 32 images per GPU): 256 and 1e-4 here.",
+        "The paper uses AlexNet's colour augmentation, along the principal components of RGB; this recipe jitters "
+        "brightness, contrast and saturation.",
+        "The last learning rate holds from 500k to 530k iterations, as in the paper's text.",
     ),
     epochs=None,
     iterations=530_000,
@@ -106,12 +106,12 @@ _tiny_imagenet = Recipe(
     name="tiny_imagenet",
     source=(
         "A short schedule for Tiny-ImageNet (100,000 images of 64 pixels, 200 classes) on a CPU: one cosine with "
-        "warm-up; image sizes that grow, as in Howard's entry to DAWNBench (2018); label smoothing of Szegedy et al. "
-        "(2016); averaged weights of Izmailov et al. (2018)"
+        "warm-up; progressive image sizes, as in Howard's DAWNBench entry (2018); label smoothing (Szegedy et al., "
+        "2016); averaged weights (Izmailov et al., 2018)"
     ),
     deviations=(
-        "Crops take at least 35 % of the image, not 8 %: short schedules underfit.",
-        "Meant for networks that start with zero residual branches (`zero_init_residual`).",
+        "Crops cover at least 35 % of the image instead of 8 %, because short schedules underfit.",
+        "Intended for networks built with `zero_init_residual=True`.",
     ),
     epochs=6,
     batch_size=128,
@@ -130,11 +130,11 @@ _columbia_adam = Recipe(
     name="columbia_adam",
     source="Li, Zhang and Wang's re-implementation at Columbia University (2019), its training script for CIFAR-10",
     deviations=(
-        "Epochs are an argument of the script; 100 here.",
-        "The 5.28 % of their report is no test error: the validation images were among the training images. "
-        "Their own test lines say 24 % (Attention-56) and 35 % (Attention-92).",
-        "Their networks end in dropout of 0.4 and an L2 penalty on the last layer alone, and their units differ.",
-        "What leaves the image is filled by the nearest pixel, as there; its zoom is drawn for each axis there.",
+        "The number of epochs is an argument of the script; 100 here.",
+        "The 5.28 % of their report is not a test error: the training set included the validation images. "
+        "Their own test logs say 24 % (Attention-56) and 35 % (Attention-92).",
+        "Their networks end with dropout of 0.4 and an L2 penalty on the last layer only; their units differ.",
+        "Points outside the image take the nearest pixel, as in the script; the script draws its zoom for each axis.",
     ),
     epochs=100,
     batch_size=256,
@@ -151,10 +151,10 @@ _columbia_adam = Recipe(
 
 _warn_cifar = Recipe(
     name="warn_cifar",
-    source="Rodriguez et al., 'Attend and Rectify' (ECCV 2018), as the authors' code and logs have it",
+    source="Rodriguez et al., 'Attend and Rectify' (ECCV 2018), following the authors' code and logs",
     deviations=(
-        "Data statistics are measured, not the code's rounded constants, which it uses for CIFAR-100, too.",
-        "The authors' logs of the plain Wide ResNets were made without Nesterov's momentum, those of WARN with it.",
+        "Statistics are measured; the code uses the same rounded constants for CIFAR-10 and CIFAR-100.",
+        "The authors' logs of plain Wide ResNets were made without Nesterov momentum, those of WARN with it.",
     ),
     epochs=200,
     batch_size=128,
@@ -175,12 +175,13 @@ _warn_cifar_dropout = _warn_cifar.replace(
 
 _warn_finetune = Recipe(
     name="warn_finetune",
-    source="Rodriguez et al. (ECCV 2018), Sec. 4.3, as the authors' fine-tuning code has it",
+    source="Rodriguez et al. (ECCV 2018), Sec. 4.3, following the authors' fine-tuning code",
     deviations=(
-        "The paper says batches of 64 and a rate divided by 10 every 30 epochs, 1e-3 for the base and 1e-2 for the "
-        "modules; the code's batches of 128 and 40 and 80 of 100 epochs are taken, with the paper's two rates.",
-        "Images are resized to 256 there before a crop of 224 is drawn; here to the network's size, and the crop is "
-        "drawn from them and 16 reflected pixels on each side.",
+        "The paper states a batch size of 64 and learning rates of 1e-3 for the base and 1e-2 for the modules, divided "
+        "by 10 every 30 epochs; this recipe uses the code's batch size of 128 and milestones (40 and 80 of 100 epochs) "
+        "with the paper's two learning rates.",
+        "The code crops 224 pixels from images resized to 256; here images are resized to the network's input size and "
+        "cropped after padding by 16 reflected pixels on each side.",
     ),
     epochs=100,
     batch_size=128,
@@ -197,10 +198,10 @@ _warn_finetune = Recipe(
 
 _cluttered_mnist = Recipe(
     name="cluttered_mnist",
-    source="Rodriguez et al. (ECCV 2018), Sec. 4.1, as the authors' script has it",
+    source="Rodriguez et al. (ECCV 2018), Sec. 4.1, following the authors' script",
     deviations=(
-        "The script trains for 100 epochs, the paper says 200; the rate is divided by 10 after 60 % in both.",
-        "No Nesterov, and a hundredth of the rate for the spatial transformer, as in the script.",
+        "The script trains for 100 epochs, the paper says 200; both divide the learning rate by 10 after 60 % of them.",
+        "As in the script: no Nesterov momentum, and a hundredth of the learning rate for the spatial transformer.",
     ),
     epochs=100,
     batch_size=100,
@@ -219,9 +220,8 @@ _cluttered_mnist = Recipe(
 _transfer_head = Recipe(
     name="transfer_head",
     source=(
-        "A linear classifier on standardised features, as He et al., 'Masked Autoencoders Are Scalable Vision "
-        "Learners' (CVPR 2022), App. A.1; Adam in place of LARS, and no augmentation, so that the features "
-        "are computed once"
+        "A linear classifier on standardised features, as in He et al., 'Masked Autoencoders Are Scalable Vision "
+        "Learners' (CVPR 2022), App. A.1; Adam instead of LARS, and no augmentation, so that features are computed once"
     ),
     epochs=30,
     batch_size=32,
@@ -235,9 +235,8 @@ _transfer_head = Recipe(
 _transfer_fine_tune = Recipe(
     name="transfer_fine_tune",
     source=(
-        "The last stage with the trained classifier, in the manner of Keras' guide 'Transfer learning & "
-        "fine-tuning': Adam at a low rate, batch normalisation in inference mode. Crops and mirror images as "
-        "for CIFAR"
+        "The last stage and the trained classifier, as in Keras' guide 'Transfer learning & fine-tuning': Adam at a "
+        "low learning rate, batch normalisation in inference mode; crops and flips as for CIFAR"
     ),
     epochs=10,
     batch_size=32,
@@ -247,6 +246,7 @@ _transfer_fine_tune = Recipe(
     l2=1e-4,
 )
 
+#: All presets by name.
 RECIPES = {
     recipe.name: recipe
     for recipe in (

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import keras
-import numpy as np
 
 from keras_resattn.data.arrays import normalize
 from keras_resattn.data.device_data import on_device
@@ -82,11 +81,10 @@ class RunSpec:
         dataset = with_label_noise(dataset, recipe.label_noise, model.output_shape[-1], recipe.seed)
         measured = statistics is None
         if not measured:
-            check_statistics(statistics, size, model.input_shape[channel_axis(keras.config.image_data_format())])
-        if measured:
-            mean, std = kept or dataset.statistics(recipe.normalization, size)
+            channels = model.input_shape[channel_axis(keras.config.image_data_format())]
+            mean, std = check_statistics(statistics, channels, size)
         else:
-            mean, std = (np.asarray(values, "float64").tolist() for values in statistics)
+            mean, std = kept or dataset.statistics(recipe.normalization, size)
         if isinstance(dataset, BatchStream):  # each process may have measured its own part
             mean, std = strategy.first(mean, std)
         return cls(model, recipe, strategy, dataset, validation, size, [mean, std], measured, class_names, class_weight)
