@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from keras_resattn.utils import lazy
 
-if TYPE_CHECKING:  # for type checkers and editors; `MODULES` below says the same at run time
+if TYPE_CHECKING:  # for type checkers and editors; `MODULES` below does the same at run time
     from keras_resattn import layers, losses
     from keras_resattn.models.attend_and_rectify import attend_and_rectify
     from keras_resattn.models.baselines import ResNet164, ResNet1001, WideResNetAtt2
@@ -93,7 +93,7 @@ __all__ = [
     "zero_init_residual",
 ]
 
-#: Where each public name is defined: imported when it is first used.
+#: The module that defines each public name, imported when the name is first used.
 MODULES = {
     name: name
     for name in (
@@ -153,7 +153,7 @@ MODULES |= {
 
 __getattr__, __dir__ = lazy.names(__name__, MODULES)
 
-# A model that was saved with layers of this package can be loaded after `import keras_resattn`.
+# Makes `import keras_resattn` sufficient to load a model that was saved with layers of this package.
 lazy.import_with_keras(
     "keras_resattn.layers",
     "keras_resattn.layers.global_attention",

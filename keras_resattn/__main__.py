@@ -1,4 +1,4 @@
-"""`python -m keras_resattn` is the command `keras-resattn`."""
+"""Run the command `keras-resattn` as `python -m keras_resattn`."""
 
 import sys
 

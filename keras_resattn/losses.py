@@ -1,4 +1,4 @@
-"""The loss of gated attention networks."""
+"""Loss of gated attention networks."""
 
 from typing import Any
 
@@ -10,18 +10,18 @@ from keras_resattn.typing import Tensor
 
 @keras.saving.register_keras_serializable(package="keras_resattn")
 class NegativeLogLikelihood(keras.losses.Loss):
-    """The negative of the network's output at the label: the loss that the authors of WARN train with.
+    """Negative of the network's output at the label, the loss of the authors of WARN.
 
-    For networks with `aggregation="log_prob"` and `classifier_activation=None`: as the gates sum to one, it is the
-    gate-weighted mean of the cross-entropies of all modules and of the base. (The cross-entropy of
-    the softmaxed output differs: their weighted geometric mean has to be normalised again.)
+    For networks with `aggregation="log_prob"` and `classifier_activation=None`. As the gates sum to one, it is the
+    gate-weighted mean of the cross-entropies of all modules and of the base. (The cross-entropy of the softmaxed
+    output differs, because it normalises the weighted geometric mean of the distributions again.)
 
     Args:
         reduction: As in `keras.losses.Loss`.
         name: Name of the loss.
 
-    Shapes: labels `(n,)` or `(n, 1)`, integers, or shares of each class, `(n, classes)`; predictions `(n, classes)`,
-    log-probabilities.
+    Shapes: labels are integers of shape `(n,)` or `(n, 1)`, or soft labels of shape `(n, classes)`; predictions are
+    log-probabilities of shape `(n, classes)`.
     """
 
     def __init__(

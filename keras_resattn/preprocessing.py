@@ -143,7 +143,7 @@ def warn_of_raw(images: np.ndarray, reader: str | None, stacklevel: int = 2) -> 
 
     Args:
         images: A non-empty NumPy array.
-        reader: The name of the convolution, as `unnormalized(model)` finds it, or `None`, which never warns.
+        reader: The result of `convolution_on_raw_input(model)`; `None` never warns.
         stacklevel: As for `warnings.warn`.
     """
     if reader is None or (images.dtype.kind not in "iub" and not (images.min() >= 0 and images.max() > 16)):

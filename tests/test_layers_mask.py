@@ -143,7 +143,7 @@ def test_local_mask_on_one_pixel():
 
 
 def test_mask_needs_the_channels_of_its_units():
-    with pytest.raises(ValueError, match="to have 8 channels, as its units return; received: 6 channels"):
+    with pytest.raises(ValueError, match="to have 8 channels, like its output; received: 6 channels"):
         SoftMask(2)(keras.Input((8, 8, 6)))
 
 

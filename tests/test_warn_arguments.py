@@ -127,20 +127,20 @@ def test_several_inputs_or_outputs(refuses):
     other = keras.Input((5,))
     two_inputs = keras.Model([inputs, other], layers.Dense(5)(layers.Add()([y, other])))
     refuses(attend_and_rectify, "one input and one output; .* has 1 and 2. Make one", two_outputs, ["conv3"])
-    refuses(attend_and_rectify, "one input and one output; .* has 2 and 1. Make one", two_inputs, ["conv3"])
+    refuses(attend_and_rectify, "one input and one output; .* has 2 and 1. Select one", two_inputs, ["conv3"])
 
 
 def test_a_model_of_one_class(refuses):
     inputs, features = small_cnn()
     model = keras.Model(inputs, layers.Dense(1)(features), name="binary")
-    refuses(attend_and_rectify, r"for two classes or more; binary returns \(None, 1\)", model)
+    refuses(attend_and_rectify, r"for at least two classes; binary returns \(None, 1\)", model)
 
 
 def test_a_model_without_a_top(refuses):
     inputs, _ = small_cnn()
     x = layers.Conv2D(4, 3)(inputs)
     message = (
-        r"shape \(n, classes\), for two classes or more; body returns \(None, 14, 14, 4\). Put a classifier on it first"
+        r"shape \(n, classes\), for at least two classes; body returns \(None, 14, 14, 4\). Add a classifier first"
     )
     refuses(attend_and_rectify, message, keras.Model(inputs, x, name="body"))
 
@@ -148,14 +148,14 @@ def test_a_model_without_a_top(refuses):
 @pytest.mark.parametrize(
     ("end", "name"),
     [
-        (lambda x: layers.Dense(5, "sigmoid", name="end")(x), "end, a Dense with sigmoid. End it in .*Dense"),
+        (lambda x: layers.Dense(5, "sigmoid", name="end")(x), "end, a Dense with sigmoid. Let it end in .*Dense"),
         (lambda x: layers.Activation("relu", name="end")(x), "end, a Activation with relu"),
-        (lambda x: keras.ops.softmax(layers.Dense(5)(x)), ".*keras.layers.Softmax.* in place of the bare operation"),
+        (lambda x: keras.ops.softmax(layers.Dense(5)(x)), ".*keras.layers.Softmax.* instead of the bare operation"),
         (lambda x: x, "features, a GlobalAveragePooling2D"),
         (lambda x: layers.Dropout(0.5, name="end")(layers.Dense(5)(x)), "end, a Dropout"),
         (
             lambda x: keras.Sequential([keras.Input((8,)), layers.Dense(5, "softmax")], name="end")(x),
-            "end, a Sequential.*Take that model's own graph",
+            "end, a Sequential.*Build the classifier on the inner model itself",
         ),
     ],
 )
@@ -186,8 +186,8 @@ def test_taps_that_are_none(refuses, base, taps, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"classes": 6}, "classes=5, as cnn has, or none; received: classes=6"),
-        ({"taps": ["conv3"], "attention_depth": 2}, "attention_depth=1 with 1 taps, or none; received: .*depth=2"),
+        ({"classes": 6}, "classes=5, the number of cnn, or None; received: classes=6"),
+        ({"taps": ["conv3"], "attention_depth": 2}, "attention_depth=1 with 1 taps, or None; received: .*depth=2"),
         ({"attention_depth": 4}, "at least 4 resolutions for taps='auto'; cnn has 3. Pass a smaller attention_depth"),
         ({"attention_depth": 0}, "attention_depth to be an integer of at least 1; received: attention_depth=0"),
         ({"gradient_scale": -0.5}, "gradient_scale to be a number of at least 0; received: gradient_scale=-0.5"),
@@ -201,7 +201,7 @@ def test_arguments_of_attend_and_rectify(refuses, base, arguments, message):
 
 
 def test_automatic_taps_need_a_fixed_size(refuses):
-    message = "fixed input size for taps='auto'; cnn has an open one. Name the taps"
+    message = "known input size for taps='auto'; that of cnn is unknown. Name the taps"
     refuses(attend_and_rectify, message, base_of(small_cnn(size=None)))
 
 

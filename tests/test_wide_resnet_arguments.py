@@ -45,5 +45,5 @@ def test_arguments_of_a_family(refuses, build, argument, value):
 
 @pytest.mark.parametrize("include_top", [True, False])
 def test_attended_sums_are_not_pooled_again(refuses, include_top):
-    message = "pooling=None, as this network's attention pools its maps; received: pooling='max'"
+    message = "pooling=None, as the attention of this network already pools its maps; received: pooling='max'"
     refuses(WideResNetAtt2, message, include_top=include_top, pooling="max")

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_resattn import pretrained
 from keras_resattn.cli.selection import Choice
+from keras_resattn.layers.names import CLASSIFIERS
 from keras_resattn.models import registry
 from keras_resattn.pretrained.records import RECORD, Checkpoint
 from keras_resattn.typing import PathLike
@@ -235,7 +236,7 @@ def _normalises(model):
 def _open_weights(choice):
     file, model = choice.where, choice.model
     tensors = pretrained.read_tensors(file)
-    top = tensors.get("predictions") or tensors.get("classifier")
+    top = next((tensors[name] for name in CLASSIFIERS if name in tensors), None)
     if top is None:
         raise ValueError(f"Expected weights with a classifier in {file}; it has no layer `predictions`.")
     network = registry.create_model(model, weights=str(file), classes=int(top["0"].shape[-1]))

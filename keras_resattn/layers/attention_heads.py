@@ -95,10 +95,9 @@ class OutputHead(CompositeLayer):
     """Class scores of each attention head, and a score from which the head's gate is computed (Eq. 3-4).
 
     Called on `[x, masks]`. The paper defines two bias-free 3x3 convolutions of x, `output` with K * N channels (head
-    by head) and `score` with K channels, whose maps are averaged over positions with the head's mask as weights. Both
-    steps are linear, so this layer averages the nine shifted inputs of the kernels first and applies the kernels to
-    the averages: the results are the same, without a map of K * N channels. Multiply-adds are counted as defined in
-    the paper.
+    by head) and `score` with K channels, each summed over positions with the head's mask as weights. Both steps are
+    linear, so this layer first sums the nine shifted inputs of the kernels and then applies the kernels to the sums:
+    the results are the same, without a map of K * N channels. Multiply-adds are counted as defined in the paper.
 
     Args:
         classes: Number of classes N.

@@ -1,4 +1,4 @@
-"""Residual units: what trunks and masks are made of."""
+"""Residual units, the building blocks of trunks and soft masks."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +15,11 @@ CARDINALITY = 32  # groups of a ResNeXt unit
 
 
 def check_groups(width: int, groups: int = CARDINALITY) -> int:
-    """Returns `groups`; raises a `ValueError` if `width` channels cannot be convolved in so many equal groups."""
+    """Check that `width` channels can be convolved in `groups` equal groups, and return `groups`.
+
+    Raises:
+        ValueError: if they cannot.
+    """
     groups = check_count("groups", groups)
     if width % groups:
         raise ValueError(f"Expected width to be a multiple of groups={groups}; received: width={width}.")
@@ -23,7 +27,7 @@ def check_groups(width: int, groups: int = CARDINALITY) -> int:
 
 
 class ResidualUnit(CompositeLayer):
-    """What all units share: the arguments, the projection that a shortcut may need, the shape returned.
+    """Base class of residual units: their arguments, the projection of the shortcut, and the output shape.
 
     Args:
         width: Number of channels inside the unit.
@@ -32,10 +36,10 @@ class ResidualUnit(CompositeLayer):
         **kwargs: `name`, `dtype`, `data_format`.
 
     Attributes:
-        expansion: What `filters` is by default, in widths.
+        expansion: Ratio of the default `filters` to `width`.
         preactivation: Whether the unit begins with BN-ReLU, so that maps between units are raw sums.
-            If not, it ends in a ReLU.
-        last: Name of the sub-layer that the branch beside the shortcut ends in.
+            Otherwise it ends in a ReLU.
+        last: Name of the last sub-layer of the residual branch.
 
     Input shape: `(n, h, w, c)`. Output shape: `(n, ceil(h / s), ceil(w / s), filters)`.
 
@@ -63,24 +67,24 @@ class ResidualUnit(CompositeLayer):
     def sublayer_calls(self, input_shape: Any) -> Iterator[tuple[keras.layers.Layer, Any]]:
         shape = self._raw(input_shape)
         shortcut = [layer for layer in self.sublayers if layer.name.startswith("projection")]
-        yield from _in_a_row([layer for layer in self.sublayers if layer not in shortcut], shape)
-        yield from _in_a_row(shortcut, shape)
+        yield from _chained_calls([layer for layer in self.sublayers if layer not in shortcut], shape)
+        yield from _chained_calls(shortcut, shape)
 
     def _raw(self, input_shape):
-        """The shape of the map that the shortcut starts from."""
+        """Return the shape of the input that the shortcut starts from."""
         return input_shape
 
     def _add_projection(self):
         self._conv("projection", self.filters, 1, self.strides)
 
     def _strided_conv(self, name, pad_name, filters, **options):
-        """A 3x3 convolution with the unit's stride, and before it, if it is strided, the padding that it expects."""
+        """Add a 3x3 convolution with the stride of the unit, preceded by its padding if it is strided."""
         if self.strides != 1:
             self._pad(pad_name)
         self._conv(name, filters, 3, self.strides, **options)
 
     def _shape_with(self, channels, input_shape):
-        """The shape of a map with `channels` channels after the stride."""
+        """Return the shape of a map with `channels` channels after the stride."""
         shape = list(self._raw(input_shape))
         for axis in spatial_axes(self.data_format):
             shape[axis] = shape[axis] and -(-shape[axis] // self.strides)
@@ -94,8 +98,8 @@ class ResidualUnit(CompositeLayer):
         return {**super().get_config(), "width": self.width, "strides": self.strides, "filters": self.filters}
 
 
-def _in_a_row(layers, shape):
-    """Yields each layer and the shape that it receives from the one before."""
+def _chained_calls(layers, shape):
+    """Yield each layer and the shape that it receives from the previous one."""
     for layer in layers:
         yield layer, shape
         shape = layer.compute_output_shape(shape)
@@ -105,13 +109,13 @@ def _in_a_row(layers, shape):
 class PreActivationUnit(ResidualUnit):
     """Pre-activation bottleneck unit: 1x1 to `width`, 3x3, 1x1 to `filters`, plus shortcut.
 
-    `a = relu(bn1(x))`, then `conv1 - bn2 - relu - conv2 - bn3 - relu - conv3`; the sum is raw. A
-    unit that changes neither size nor channels adds `x` itself. Any other projects `a` by a
-    strided 1x1 convolution without batch normalisation. The stride sits on the 3x3.
+    `a = relu(bn1(x))`, then `conv1 - bn2 - relu - conv2 - bn3 - relu - conv3`; no activation follows the sum. The
+    shortcut is `x` if the unit changes neither size nor channels; otherwise `a` is projected by a strided 1x1
+    convolution without batch normalisation. The stride is on the 3x3 convolution.
 
     Args:
         width: Number of channels inside the unit.
-        strides: Stride of the 3x3: 1, or 2 to halve height and width (rounded up).
+        strides: Stride of the 3x3 convolution: 1, or 2 to halve height and width (rounded up).
         filters: Number of channels returned. `None` means `4 * width`.
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
 
@@ -148,15 +152,15 @@ class PreActivationUnit(ResidualUnit):
 class PostActivationUnit(ResidualUnit):
     """Post-activation bottleneck unit of ResNeXt: 1x1 to `width`, grouped 3x3, 1x1 to `filters`, plus shortcut.
 
-    `conv1 - bn1 - relu - conv2 - bn2 - relu - conv3 - bn3`, plus the shortcut, then ReLU. A unit
-    that changes neither size nor channels adds `x` itself. Any other projects `x` by a strided
-    1x1 convolution with batch normalisation. The stride sits on the 3x3.
+    `conv1 - bn1 - relu - conv2 - bn2 - relu - conv3 - bn3`, plus the shortcut, then ReLU. The shortcut is `x` if the
+    unit changes neither size nor channels; otherwise `x` is projected by a strided 1x1 convolution with batch
+    normalisation. The stride is on the 3x3 convolution.
 
     Args:
         width: Number of channels inside the unit, a multiple of `groups`.
-        strides: Stride of the 3x3: 1, or 2 to halve height and width (rounded up).
+        strides: Stride of the 3x3 convolution: 1, or 2 to halve height and width (rounded up).
         filters: Number of channels returned. `None` means `2 * width`.
-        groups: Groups of the 3x3, ResNeXt's cardinality; 1 makes it a bottleneck of ResNet.
+        groups: Groups of the 3x3 convolution, ResNeXt's cardinality; 1 gives the bottleneck unit of ResNet.
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
 
     Input shape: `(n, h, w, c)`. Output shape: `(n, ceil(h / s), ceil(w / s), filters)`.
@@ -164,8 +168,8 @@ class PostActivationUnit(ResidualUnit):
     Raises:
         ValueError: if an argument is not a positive integer, or `groups` does not divide `width`.
 
-    Source: Xie et al., "Aggregated Residual Transformations for Deep Neural Networks" (2017);
-    as in the authors' prototxt of AttentionNeXt.
+    Source: Xie et al., "Aggregated Residual Transformations for Deep Neural Networks" (2017), as used in the
+    authors' prototxt of AttentionNeXt.
     """
 
     expansion = 2
@@ -206,11 +210,10 @@ class PostActivationUnit(ResidualUnit):
 class InceptionUnit(ResidualUnit):
     """Pre-activation residual inception unit: three branches of `width` channels, a 1x1 to `filters`, plus shortcut.
 
-    `a = relu(bn1(x))`. Branch 1 is a 1x1 of `a`, branch 2 a 1x1 and a 3x3, branch 3 a 1x1 and two
-    3x3, each followed by BN and ReLU. Their concatenation goes through a last 1x1; the sum is raw.
-    A unit that changes neither size nor channels adds `x` itself. Any other projects `a` by a
-    strided 1x1 convolution without batch normalisation. The stride sits on each branch's last
-    convolution.
+    `a = relu(bn1(x))`. Branch 1 applies a 1x1 convolution to `a`, branch 2 a 1x1 and a 3x3, branch 3 a 1x1 and two
+    3x3, each followed by BN and ReLU. A final 1x1 convolution follows their concatenation, and no activation the sum.
+    The shortcut is `x` if the unit changes neither size nor channels; otherwise `a` is projected by a strided 1x1
+    convolution without batch normalisation. The stride is on the last convolution of each branch.
 
     Sub-layers are named `bn1`, `branch{b}_conv{i}`, `branch{b}_bn{i}`, `conv`, `projection`.
 
@@ -225,9 +228,9 @@ class InceptionUnit(ResidualUnit):
     Raises:
         ValueError: if `width`, `strides` or `filters` is not a positive integer.
 
-    Source: the branches of Szegedy et al., "Inception-v4, Inception-ResNet and the Impact of
-    Residual Connections on Learning" (2017), block A. The unit is this package's definition: the
-    paper's own "simplified" Inception unit was neither printed nor released.
+    Source: the branches of block A in Szegedy et al., "Inception-v4, Inception-ResNet and the Impact of Residual
+    Connections on Learning" (2017). The unit is this package's own definition: the "simplified" Inception unit of the
+    Residual Attention paper was neither described in detail nor released.
     """
 
     expansion = 8
@@ -250,14 +253,14 @@ class InceptionUnit(ResidualUnit):
         self._conv("conv", self.filters, 1)
 
     def _branches(self):
-        """Each branch's layers, in the order of their calls."""
+        """Yield the layers of each branch, in the order of their calls."""
         for branch in self.BRANCHES:
             yield [layer for layer in self.sublayers if layer.name.startswith(f"branch{branch}_")]
 
     def sublayer_calls(self, input_shape: Shape) -> Iterator[tuple[keras.layers.Layer, Any]]:
         yield self.bn1, input_shape
         for branch in self._branches():
-            yield from _in_a_row(branch, input_shape)
+            yield from _chained_calls(branch, input_shape)
         yield self.conv, self._shape_with(len(self.BRANCHES) * self.width, input_shape)
         if self.projection is not None:
             yield self.projection, input_shape
@@ -278,5 +281,5 @@ class InceptionUnit(ResidualUnit):
         return y + shortcut
 
 
-#: The residual units that a network can be made of, by the name that builders take.
+#: Residual units of Residual Attention Networks, by the value of the builders' `unit` argument.
 UNITS = {"preactivation": PreActivationUnit, "resnext": PostActivationUnit, "inception": InceptionUnit}

@@ -14,26 +14,27 @@ from keras_resattn.utils.validation import check_count, check_number
 class WideUnit(ResidualUnit):
     """Basic block of Wide ResNets: BN-ReLU-3x3 twice, to `filters` channels, plus shortcut.
 
-    `bn1 - relu - conv1 - bn2 - relu - [dropout] - conv2`; the sum is raw. A unit that changes
-    neither size nor channels adds `x` itself. Any other projects `x` (not its activation) by a
-    strided 1x1 convolution without batch normalisation. The stride sits on the first 3x3.
+    `bn1 - relu - conv1 - bn2 - relu - [dropout] - conv2`; no activation follows the sum. The shortcut is `x` if the
+    unit changes neither size nor channels; otherwise `x` (not its activation) is projected by a strided 1x1
+    convolution without batch normalisation. The stride is on the first 3x3 convolution.
 
     Args:
-        filters: Number of channels inside the unit, and returned.
-        strides: Stride of the first 3x3: 1, or 2 to halve height and width (rounded up).
-        dropout: Share of the channels dropped between the convolutions in training.
-        preactivated: Whether the unit is called on `[x, a]`, where `a = relu(bn(x))` was computed
-            outside, and has no `bn1` of its own.
+        filters: Number of channels inside the unit and of its output.
+        strides: Stride of the first 3x3 convolution: 1, or 2 to halve height and width (rounded up).
+        dropout: Fraction of channels dropped between the convolutions in training.
+        preactivated: Whether the unit has no `bn1` and is called on `[x, a]`, where `a = relu(bn(x))` was computed
+            outside.
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
 
-    Input shape: `(n, h, w, c)`, or two of it. Output shape: `(n, ceil(h / s), ceil(w / s), filters)`.
+    Input shape: `(n, h, w, c)`, or two such maps if preactivated.
+    Output shape: `(n, ceil(h / s), ceil(w / s), filters)`.
 
     Raises:
-        ValueError: if `filters` or `strides` is not a positive integer or `dropout` not a number from
-            0 up to 1, or where a preactivated unit is not called on two maps of equal shapes.
+        ValueError: if `filters` or `strides` is not a positive integer, `dropout` is not in [0, 1), or a preactivated
+            unit is not called on two maps of equal shapes.
 
     Source: Zagoruyko and Komodakis, "Wide Residual Networks" (2016); the projection of the raw
-    input as in the code of Rodriguez et al., "Attend and Rectify" (2018).
+    input follows the code of Rodriguez et al., "Attend and Rectify" (2018).
     """
 
     expansion = 1

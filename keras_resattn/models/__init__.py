@@ -1,1 +1,1 @@
-"""Networks: the variants table and the builders over it."""
+"""Networks: their builders, the registry of ids, and functions on built models."""

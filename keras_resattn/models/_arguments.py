@@ -1,4 +1,4 @@
-"""Every check of a builder's arguments, and every message. All run before anything is built."""
+"""Checks of builder arguments. All run before anything is built."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,10 +14,10 @@ POOLINGS = (None, "avg", "max")
 
 
 def check_counts(argument: str, values: Sequence[int], length: int, least: int = 1) -> tuple[int, ...]:
-    """Returns `values` as a tuple of Python's integers.
+    """Return a sequence of integers, one for each stage, as a tuple of Python integers.
 
     Raises:
-        ValueError: if they are not a sequence of `length` integers of at least `least`.
+        ValueError: if `values` is not a list or tuple of `length` integers of at least `least`.
     """
     if not isinstance(values, (list, tuple)) or len(values) != length:
         raise ValueError(
@@ -27,7 +27,7 @@ def check_counts(argument: str, values: Sequence[int], length: int, least: int =
 
 
 def check_depth(depth: int, step: int, rest: int) -> int:
-    """Returns `depth`, as Python's integer.
+    """Return `depth` as a Python integer.
 
     Raises:
         ValueError: if it is not `step * n + rest` for a positive integer n.
@@ -39,11 +39,11 @@ def check_depth(depth: int, step: int, rest: int) -> int:
 
 
 def check_head(include_top: bool, pooling: Pooling | None, classes: int, classifier_activation: Any) -> int:
-    """Checks the arguments that say what stands on top of the trunk, and returns `classes` as Python's integer.
+    """Check the arguments of a network's head, and return `classes` as a Python integer.
 
     Raises:
-        ValueError: for an unknown pooling, pooling together with a top, a class count below 1, or
-            an activation that Keras does not know.
+        ValueError: if `pooling` is unknown or given with a top, `classes` is below 1, or Keras does not know the
+            activation.
     """
     if not isinstance(include_top, bool):
         raise ValueError(f"Expected include_top to be True or False; received: include_top={include_top!r}.")
@@ -68,17 +68,17 @@ def check_head(include_top: bool, pooling: Pooling | None, classes: int, classif
 def resolve_input(
     input_tensor: keras.KerasTensor | None, input_shape: Shape | None, default_size: int
 ) -> keras.KerasTensor:
-    """Returns the tensor that a network starts from: `input_tensor`, or a new `keras.Input`.
+    """Return the input of a network: `input_tensor`, or a new `keras.Input`.
 
     Args:
         input_tensor: A KerasTensor of shape `(n, h, w, c)` (or channels first), or `None`.
-        input_shape: `(h, w, c)` (or `(c, h, w)`), sizes may be `None`; or `None` for the default size
+        input_shape: `(h, w, c)` (or `(c, h, w)`), where sizes may be `None`; or `None` for the default size
             and three channels.
-        default_size: Height and width where neither is given, in pixels.
+        default_size: Height and width in pixels if neither of the others is given.
 
     Raises:
-        ValueError: for a wrong type or rank, unknown channels, a size below 32, or an
-            `input_shape` that contradicts `input_tensor`.
+        ValueError: if the type or rank is wrong, the number of channels is unknown, a size is below 32, or
+            `input_shape` contradicts `input_tensor`.
     """
     if input_shape is not None:
         input_shape = _check_input_shape(input_shape)

@@ -1,4 +1,4 @@
-"""The parts that the graphs of all networks share."""
+"""Parts that all networks share: layers, the head, and `build_model`, which assembles a network."""
 
 import inspect
 import re
@@ -20,16 +20,17 @@ PREPROCESSING = "preprocessing"
 
 
 def batch_norm(name: str) -> BatchNormalization:
-    """A batch normalisation over the channels of Keras' image data format."""
+    """Return a batch normalisation over the channel axis of Keras' image data format."""
     return BatchNormalization(axis=channel_axis(), momentum=BN_MOMENTUM, epsilon=EPSILON, name=name)
 
 
 def normalization(
     mean: Sequence[float], std: Sequence[float], axis: int | None = None, **options: Any
 ) -> keras.layers.Layer:
-    """A layer that subtracts `mean` and divides by `std`, channel by channel; a standard deviation of 0 counts as 1.
+    """Return a layer that subtracts `mean` and divides by `std`, channel by channel.
 
-    Keras' own, with constants: a saved model needs no code of this package for it, and it has no weights.
+    It is Keras' `Normalization` with constants: it has no weights, and a saved model needs no code of this package for
+    it. A standard deviation of 0 is replaced by 1.
     """
     axis = channel_axis() if axis is None else axis
     variance = [float(value) ** 2 or 1.0 for value in std]
@@ -37,18 +38,19 @@ def normalization(
 
 
 def statistics_for(tag: Checkpoint, channels: int) -> tuple[list[float], list[float]]:
-    """Returns `(mean, std)` of released weights for images of 3 channels, or of 1: the mean over the three."""
+    """Return `(mean, std)` of released weights for images of 3 channels, or of 1 channel, averaged over the 3."""
     if channels == 1:
         return [sum(tag.mean) / len(tag.mean)], [sum(tag.std) / len(tag.std)]
     return list(tag.mean), list(tag.std)
 
 
 def relu(name: str) -> keras.layers.Activation:
+    """Return a ReLU layer."""
     return keras.layers.Activation("relu", name=name)
 
 
 def convolution(name: str, filters: int, kernel_size: int | tuple[int, int], **options: Any) -> keras.layers.Conv2D:
-    """A bias-free convolution, initialised as He et al. (2015)."""
+    """Return a bias-free convolution with the initialisation of He et al. (2015)."""
     options = {"use_bias": False, "kernel_initializer": "he_normal", **options}
     return keras.layers.Conv2D(filters, kernel_size, name=name, **options)
 
@@ -60,7 +62,7 @@ def head(
     classes: int,
     classifier_activation: str | Callable | None,
 ) -> keras.KerasTensor:
-    """Global pooling and classifier, as `include_top` and `pooling` of `keras.applications` say."""
+    """Apply global pooling and a classifier, according to `include_top` and `pooling` as in `keras.applications`."""
     if not include_top and pooling is None:
         return x
     if pooling == "max":
@@ -72,13 +74,13 @@ def head(
 def classifier(
     x: keras.KerasTensor, classes: int, activation: str | Callable | None, name: str = "predictions", **options: Any
 ) -> keras.KerasTensor:
-    """A dense layer, in float32 under a mixed policy."""
+    """Apply a dense layer, in float32 under a mixed policy."""
     options = {"dtype": full_precision(), **options}
     return keras.layers.Dense(classes, activation=activation, name=name, **options)(x)
 
 
 def full_precision() -> str | None:
-    """`"float32"` where Keras' policy computes in half precision, and `None`, the policy itself, elsewhere."""
+    """Return `"float32"` if Keras' policy computes in half precision, else `None`, which means the policy itself."""
     return "float32" if keras.config.dtype_policy().compute_dtype in ("float16", "bfloat16") else None
 
 
@@ -98,21 +100,29 @@ def build_model(
     include_preprocessing: bool = False,
     top: Callable[..., keras.KerasTensor] = head,
 ) -> keras.Model:
-    """A whole network: checks what `keras.applications` and its builder share, builds, and loads the weights.
+    """Build a network: check the arguments that all builders share, build the graph, and load the weights.
 
     Args:
-        network: Its id, which published weights go by.
-        body: Called on the input; returns what the top stands on.
-        size: Height and width of the input where none is given, in pixels.
-        include_top: As given to the builder, like all that follow, which has checked its other arguments.
+        network: Id of the network, by which released weights are found, or `None` for a network without an id.
+        body: Called on the input; returns the input of the top.
+        size: Default height and width of the input, in pixels.
+        include_top: As in the builder.
+        weights: As in the builder.
+        input_tensor: As in the builder.
+        input_shape: As in the builder.
+        pooling: As in the builder.
+        classes: As in the builder.
+        classifier_activation: As in the builder.
+        name: As in the builder.
+        include_preprocessing: As in the builder.
         top: Called as `top(x, include_top, pooling, classes, classifier_activation)`; returns the output.
 
     Returns:
         A functional `keras.Model`.
 
     Raises:
-        ValueError: before anything is built, for an argument that does not fit; after building, and
-            without a model, where weights are missing or do not fit.
+        ValueError: before anything is built, if an argument is invalid; after building, if the weights are missing or
+            do not match the network.
     """
     classes = check_head(include_top, pooling, classes, classifier_activation)
     if not isinstance(include_preprocessing, bool):
@@ -137,17 +147,17 @@ def build_model(
         if include_top and source.class_names is not None:
             set_class_names(model, source.class_names)
         if x is inputs and input_tensor is None and source.record() is not None:
-            _refuse_integers(model)
+            _reject_integers(model)
     return model
 
 
 def _preprocessed(inputs, source, weights):
-    """Normalises images of 0 to 255 as the weights of `source` expect them, in a layer `preprocessing`."""
+    """Normalise images from 0 to 255 for the weights of `source`, in a layer `preprocessing`."""
     tag = None if source is None else source.record()
     if tag is None:
         raise ValueError(
-            "Expected released weights with include_preprocessing=True, which takes their mean and standard deviation; "
-            f"received: weights={weights!r}. For statistics of your own, pass "
+            "Expected released weights with include_preprocessing=True, which uses their mean and standard deviation; "
+            f"received: weights={weights!r}. To use other statistics, pass "
             "input_tensor=keras.layers.Normalization(mean=mean, variance=variance)(keras.Input(shape))."
         )
     channels = image_channels(inputs.shape)
@@ -155,7 +165,7 @@ def _preprocessed(inputs, source, weights):
 
 
 class _NormalizedImages(str):
-    """What `InputSpec.dtype` is compared with: equal to every float type. Its text is the rest of Keras' message."""
+    """Value for `InputSpec.dtype` that equals every float dtype; its text completes Keras' error message."""
 
     __slots__ = ()
 
@@ -168,11 +178,11 @@ class _NormalizedImages(str):
     __hash__ = str.__hash__
 
 
-def _refuse_integers(model):
-    """Lets Keras refuse integers, as raw images are, wherever the model itself is called: `predict`, `fit`, `model(x)`.
+def _reject_integers(model):
+    """Make Keras raise an error for integer inputs, which are unnormalised images, in `predict`, `fit` and `model(x)`.
 
-    Keras casts them to float32 otherwise. On JAX, `predict`, `evaluate` and `fit` check no input. Kept neither in files
-    nor in models that are built on this one.
+    Keras would cast them to float32. On JAX, `predict`, `evaluate` and `fit` do not check inputs. The check is lost in
+    saved files and in models built on this one.
     """
     (spec,) = model.input_spec
     spec.dtype = _NormalizedImages(
@@ -183,7 +193,7 @@ def _refuse_integers(model):
 
 
 class Builder(Protocol):
-    """The public function of a network that has no arguments beside those that all networks share."""
+    """Type of a builder that has only the arguments that all networks share."""
 
     def __call__(
         self,
@@ -203,15 +213,15 @@ class Builder(Protocol):
 def builder(
     network: str, body: Callable[[keras.KerasTensor], Any], size: int, classes: int, name: str, docstring: str
 ) -> Builder:
-    """The public function of a network that has no arguments beside those of `keras.applications`.
+    """Return the builder of a network that has only the arguments that all networks share.
 
     Args:
-        network: Its id, and the name of the function.
+        network: Id of the network and name of the function.
         body: Called on the input; returns the last feature map.
-        size: Height and width of the input where none is given, in pixels.
+        size: Default height and width of the input, in pixels.
         classes: Default number of classes.
         name: Default name of the model.
-        docstring: What the function's docstring says before `Args`.
+        docstring: Docstring of the function up to `Args`.
     """
 
     def build(
@@ -250,32 +260,33 @@ ARGUMENTS = """
 
 Args:
     include_top: Whether to end in global average pooling and a classifier.
-    weights: `"default"` for the best published tag (a `ValueError` where there is none), `None` for random
+    weights: `"default"` for the best released weights (a `ValueError` if none are released), `None` for random
         initialisation, a tag or alias, the path of a `.weights.h5` file, or `"hf://owner/repo[@revision]"`.
     input_tensor: A KerasTensor to build on, or `None` for a new input.
     input_shape: Shape of one image, `({size}, {size}, 3)` by default under `channels_last`. Any size from 32
         up, or `None` for height and width, with and without top.
-    pooling: What `include_top=False` ends in: `None` (the 4-D feature map), `"avg"` or `"max"`.
+    pooling: Output with `include_top=False`: `None` for the 4-D feature map, or `"avg"` or `"max"` for global
+        pooling of it.
     classes: Number of classes.
     classifier_activation: Activation of the classifier; `None` returns logits.
     name: Name of the model.
-    include_preprocessing: Whether the network takes images from 0 to 255 and normalises them itself, in a layer
-        `preprocessing`. For released weights, whose mean and standard deviation it uses.
+    include_preprocessing: Whether the network normalises images from 0 to 255 itself, in a layer `preprocessing`
+        with the mean and standard deviation of the released weights, which it requires.
 
 Returns:
     A functional `keras.Model`.
 
 Raises:
-    ValueError: for an argument that does not fit, and for weights that are missing or do not fit.
+    ValueError: if an argument is invalid, or the weights are missing or do not match the network.
 """
 
 
 def source_inputs(tensor: keras.KerasTensor) -> Any:
-    """The inputs that `tensor` is computed from: one, or a list of several."""
+    """Return the input that a tensor is computed from, or a list if there are several."""
     inputs = keras.utils.get_source_inputs(tensor)
     return inputs[0] if len(inputs) == 1 else inputs
 
 
 def snake_case(name: str) -> str:
-    """`"CifarResidualAttention56"` -> `"cifar_residual_attention56"`, `"AttentionNeXt56"` -> `"attention_next56"`."""
+    """Return a builder's name in snake case: `"attention_next56"` for `"AttentionNeXt56"`."""
     return re.sub("(?<=[a-z0-9])(?=[A-Z])", "_", name.replace("NeXt", "Next")).lower()

@@ -15,7 +15,7 @@ from keras_resattn.utils.validation import check_count
 
 logger = logging.getLogger(__name__)
 
-#: What one module adds to the graph, after its prefix; and what is added once.
+#: Layers that each module adds to the graph, without their prefix, and layers that are added once.
 MODULE_LAYERS = ("gradient", "mask", "outputs", "gates", "logits")
 LAYERS = ("global_gate", "global_gate_features", "global_gate_gradient", "rectify", "rectified_predictions")
 
@@ -36,26 +36,26 @@ def attend_and_rectify(
     classifier_activation: Literal["softmax"] | None = "softmax",
     name: str | None = None,
 ) -> keras.Model:
-    """Puts gated attention on a network that you have: modules look at its feature maps and rectify its output.
+    """Add gated attention to an existing classifier: modules read its feature maps and rectify its output.
 
-    The result shares the layers and weights of `model`, which stays as it is. Its own nodes can be read by name:
+    The result shares the layers and weights of `model`, which is not changed. Its own nodes can be read by name:
     `attention{i}_mask`, `attention{i}_outputs`, `attention{i}_gates` and `attention{i}_logits` for each tap, numbered
     from 1 in the order of the taps; `global_gate`, `rectify` and `rectified_predictions`.
 
         base = keras.applications.EfficientNetB0(classes=120, weights=None)
         model = attend_and_rectify(base, ["block4a_expand_activation", "block6a_expand_activation", "top_activation"])
 
-    With the default `classifier_activation="softmax"`, train with a cross-entropy of probabilities. With `None`, as
-    the authors do, with `keras_resattn.losses.NegativeLogLikelihood`; for probabilities, put a
-    `keras.layers.Softmax()` on the trained result. Each call makes new modules, with weights of their own.
+    With the default `classifier_activation="softmax"`, train with a cross-entropy of probabilities. With `None`, train
+    with `keras_resattn.losses.NegativeLogLikelihood` as the authors do, and add a `keras.layers.Softmax()` to the
+    trained model for probabilities. Each call creates new modules with their own weights.
 
     Args:
-        model: A functional (or built sequential) model with one input and one output of shape `(n, classes)`: logits or
-            a softmax, from a `Dense`, `Activation` or `Softmax` layer. Which of the two was found is in
-            `result.get_layer("rectify").base`, and in the log.
-        taps: Names of layers of the model with 4-D feature maps; or `"auto"` for the last feature map of each
-            resolution (of those with most channels), the deepest `attention_depth` of them.
-        classes: Number of classes; the model's own, so that it need not be given.
+        model: A functional or built sequential model with one input and one output of shape `(n, classes)`: logits or
+            a softmax, from a `Dense`, `Activation` or `Softmax` layer. `result.get_layer("rectify").base` and the log
+            state which of the two was found.
+        taps: Names of layers of the model with 4-D feature maps; or `"auto"` for the deepest `attention_depth` of the
+            last feature maps (with the most channels) of each resolution.
+        classes: Number of classes; checked against that of the model if given.
         attention_depth: Number of taps with `taps="auto"`; defaults to 3.
         attention_width: Heads of each module, K.
         mask_activation: `"softmax"` over positions or `"sigmoid"`, see `AttentionHead`.
@@ -63,20 +63,19 @@ def attend_and_rectify(
         gate: `"softmax"`, `"sigmoid"`, `"linear"`, `"mean"` or `"base"`, see `GlobalGate`. With `"base"` the result's
             probabilities are those of `model`.
         aggregation: `"log_prob"` or `"prob"`, see `Rectify`.
-        regularization: Strength of the overlap regulariser, shared among modules: each adds
-            `regularization / attention_depth` times its own.
-        gradient_scale: Factor on the gradient that flows from modules and global gate into the model. With 0 the model
-            still trains by its own output; to freeze it, set `model.trainable = False`.
-        classifier_activation: `"softmax"` for probabilities, `None` for what `Rectify` returns.
-        name: Name of the result; defaults to the model's and `_rectified`.
+        regularization: Strength of the overlap regulariser, divided equally among the modules.
+        gradient_scale: Factor on the gradient that flows from modules and global gate into the model. With 0, the model
+            is still trained through its own output; to freeze it, set `model.trainable = False`.
+        classifier_activation: `"softmax"` for probabilities, `None` for the output of `Rectify`.
+        name: Name of the result; defaults to the name of the model followed by `_rectified`.
 
     Returns:
-        A functional `keras.Model` with the model's input and an output of shape `(n, classes)`.
+        A functional `keras.Model` with the input of the model and an output of shape `(n, classes)`.
 
     Raises:
-        ValueError: before any layer is made, if the model or a tap is not as described, or an argument does not fit.
+        ValueError: before any layer is created, if the model, a tap or another argument is invalid.
 
-    Source: the paper's Sec. 3; its WRN-50-4 experiments put modules on a pretrained network likewise.
+    Source: Sec. 3 of the paper, whose WRN-50-4 experiments add modules to a pretrained network in the same way.
     """
     logits, base = _base_output(model, classes)
     tensors = tensors_of_layers(model)
@@ -84,7 +83,7 @@ def attend_and_rectify(
         taps = _last_of_each_resolution(model, tensors, 3 if attention_depth is None else attention_depth)
     elif attention_depth not in (None, len(_check_taps(taps))):
         raise ValueError(
-            f"Expected attention_depth={len(taps)} with {len(taps)} taps, or none; "
+            f"Expected attention_depth={len(taps)} with {len(taps)} taps, or None; "
             f"received: attention_depth={attention_depth!r}."
         )
     maps = [_feature_map(model, tensors, tap) for tap in taps]
@@ -116,36 +115,36 @@ def attend_and_rectify(
     return keras.Model(inputs, x, name=name or f"{model.name}_rectified")
 
 
-# --- Reading the model that attention is put on ---------------------------------------------------
+# --- Reading the base model ---------------------------------------------------------------------
 
 
 def _base_output(model, classes):
-    """The tensor that the modules rectify, and whether it holds logits or a softmax."""
+    """Return the output that the modules rectify, and whether it holds `"logits"` or a `"softmax"`."""
     if not isinstance(model, (keras.Function, keras.Sequential)) or not getattr(model, "outputs", None):
         if isinstance(model, keras.Sequential):
-            remedy = "It has no input yet: put keras.Input(shape) first, or call it once"
+            remedy = "It has no input yet: add keras.Input(shape) first, or call it once"
         elif isinstance(model, keras.Model):
-            remedy = "Build it as keras.Model(inputs, outputs); a subclassed model has no graph to read"
+            remedy = "Build it as keras.Model(inputs, outputs), as a subclassed model has no graph"
         else:
-            remedy = "Pass the model itself, as keras.applications.MobileNetV2() returns one"
+            remedy = "Pass a model, such as the result of keras.applications.MobileNetV2()"
         raise ValueError(
             f"Expected a functional or built sequential keras.Model; received: {type(model).__name__}. {remedy}."
         )
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ValueError(
             f"Expected a model with one input and one output; {model.name} has {len(model.inputs)} and "
-            f"{len(model.outputs)}. Make one that has: keras.Model(model.input, model.get_layer(...).output)."
+            f"{len(model.outputs)}. Select one: keras.Model(model.input, model.get_layer(...).output)."
         )
     (output,) = model.outputs
     if len(output.shape) != 2 or output.shape[-1] in (None, 1):
         raise ValueError(
-            "Expected a model with class scores of shape (n, classes), for two classes or more; "
+            "Expected a model whose output has shape (n, classes), for at least two classes; "
             f"{model.name} returns {tuple(output.shape)}. "
-            "Put a classifier on it first: keras.layers.Dense(classes)(keras.layers.GlobalAveragePooling2D()(x))."
+            "Add a classifier first: keras.layers.Dense(classes)(keras.layers.GlobalAveragePooling2D()(x))."
         )
     if classes not in (None, output.shape[-1]):
         raise ValueError(
-            f"Expected classes={output.shape[-1]}, as {model.name} has, or none; received: classes={classes!r}."
+            f"Expected classes={output.shape[-1]}, the number of {model.name}, or None; received: classes={classes!r}."
         )
     layer, node, _ = producer(output)
     end = last_layer(model)
@@ -159,11 +158,11 @@ def _base_output(model, classes):
     if isinstance(layer, keras.layers.Dense | keras.layers.Activation) and activation is keras.activations.linear:
         return output, "logits"
     if isinstance(layer, keras.Model):
-        remedy = "Take that model's own graph: keras.Model(inner.input, classifier(inner.output))"
+        remedy = "Build the classifier on the inner model itself: keras.Model(inner.input, classifier(inner.output))"
     elif not isinstance(layer, keras.Layer):
-        remedy = "Use a layer, such as keras.layers.Softmax(), in place of the bare operation"
+        remedy = "Use a layer, such as keras.layers.Softmax(), instead of the bare operation"
     else:
-        remedy = "End it in keras.layers.Dense(classes), with no activation or a softmax"
+        remedy = "Let it end in keras.layers.Dense(classes) with no activation or a softmax"
     with_activation = f" with {activation.__name__}" if activation is not None else ""
     raise ValueError(
         f"Expected a model that ends in a Dense, Activation or Softmax layer with logits or a softmax; {model.name} "
@@ -172,7 +171,7 @@ def _base_output(model, classes):
 
 
 def _features(model, tensors):
-    """What the global gate reads: the input of the classifier where that is a vector, else the last map's mean."""
+    """Return the input of the global gate: that of the classifier if it is a vector, else the mean of the last map."""
     for layer in reversed(_operations(model)):
         if isinstance(layer, keras.layers.Dense) and len(tensors[layer.name][0].shape) == 2:
             _, node, _ = producer(tensors[layer.name][0])
@@ -184,7 +183,7 @@ def _features(model, tensors):
 
 
 def _operations(model):
-    """Layers and bare operations, inputs first; a sequential model has but layers."""
+    """Return layers and bare operations, inputs first; a sequential model has only layers."""
     return model.layers if isinstance(model, keras.Sequential) else model.operations
 
 
@@ -197,9 +196,9 @@ def _is_4d(outputs):
 
 
 def _last_of_each_resolution(model, tensors, depth):
-    """Names of the last feature map of each resolution, the deepest `depth`, from shallow to deep.
+    """Return layer names of the last feature map of each resolution, the deepest `depth` of them, shallow to deep.
 
-    Of a resolution's maps, those with most channels count: the last of all may lie inside a bottleneck.
+    Only maps with the most channels of their resolution count, as the very last map may be inside a bottleneck.
     """
     depth = check_count("attention_depth", depth)
     last, channels = {}, {}
@@ -215,7 +214,7 @@ def _last_of_each_resolution(model, tensors, depth):
             last[size], channels[size] = layer.name, width
     if None in next(iter(last), ()):
         raise ValueError(
-            f"Expected a model with a fixed input size for taps='auto'; {model.name} has an open one. Name the taps."
+            f"Expected a model with a known input size for taps='auto'; that of {model.name} is unknown. Name the taps."
         )
     if len(last) < depth:
         raise ValueError(
@@ -249,7 +248,7 @@ def _nested(model):
     if not inner:
         return ""
     return (
-        f" in its own graph. Layers inside {', '.join(inner)} cannot be tapped from outside: build the classifier on "
+        f" in its own graph. Layers inside {', '.join(inner)} cannot be tapped: build the classifier on "
         "the inner model's own output instead, keras.Model(inner.input, classifier(inner.output))"
     )
 

@@ -1,4 +1,4 @@
-"""What the papers compare with: pre-activation ResNets for CIFAR, and a Wide ResNet with Jetley et al.'s attention."""
+"""Baselines of the papers: pre-activation ResNets for CIFAR, and a Wide ResNet with the attention of Jetley et al."""
 
 import functools
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from keras_resattn.utils.data_format import image_channels
 
 
 def preactivation_body(inputs: keras.KerasTensor, depth: int) -> keras.KerasTensor:
-    """Stem, three stages of (depth - 2) / 9 bottleneck units each, batch normalisation and ReLU."""
+    """Build stem, three stages of (depth - 2) / 9 bottleneck units each, batch normalisation and ReLU."""
     x = convolution("stem_conv", STEM_WIDTH, 3, padding="same")(inputs)
     for stage, width in enumerate(WIDTHS, start=1):
         for i in range(1, (depth - 2) // 9 + 1):
@@ -24,7 +24,7 @@ def preactivation_body(inputs: keras.KerasTensor, depth: int) -> keras.KerasTens
     return relu("post_relu")(x)
 
 
-_RESNET = """Instantiates ResNet-{depth} for CIFAR, of pre-activation bottleneck units.
+_RESNET = """Build ResNet-{depth} for CIFAR, with pre-activation bottleneck units.
 
     {parameters} M trainable parameters and {gmacs} G multiply-adds at 32 x 32 and 10 classes.
 
@@ -64,51 +64,52 @@ def WideResNetAtt2(
     width: int = 10,
     dropout: float = 0.0,
 ) -> keras.Model:
-    """Instantiates WRN-att2, the Wide ResNet with two attention points that "Attend and Rectify" compares with.
+    """Build WRN-att2, the Wide ResNet with two attention points that "Attend and Rectify" compares with.
 
-    After the third group two more 3x3 convolutions; from there a global vector. The second group's map and the
-    convolved third one are summed over positions, each with weights that come of the map and the global vector
-    (`attention2_map`, `attention3_map`). Both sums, side by side, are classified.
+    Two more 3x3 convolutions follow the third group, and a global vector is computed from their output. The maps of
+    the second group and of these convolutions are each summed over positions, with weights computed from the map and
+    the global vector (`attention2_map`, `attention3_map`). Both sums are concatenated and classified.
 
-    **The global branch is dead.** The weights are a softmax over positions of a linear score, in which the global
-    vector is the same number everywhere: it cancels, has no effect on the output and gets no gradient. So it is
-    in the authors' code, and so it is counted in the paper's 64 M parameters; here it is kept for the comparison.
-    Of Jetley et al.'s compatibility functions, only the dot product depends on the global vector.
+    **The global branch is dead.** The weights are a softmax over positions of a linear score, to which the global
+    vector adds the same number everywhere: it cancels, has no effect on the output, and gets no gradient. The branch
+    is the same in the authors' code and counts towards the paper's 64 M parameters; it is kept here for comparison.
+    Of the compatibility functions of Jetley et al., only the dot product depends on the global vector.
 
     References:
         Jetley et al., "Learn to Pay Attention", ICLR 2018 (https://arxiv.org/abs/1804.02391).
         Rodriguez et al., "Attend and Rectify", ECCV 2018 (https://arxiv.org/abs/1807.07320).
 
     Args:
-        include_top: Whether to end in a classifier, or in the two sums after batch normalisation and ReLU, a
-            vector of 96 * `width` features.
-        weights: `"default"` for the best published tag (a `ValueError` where there is none), `None` for random
+        include_top: Whether to include the classifier; otherwise the output is the two sums after batch normalisation
+            and ReLU, a vector of 96 * `width` features.
+        weights: `"default"` for the best released weights (a `ValueError` if none are released), `None` for random
             initialisation, a tag or alias, the path of a `.weights.h5` file, or `"hf://owner/repo[@revision]"`.
         input_tensor: A KerasTensor to build on, or `None` for a new input.
-        input_shape: Shape of one image, `(32, 32, 3)` by default under `channels_last`. Any size from 32 up, or
-            `None` for height and width: the global branch ends in a maximum over all positions, which at
-            32 x 32 is the authors' 4x4 pooling.
-        pooling: `None`: the attended sums are this network's pooling.
+        input_shape: Shape of one image, `(32, 32, 3)` by default under `channels_last`. Height and width can be any
+            size from 32 up, or `None`: the global branch ends in a maximum over all positions, which at 32 x 32 equals
+            the authors' 4x4 pooling.
+        pooling: Must be `None`, as the weighted sums already pool the maps.
         classes: Number of classes.
         classifier_activation: Activation of the classifier; `None` returns logits.
         name: Name of the model; `"wide_resnet_att2_40_10"` by default, with its depth and width.
-        include_preprocessing: Whether the network takes images from 0 to 255 and normalises them itself, in a layer
-            `preprocessing`. For released weights, whose mean and standard deviation it uses.
+        include_preprocessing: Whether the network normalises images from 0 to 255 itself, in a layer `preprocessing`
+            with the mean and standard deviation of the released weights, which it requires.
         depth: Number of layers of the Wide ResNet, 6n + 4.
-        width: The Wide ResNet's k: how many times wider than a ResNet.
-        dropout: Share of the channels dropped inside each unit in training. The attention's own rates are fixed.
+        width: Widening factor k of the Wide ResNet.
+        dropout: Fraction of channels dropped inside each unit in training. The dropout rates of the attention branch
+            are fixed.
 
     Returns:
         A functional `keras.Model`.
 
     Raises:
-        ValueError: for an argument that does not fit, and for weights that are missing or do not fit.
+        ValueError: if an argument is invalid, or the weights are missing or do not match the network.
     """
     depth, width = check_wide(depth, width, dropout)
     if pooling is not None:
         raise ValueError(
-            "Expected pooling=None, as this network's attention pools its maps; "
-            f"received: pooling={pooling!r}. Pass include_top=False alone for the vector before the classifier."
+            "Expected pooling=None, as the attention of this network already pools its maps; "
+            f"received: pooling={pooling!r}. Pass only include_top=False for the vector before the classifier."
         )
     return build_model(
         f"WideResNetAtt2-{depth}-{width}",
@@ -128,7 +129,7 @@ def WideResNetAtt2(
 
 
 def _attended(second, third):
-    """What the classifier sees, out of the raw outputs of the second and the third group."""
+    """Compute the input of the classifier from the raw outputs of the second and third group."""
     channels = image_channels(third.shape)
     for i in (1, 2):
         third = convolution(f"group3_conv{i}", channels, 3, padding="same")(third)
@@ -146,7 +147,7 @@ def _attended(second, third):
 
 
 def _global_vector(x, channels):
-    """The branch that stands beside the local features, and cancels."""
+    """Compute the global vector, which cancels in the attention weights."""
     x = batch_norm("global_bn1")(x)
     x = relu("global_relu1")(x)
     x = keras.layers.MaxPooling2D(2, name="global_pool1")(x)

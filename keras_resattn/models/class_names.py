@@ -1,8 +1,8 @@
 """Class names that a model keeps, so that they survive every way of rebuilding it.
 
-`.keras` and `.h5` files, `clone_model`, `from_config` and `keras.Model(inputs, outputs)` all keep the configuration of a
-model's layers, but lose attributes of the model, and some lose its subclass. So the names are stored in a layer: in
-the kernel initializer of the classifier, which has no other purpose once the weights exist.
+`.keras` and `.h5` files, `clone_model`, `from_config` and `keras.Model(inputs, outputs)` all keep the configuration of
+a model's layers, but lose attributes of the model, and some lose its subclass. Therefore the names are stored in a
+layer: in the kernel initializer of the classifier, which has no other purpose once the weights exist.
 """
 
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""The networks that "Attend and Rectify" compares on Cluttered Translated MNIST."""
+"""Networks that "Attend and Rectify" compares on Cluttered Translated MNIST."""
 
 from typing import Literal
 
@@ -13,7 +13,7 @@ from keras_resattn.utils.data_format import image_shape, image_size
 from keras_resattn.utils.validation import check_count
 
 SIZE = 40
-#: Filters, kernel size, padding, and whether a 2x2 max pooling follows.
+#: Filters, kernel size, padding, and whether a 2x2 max pooling follows, for each convolution.
 CONVOLUTIONS = (
     (32, 5, "valid", True),
     (64, 3, "valid", True),
@@ -39,39 +39,39 @@ def ClutteredMnistCNN(
     aggregation: Aggregation = "log_prob",
     regularization: float = 1e-3,
 ) -> keras.Model:
-    """Instantiates the CNN for Cluttered Translated MNIST: plain, with attention, or behind a spatial transformer.
+    """Build the CNN for Cluttered Translated MNIST: plain, with attention, or after a spatial transformer.
 
-    It is the network of the authors' code, which differs from their paper: the paper has five 3x3 convolutions, with
-    pooling and batch normalisation after the first three; in the code the first is 5x5, pooling follows the
-    first two, and the order is convolution, pooling, ReLU, batch normalisation. One thing is the paper's: its
-    regulariser covers all modules, where a bug in the code leaves some out (with four, all but that of `conv5`).
+    The network follows the authors' code, which differs from their paper: the paper has five 3x3 convolutions, with
+    pooling and batch normalisation after the first three; in the code the first convolution is 5x5, pooling follows
+    the first two, and the order is convolution, pooling, ReLU, batch normalisation. The regulariser follows the paper
+    and covers all modules; a bug in the code omits some of them (with four modules, all but that of `conv5`).
 
-    It takes images divided by 255 and not normalised otherwise, which is left to `input_bn`.
+    Inputs are images divided by 255, without further normalisation, which `input_bn` does.
 
     Reference:
         Rodriguez et al., "Attend and Rectify", ECCV 2018 (https://arxiv.org/abs/1807.07320).
 
     Args:
-        attention_depth: Number of modules: 1 taps the output of `conv5` (after its batch normalisation), 5 that of all
-            five convolutions, 0 none. Module `attention{i}` looks at `conv{i}`.
+        attention_depth: Number of modules: 1 taps the output of `conv5` (after its batch normalisation), 5 all five
+            convolutions, 0 none. Module `attention{i}` reads `conv{i}`.
         attention_width: Heads of each module, K.
-        transformer: Whether a spatial transformer (Jaderberg et al., 2015) straightens the image first. It begins
-            as the identity.
+        transformer: Whether a spatial transformer (Jaderberg et al., 2015), initialised to the identity, transforms
+            the image first.
         classes: Number of classes.
-        classifier_activation: `"softmax"`, or `None` for logits or, with attention, for what `Rectify` returns.
+        classifier_activation: `"softmax"`, or `None` for logits or, with attention, the output of `Rectify`.
         input_shape: Shape of one image, `(40, 40, 1)` by default under `channels_last`. Any size from 32 up.
         name: Name of the model.
-        mask_activation: As in `attend_and_rectify`, like all that follow, which only attention uses.
+        mask_activation: As in `attend_and_rectify`; this and the following arguments have no effect without attention.
         head_gate: `"softmax"`, or `"mean"` for modules without gates.
         gate: Activation of the global gate, which reads the 256 features.
-        aggregation: How class scores are put together.
+        aggregation: Combination of the class scores, `"log_prob"` or `"prob"`.
         regularization: Strength of the overlap regulariser.
 
     Returns:
-        A functional `keras.Model`. `get_layer("transformer_sampler").output` is the straightened image.
+        A functional `keras.Model`. `get_layer("transformer_sampler").output` is the transformed image.
 
     Raises:
-        ValueError: before anything is built, for an argument that does not fit.
+        ValueError: before anything is built, if an argument is invalid.
     """
     attention_depth = check_count("attention_depth", attention_depth, 0)
     if attention_depth > len(CONVOLUTIONS):
@@ -95,7 +95,7 @@ def ClutteredMnistCNN(
         check_attention(**options)
     inputs = _resolve_input(input_shape)
 
-    x = batch_norm("input_bn")(_straighten(inputs) if transformer else inputs)
+    x = batch_norm("input_bn")(_transform(inputs) if transformer else inputs)
     maps = _convolutions(x, CONVOLUTIONS)
     features = _features(maps[-1], 256, use_bias=True)
     if attention_depth:
@@ -119,7 +119,7 @@ def _resolve_input(input_shape):
 
 
 def _convolutions(x, rows, prefix=""):
-    """Convolution, pooling, ReLU, batch normalisation, once for each row; returns all their outputs."""
+    """Apply convolution, pooling, ReLU and batch normalisation for each row, and return the output of each row."""
     outputs = []
     for i, (filters, kernel_size, padding, pooled) in enumerate(rows, 1):
         x = convolution(f"{prefix}conv{i}", filters, kernel_size, padding=padding)(x)
@@ -132,15 +132,15 @@ def _convolutions(x, rows, prefix=""):
 
 
 def _features(x, units, use_bias, prefix=""):
-    """A dense layer over all positions and channels, ReLU, batch normalisation; `(n, units)`."""
+    """Apply a dense layer over all positions and channels, ReLU and batch normalisation; returns `(n, units)`."""
     x = keras.layers.Flatten(name=f"{prefix}flatten")(x)
     x = keras.layers.Dense(units, use_bias=use_bias, kernel_initializer="he_normal", name=f"{prefix}fc1")(x)
     x = relu(f"{prefix}fc1_relu")(x)
     return batch_norm(f"{prefix}fc1_bn")(x)
 
 
-def _straighten(image):
-    """The spatial transformer: localises the digit, and reads the image anew at the affine grid."""
+def _transform(image):
+    """Apply a spatial transformer, which localises the digit and resamples the image on an affine grid."""
     x = _convolutions(image, LOCALISATION, prefix="transformer_")[-1]
     x = _features(x, 32, use_bias=False, prefix="transformer_")
     identity = keras.initializers.Constant([1.0, 0.0, 0.0, 0.0, 1.0, 0.0])

@@ -9,12 +9,12 @@ from keras_resattn.models.inspection import tensors_of_layers
 
 
 def feature_pyramid(model: keras.Model) -> dict[str, keras.KerasTensor]:
-    """Return the maps that detectors and segmenters build on, finest first.
+    """Return the feature maps that detectors and segmenters build on, finest first.
 
-    The output of each stage, named by the logarithm of its stride: `"P2"` to `"P5"` (strides 4, 8, 16,
-    32) for the ImageNet topology, `"P0"` to `"P2"` (1, 2, 4) for the CIFAR one. The last is taken after
-    `post_relu`, the others are the raw sums of their last unit. Post-activation units end in a ReLU: there
-    each level is what the last unit returns.
+    Each map is the output of a stage, named by the logarithm of its stride: `"P2"` to `"P5"` (strides 4, 8, 16,
+    32) for the ImageNet topology, `"P0"` to `"P2"` (1, 2, 4) for the CIFAR topology. The last map is taken after
+    `post_relu`; the others are the raw sums of the stage's last unit. In networks of post-activation units, which end
+    in a ReLU, each map is the output of the last unit.
 
         backbone = ResidualAttention56(include_top=False, weights=None)
         pyramid = keras.Model(backbone.input, feature_pyramid(backbone))
@@ -23,10 +23,10 @@ def feature_pyramid(model: keras.Model) -> dict[str, keras.KerasTensor]:
         model: A network of this package, with or without top.
 
     Returns:
-        Dictionary of KerasTensors of the model's graph.
+        `{level: KerasTensor}`, tensors of the model's own graph.
 
     Raises:
-        ValueError: if the model has no stages of its own, or does not end in an activated one.
+        ValueError: if the model's own graph has no stages of a network of this package.
     """
     last_of_stage = {}
     names = [layer.name for layer in model.layers]
@@ -43,5 +43,5 @@ def feature_pyramid(model: keras.Model) -> dict[str, keras.KerasTensor]:
             "If the network is a layer of another model, pass that layer."
         )
     first_level = 2 if "stem_pool" in names else 0
-    tensors = tensors_of_layers(model)  # not `layer.output`, which may belong to another model on the same layers
+    tensors = tensors_of_layers(model)  # `layer.output` may belong to another model with the same layers
     return {f"P{first_level + stage - 1}": tensors[name][0] for stage, name in sorted(last_of_stage.items())}

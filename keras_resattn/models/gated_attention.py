@@ -39,15 +39,24 @@ def rectified(
     base: BaseOutput = "logits",
     predictions: str = "predictions",
 ) -> keras.KerasTensor:
-    """The graph of gated attention on top of a network's: one module for each tap, the global gate, and their sum.
+    """Add gated attention to the graph of a base network: a module for each tap, the global gate, and their sum.
 
     Args:
-        logits: The network's own output, `(n, classes)`, logits or what `base` says.
+        logits: Output of the base network, `(n, classes)`.
         taps: Feature maps, 4-D tensors.
-        features: What the global gate reads, `(n, features)`.
-        names: Prefix of each module's layers.
+        features: Input of the global gate, `(n, features)`.
+        names: Prefix of the layer names of each module.
+        classes: Number of classes.
+        attention_width: As in `attend_and_rectify`.
+        mask_activation: As in `attend_and_rectify`.
+        head_gate: As in `attend_and_rectify`.
+        gate: As in `attend_and_rectify`.
+        aggregation: As in `attend_and_rectify`.
+        regularization: As in `attend_and_rectify`.
+        classifier_activation: As in `attend_and_rectify`.
+        gradient_scale: As in `attend_and_rectify`.
+        base: Whether `logits` holds `"logits"` or probabilities after a `"softmax"`.
         predictions: Name of the last layer.
-        others: As in `attend_and_rectify`.
 
     Returns:
         A tensor of shape `(n, classes)`.
@@ -81,10 +90,10 @@ def check_attention(
     classifier_activation: Literal["softmax"] | None,
     gradient_scale: float = 1.0,
 ) -> None:
-    """Checks the arguments that say how attention is gated.
+    """Check the arguments of gated attention, which are those of `attend_and_rectify`.
 
     Raises:
-        ValueError: for one that does not fit.
+        ValueError: if one is invalid.
     """
     check_count("attention_width", attention_width)
     check_choice("mask_activation", mask_activation, GATED_MASK_ACTIVATIONS)

@@ -1,4 +1,4 @@
-"""Initial weights that make deep residual networks easier to train."""
+"""Weight initialisation that makes deep residual networks easier to train."""
 
 import keras
 
@@ -7,14 +7,13 @@ from keras_resattn.models.inspection import iter_layers
 
 
 def zero_init_residual(model: keras.Model) -> None:
-    """Zero the end of every residual branch of an untrained network, so that each unit begins as its shortcut.
+    """Zero the end of every residual branch of an untrained network, so that each unit starts as its shortcut.
 
-    The last convolution of a pre-activation unit, or the scale of the last batch normalization of a post-activation
-    unit, becomes zero, in the trunk and in the soft masks. The first steps at a high learning rate are calmer then.
+    Zeros the last convolution of each pre-activation unit and the scale of the last batch normalisation of each
+    post-activation unit, in the trunk and in the soft masks. This stabilises the first steps at a high learning rate.
 
     Args:
-        model: A network with residual units of this package. Its weights are changed in place: do not call this on
-            trained weights, which it would destroy.
+        model: A network with residual units of this package, changed in place. Trained weights would be destroyed.
 
     Raises:
         ValueError: if the network has no residual unit of this package.

@@ -1,4 +1,4 @@
-"""Inspection of a built network: walk its layers, replay it on other inputs, find tensors of its graph."""
+"""Inspection of built models: walk their layers, replay them on other inputs, find tensors of their graphs."""
 
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any
@@ -7,27 +7,25 @@ import keras
 
 from keras_resattn.utils.keras_internals import call_inputs, direct_sublayers, producer, symbolic_calls
 
-_ATTRIBUTE = "_keras_resattn_remembered"
+_CACHE_ATTRIBUTE = "_keras_resattn_cache"
 
 
 def replay(model: keras.Model, inputs: Any, visit: Callable[[keras.layers.Layer, tuple, Any], Any]) -> Any:
-    """Calls the layers of `model` once more, on `inputs`, nested models included.
+    """Call the layers of `model` again, on `inputs`, including those of nested models.
 
-    Nothing is copied: the layers are shared, so what they return here can be the output of a new
-    model with the same weights.
+    The layers are shared, not copied, so their outputs here can become outputs of a new model with the same weights.
 
     Args:
         model: A functional or sequential `keras.Model`.
-        inputs: KerasTensor to call it on, or the structure of them that the model takes.
+        inputs: KerasTensor to call the model on, or a structure of them.
         visit: Called as `visit(layer, args, outputs)` after each layer.
 
     Returns:
-        What the model returns for `inputs`.
+        The outputs of the model for `inputs`.
 
     Raises:
         ValueError: if the model is neither functional nor sequential.
     """
-
     produced = {}
 
     def call(layer, *args, **kwargs):
@@ -37,8 +35,8 @@ def replay(model: keras.Model, inputs: Any, visit: Callable[[keras.layers.Layer,
         visit(layer, args, outputs)
         return outputs
 
-    def again(tensor):
-        # Not `clone_model(...).output`: on the output of another layer, Keras copies the graph once more.
+    def replayed(tensor):
+        # `clone_model(...).output` will not do: for inputs that another layer produced, Keras copies the graph again.
         layer, _, index = producer(tensor)
         return produced[id(layer)][index]
 
@@ -49,40 +47,40 @@ def replay(model: keras.Model, inputs: Any, visit: Callable[[keras.layers.Layer,
     if not isinstance(model, keras.Function):
         raise ValueError(f"Expected a functional or sequential keras.Model; received: {type(model).__name__}.")
     uncompiled = keras.Model(model.input, model.output)
-    inputs = keras.tree.pack_sequence_as(model.input, keras.tree.flatten(inputs))  # x and [x] are the same to Keras
+    inputs = keras.tree.pack_sequence_as(model.input, keras.tree.flatten(inputs))  # Keras treats x and [x] alike
     keras.models.clone_model(uncompiled, input_tensors=inputs, clone_function=lambda layer: layer, call_function=call)
-    return keras.tree.map_structure(again, model.output)
+    return keras.tree.map_structure(replayed, model.output)
 
 
-class _Remembered:
-    """What was made for a model. No container of Python's: Keras looks into those when it saves a model."""
+class _Cache:
+    """Values cached for a model. Not a Python container, as Keras would inspect that when it saves the model."""
 
     def __init__(self, parts):
         self.parts = parts
-        self.made = {}
+        self.values = {}
 
 
-def remembered(model: keras.Model, key: Hashable, make: Callable[[], Any]) -> Any:
-    """Return `make()`, made once for a model and a key, for as long as the model has the same layers and weights.
+def cached_on_model(model: keras.Model, key: Hashable, make: Callable[[], Any]) -> Any:
+    """Return `make()`, cached for as long as the model has the same layers and weight variables.
 
-    What is made on a model's layers adds nodes to them, and compiles when it is first called: once is enough. Values
-    of weights may change, as the layers are shared. It is part of the model's own object, and of no file or copy, so
-    it goes when the model goes. (A `WeakKeyDictionary` would keep models: from a layer, Keras' nodes lead to the
-    models that it is in.)
+    Models built on the layers of `model` add nodes to these layers and are compiled on first use, so they should be
+    built only once. Values of weights may change, as the layers are shared. The cache is an attribute of the model and
+    is freed with it; files and copies do not contain it. (A `WeakKeyDictionary` would keep models alive, because nodes
+    of shared layers refer to the models that contain them.)
 
     Args:
         model: A `keras.Model`.
-        key: Hashable.
-        make: Function without arguments.
+        key: Hashable key of the value.
+        make: Function without arguments that returns the value.
     """
     parts = [*_inner_layers(model), *model.weights]
-    kept = vars(model).get(_ATTRIBUTE)
-    if kept is None or len(kept.parts) != len(parts) or any(a is not b for a, b in zip(kept.parts, parts, strict=True)):
-        # Also where a layer was added to a sequential model, or the model was quantized.
-        kept = vars(model)[_ATTRIBUTE] = _Remembered(parts)  # `setattr` would make it part of what is saved
-    if key not in kept.made:
-        kept.made[key] = make()
-    return kept.made[key]
+    cache = vars(model).get(_CACHE_ATTRIBUTE)
+    if cache is None or list(map(id, cache.parts)) != list(map(id, parts)):
+        # Layers may be added to a sequential model, and quantisation replaces weights.
+        cache = vars(model)[_CACHE_ATTRIBUTE] = _Cache(parts)  # `setattr` would make Keras track it
+    if key not in cache.values:
+        cache.values[key] = make()
+    return cache.values[key]
 
 
 def _inner_layers(model):
@@ -93,12 +91,13 @@ def _inner_layers(model):
 
 
 def last_layer(model: keras.Model) -> keras.layers.Layer:
-    """Return the layer that makes a model's output, at any depth; linear activations after it change nothing.
+    """Return the layer that produces a model's output, at any depth, ignoring linear activations after it.
 
-    Mixed precision puts `Activation("linear", dtype="float32")` behind a softmax: its output is still probabilities.
+    Under mixed precision, networks often end in `Activation("linear", dtype="float32")` after a softmax, whose output
+    still is probabilities.
 
     Args:
-        model: A built `keras.Model`, whose last output is looked at; of a subclassed one it is the last of its layers.
+        model: A built `keras.Model`. If it has several outputs, the last counts; if it is subclassed, its last layer.
     """
     if not getattr(model, "outputs", None):
         layer = model.layers[-1]
@@ -106,18 +105,18 @@ def last_layer(model: keras.Model) -> keras.layers.Layer:
     layer, node, _ = producer(model.outputs[-1])
     while isinstance(layer, keras.layers.Activation) and layer.activation is keras.activations.linear:
         before = producer(call_inputs(layer, node)[0])
-        tells = hasattr(before[0], "activation") or isinstance(before[0], (keras.layers.Softmax, keras.Model))
-        if not tells:  # gated log-probabilities, say, or the input
+        has_activation = hasattr(before[0], "activation")
+        if not has_activation and not isinstance(before[0], (keras.layers.Softmax, keras.Model)):  # such as `Rectify`
             break
         layer, node, _ = before
     return last_layer(layer) if isinstance(layer, keras.Model) else layer
 
 
-def unnormalized(model: keras.Model) -> str | None:
-    """Return the name of the convolution that reads the model's input as it is, or `None` if there is none.
+def convolution_on_raw_input(model: keras.Model) -> str | None:
+    """Return the name of the convolution that the model's input reaches unnormalised, or `None` if there is none.
 
-    Padding before the convolution does not count. A network whose first layers are others, such as `Rescaling`,
-    `Normalization` or `BatchNormalization`, normalises its input itself.
+    Padding may precede the convolution. A network that starts with other layers, such as `Rescaling`, `Normalization`
+    or `BatchNormalization`, normalises its input itself.
 
     Args:
         model: A functional or built sequential `keras.Model`.
@@ -128,7 +127,7 @@ def unnormalized(model: keras.Model) -> str | None:
             if not raw.intersection(map(id, received)):
                 continue
             if isinstance(layer, (keras.Sequential, keras.Function)):
-                found = unnormalized(layer)
+                found = convolution_on_raw_input(layer)
             else:
                 found = layer.name if isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)) else None
             if found:
@@ -139,10 +138,10 @@ def unnormalized(model: keras.Model) -> str | None:
 
 
 def tensors_of_layers(model: keras.Model) -> dict[str, list[keras.KerasTensor]]:
-    """Returns `{layer name: [KerasTensor, ...]}` of a model's own graph: what each layer returns there.
+    """Return `{layer name: [KerasTensor, ...]}`, the outputs of each layer in a model's own graph.
 
-    `layer.output` is the layer's first use, which may belong to another model; this is its use in this one. Layers of
-    nested models are not in it. A layer that is used twice has the tensors of both uses.
+    In contrast, `layer.output` is the output of the layer's first call, which may belong to another model. Layers of
+    nested models are not included. A layer that is called twice has the outputs of both calls.
 
     Args:
         model: A functional or built sequential `keras.Model`.
@@ -162,9 +161,9 @@ def tensors_of_layers(model: keras.Model) -> dict[str, list[keras.KerasTensor]]:
 def iter_layers(model: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
     """Yield every layer inside a model, at any depth.
 
-    `model.layers` has only the layers of the model's own graph. Residual units and soft masks are single layers
-    there; their convolutions and batch normalization are inside. This walk goes into composite layers, nested models,
-    and Keras' wrappers such as `TimeDistributed`.
+    `model.layers` has only the layers of the model's own graph, where a residual unit or soft mask is a single layer.
+    This function also yields the layers inside composite layers, nested models, and Keras' wrappers such as
+    `TimeDistributed`.
 
         kernels = [layer.kernel for layer in iter_layers(model) if isinstance(layer, keras.layers.Conv2D)]
 
@@ -172,7 +171,7 @@ def iter_layers(model: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
         model: A `keras.Model` or any other `keras.layers.Layer`.
 
     Yields:
-        Each layer once, a composite layer or nested model before the layers in it. `model` itself is not yielded.
+        Each layer once, except `model` itself; composite layers and nested models before the layers inside them.
 
     Raises:
         ValueError: if `model` is not a Keras layer.
@@ -191,17 +190,17 @@ def _walk(layer, seen):
 
 
 def freeze_batch_norm(model: keras.layers.Layer) -> int:
-    """Freeze all batch normalization in a model: statistics, scales and offsets stay as they are.
+    """Freeze all batch normalisation in a model: its statistics, scales and offsets no longer change.
 
-    Sets `trainable = False` on each `keras.layers.BatchNormalization` that `iter_layers` finds. In Keras, such a layer
-    runs in inference mode, inside `fit` too. Saved models keep it. Call it before `compile`, and after any
-    `model.trainable = True`, which would make the layers trainable again.
+    Sets `trainable = False` on each `keras.layers.BatchNormalization` that `iter_layers` yields. In Keras, such a layer
+    runs in inference mode, also inside `fit`. Saved models keep the setting. Call this before `compile`, and after any
+    `model.trainable = True`, which would unfreeze the layers.
 
     Args:
-        model: A `keras.Model` or any other `keras.layers.Layer`. It is changed in place.
+        model: A `keras.Model` or any other `keras.layers.Layer`, changed in place.
 
     Returns:
-        The number of batch-normalization layers in the model, all of them frozen now.
+        The number of batch-normalisation layers in the model.
 
     Raises:
         ValueError: if `model` is not a Keras layer.
@@ -213,5 +212,5 @@ def freeze_batch_norm(model: keras.layers.Layer) -> int:
 
 
 def batch_norm_layers(model: keras.layers.Layer) -> list[keras.layers.BatchNormalization]:
-    """Return the batch-normalization layers of a model, at any depth; a single such layer is returned itself."""
+    """Return all batch-normalisation layers of a model, at any depth, including `model` if it is one itself."""
     return [layer for layer in (model, *iter_layers(model)) if isinstance(layer, keras.layers.BatchNormalization)]

@@ -1,4 +1,4 @@
-"""Multiply-adds of a network, layer by layer."""
+"""Multiply-adds and parameters of a network, layer by layer."""
 
 import functools
 import math
@@ -20,15 +20,15 @@ COUNTED = (*CONVOLUTIONS, *TRANSPOSED, *SEPARABLE, _L.Dense, _L.EinsumDense)
 
 
 class LayerCost(NamedTuple):
-    """One layer inside a network, composites taken apart.
+    """Cost of one layer of a network; composite layers are listed by their sub-layers.
 
     Attributes:
-        path: Names from the network down, `stage1_attention1_mask/down1_unit1/conv1`.
-        kind: Class name.
-        input_shape: Shape, or list of shapes, of its input; the batch size is `None`.
-        output_shape: Shape of its output.
-        parameters: Trainable parameters; 0 where the layer is called again.
-        macs: Multiply-adds for one image, of convolutions and dense layers; 0 for all others.
+        path: Names of the layers down to this one, such as `stage1_attention1_mask/down1_unit1/conv1`.
+        kind: Class name of the layer.
+        input_shape: Input shape, or list of shapes; the batch size is `None`.
+        output_shape: Output shape.
+        parameters: Trainable parameters; 0 if counted before, for a layer that is called more than once.
+        macs: Multiply-adds for one image, if the layer is a convolution or dense layer, else 0.
     """
 
     path: str
@@ -46,29 +46,29 @@ def count_macs(model: keras.Model, input_shape: Any = None, *, per_layer: Litera
 def count_macs(model: keras.Model, input_shape: Any = None, per_layer: bool = False) -> int | list[LayerCost]:
     """Count the multiply-adds of convolutions and dense layers for one image.
 
-    The papers call this number FLOPs. Resizing, pooling, normalisation, products of two tensors and bare
-    `keras.ops` are not counted. Convolutions and dense layers inside other layers are, whoever wrote those, as often
-    as they are called. The model stays as it is.
+    The papers call this number FLOPs. Convolutions and dense layers inside other layers, including third-party ones,
+    count once per call. Resizing, pooling, normalisation, products of two tensors and bare `keras.ops` are not
+    counted. The model is not changed.
 
     Args:
         model: A functional or sequential model, with any number of inputs and outputs.
         input_shape: Shape of one image, such as `(224, 224, 3)`; for a model with several inputs a list of shapes in
             the order of `model.inputs`, or a dictionary by input name. Defaults to the model's own.
-        per_layer: Whether to return the table behind the number instead.
+        per_layer: Whether to return a table of all layers instead of the sum.
 
     Returns:
         An integer, or with `per_layer=True` a list of `LayerCost`, in the order of the graph.
 
     Raises:
         ValueError: if the model is neither functional nor sequential, `input_shape` does not fit its inputs, or
-            its input size is open and no `input_shape` is given.
+            its input size is unknown and no `input_shape` is given.
     """
     if not isinstance(model, (keras.Sequential, keras.Function)):
         raise ValueError(f"Expected a functional or sequential keras.Model; received: {type(model).__name__}.")
     if isinstance(model, keras.Sequential) and not model.built:
         if input_shape is None:
             raise ValueError(f"Expected input_shape for {model.name}, which is not built; received: None.")
-        model = keras.models.clone_model(model)  # building the caller's would fix its input size
+        model = keras.models.clone_model(model)  # building the caller's model would fix its input size
         model.build((None, *input_shape))
     costs, seen = [], set()
 
@@ -76,7 +76,7 @@ def count_macs(model: keras.Model, input_shape: Any = None, per_layer: bool = Fa
         if isinstance(layer, keras.Layer):
             costs.extend(_costs(layer, args, kwargs, outputs, layer.name, seen))
 
-    # A batch of one: then every number of positions is known, also where a layer folds them into the batch.
+    # With a batch of one, the number of positions is known even if a layer folds positions into the batch.
     inputs = [
         keras.KerasTensor((1, *shape), own.dtype)
         for shape, own in zip(_input_shapes(model, input_shape), model.inputs, strict=True)
@@ -86,7 +86,7 @@ def count_macs(model: keras.Model, input_shape: Any = None, per_layer: bool = Fa
 
 
 def _input_shapes(model, input_shape):
-    """The shape of each input, without the batch size."""
+    """Return the shape of each input, without the batch size."""
     own = [tuple(tensor.shape[1:]) for tensor in model.inputs]
     shapes = own if input_shape is None else _listed(input_shape, [tensor.name for tensor in model.inputs])
     if [len(shape) for shape in shapes] != [len(shape) for shape in own]:
@@ -97,7 +97,7 @@ def _input_shapes(model, input_shape):
         shown = shapes[0] if len(shapes) == 1 else shapes
         example = "(224, 224, 3)" if len(shapes) == 1 else "[(224, 224, 3), ...]"
         raise ValueError(
-            f"Expected input_shape for {model.name}, whose own is open: {shown}. "
+            f"Expected input_shape for {model.name}, whose input size is unknown: {shown}. "
             f"Pass for example count_macs(model, input_shape={example})."
         )
     return shapes
@@ -116,9 +116,9 @@ def _listed(input_shape, names):
 
 
 def _trace(model, inputs, visit):
-    """Runs shapes through a model and the models in it: calls `visit(layer, args, kwargs, outputs)` after each layer.
+    """Run shapes through a model and nested models, and call `visit(layer, args, kwargs, outputs)` after each layer.
 
-    Unlike a call on a KerasTensor, this leaves no nodes in the layers.
+    Unlike a call on a KerasTensor, this adds no nodes to the layers.
     """
 
     def call(layer, *args, **kwargs):
@@ -133,12 +133,12 @@ def _trace(model, inputs, visit):
         for layer in model.layers:
             inputs = call(layer, inputs)
         return inputs
-    # Behind the public `compute_output_spec`, which has no way to look at what is called.
+    # The public `compute_output_spec` does the same, but offers no hook for each call.
     return run_graph(model, inputs, lambda operation: functools.partial(call, operation))
 
 
 def _costs(layer, args, kwargs, outputs, path, seen):
-    """Yields the `LayerCost` of a layer, or of what is in it. `seen` holds the ids of variables already counted."""
+    """Yield the `LayerCost` of a layer, or of its sub-layers. `seen` holds ids of variables already counted."""
     received = [_shapes(values) for values in (*args, *kwargs.values()) if _shapes(values) is not None]
     received = received[0] if len(received) == 1 else received
     if isinstance(layer, CompositeLayer) and layer.sublayers:
@@ -173,7 +173,7 @@ def _cost(layer, received, returned, path, seen):
 
 
 def _calls_inside(layer, args, kwargs):
-    """`[(counted layer, shape received, shape returned), ...]` of one call of a layer of any kind, by tracing it."""
+    """Trace one call of any layer; return `[(counted layer, input shape, output shape), ...]` of the calls inside."""
     parts = [part for part in iter_layers(layer) if isinstance(part, COUNTED)]
     calls = []
     if not parts:
@@ -201,7 +201,7 @@ def _calls_inside(layer, args, kwargs):
 
 
 def _shapes(tensors):
-    """The shapes of a structure of tensors, or `None` for what has none."""
+    """Return the shapes of a structure of tensors, or `None` for values without a shape."""
     if isinstance(tensors, (list, tuple)):
         return [_shapes(tensor) for tensor in tensors]
     if isinstance(tensors, dict):

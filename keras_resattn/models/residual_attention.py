@@ -1,4 +1,4 @@
-"""Residual Attention Networks (Wang et al., CVPR 2017): one builder, and a line per network."""
+"""Residual Attention Networks (Wang et al., CVPR 2017): the general builder, and a builder for each network."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -45,10 +45,10 @@ def ResidualAttentionNet(
     widths: Sequence[int] | None = None,
     filters: Sequence[int] | None = None,
 ) -> keras.Model:
-    """Builds any Residual Attention Network; every ablation of the paper is an argument.
+    """Build any Residual Attention Network; every ablation of the paper is an argument.
 
-    Start from a published network with `variant`, or from a `topology` and the number of
-    `modules` in each stage. Every further argument that is given replaces that row's value.
+    Start from a published network with `variant`, or from a `topology` and the number of `modules` in each stage. All
+    further arguments override the values of that network.
 
     Reference:
         Wang et al., "Residual Attention Network for Image Classification", CVPR 2017
@@ -56,46 +56,46 @@ def ResidualAttentionNet(
 
     Args:
         include_top: Whether to end in global average pooling and a classifier.
-        weights: `"default"` for the network's best published tag, `None` for random initialisation, a tag
-            or its alias such as `"cifar10"`, the path of a `.weights.h5` file, or
-            `"hf://owner/repo[@revision]"`. Published weights exist for rows of the table only.
+        weights: `"default"` for the best released weights (a `ValueError` if none are released), `None` for random
+            initialisation, a tag or alias such as `"cifar10"`, the path of a `.weights.h5` file, or
+            `"hf://owner/repo[@revision]"`. Weights are released for unmodified variants only.
         input_tensor: A KerasTensor to build on, or `None` for a new input.
-        input_shape: Shape of one image, `(height, width, channels)` under `channels_last`. Sizes of 32 and
-            more or `None`, also with a top, as the head averages over all positions. Defaults to the
-            variant's or topology's size (224 or 32) and three channels. One channel with three-channel
-            weights sums the stem's kernel over RGB and warns.
-        pooling: What `include_top=False` ends in: `None` for the 4-D feature map (after the last
-            ReLU), `"avg"` or `"max"` for global pooling.
-        classes: Number of classes; defaults to the topology's (1000 or 10).
+        input_shape: Shape of one image, `(height, width, channels)` under `channels_last`. Height and width can be any
+            size from 32 up, or `None`, also with a top, as the head averages over all positions. Defaults to the
+            size of the variant or topology (224 or 32) and three channels. If weights for three channels are loaded
+            into a network with one channel, the stem's kernel is summed over RGB, with a warning.
+        pooling: Output with `include_top=False`: `None` for the 4-D feature map (after the last ReLU), or `"avg"` or
+            `"max"` for global pooling of it.
+        classes: Number of classes; defaults to that of the topology (1000 or 10).
         classifier_activation: Activation of the classifier; `None` returns logits. With pretrained
             weights, `"softmax"` or `None`.
-        name: Name of the model; defaults to the variant's in snake case.
-        include_preprocessing: Whether the network takes images from 0 to 255 and normalises them itself, in a layer
-            `preprocessing`. For released weights, whose mean and standard deviation it uses.
+        name: Name of the model; defaults to the name of the variant in snake case.
+        include_preprocessing: Whether the network normalises images from 0 to 255 itself, in a layer `preprocessing`
+            with the mean and standard deviation of the released weights, which it requires.
         variant: Name of a row of `keras_resattn.models.variants.VARIANTS`, such as `"CifarResidualAttention92"`.
         topology: `"imagenet"` (four stages, 7x7/2 stem) or `"cifar"` (three stages, 3x3 stem).
-        modules: Attention modules in each stage, one integer for each.
+        modules: Number of attention modules in each stage.
         p: Units before the split and after the merge of each module (paper: 1).
         t: Trunk units between them (paper: 2).
         r: Mask units between adjacent poolings (paper: 1).
-        mask_depth: Poolings in the masks of each stage, one integer for each (paper: 3, 2, 1).
+        mask_depth: Number of poolings in the masks of each stage (paper: 3, 2, 1).
         bottom_units: Mask units at the smallest map; defaults to `2 * r` (Fig. 2).
         mask: `"encoder_decoder"` or `"local"` (Table 4).
-        local_units: Units of the local mask: 3, or 1 for the reading with equal FLOPs.
+        local_units: Units of the local mask: 3 for equal parameters, 1 for equal FLOPs.
         mask_activation: `"mixed"`, `"channel"` or `"spatial"` (Eq. 4 to 6, Table 1).
         learning: `"residual"` for (1 + M) T, `"naive"` for M T (Table 3's NAL).
         unit: The residual unit: `"preactivation"` (bottleneck), `"resnext"` (post-activation, 32 groups) or
             `"inception"`.
-        widths: Inner width of each stage's units, one integer for each; multiples of 32 for `"resnext"`.
-        filters: Channels that each stage returns, one integer for each. Defaults to the variant's, or to
-            the widths times 4, 2 (`"resnext"`) or 8 (`"inception"`).
+        widths: Inner width of the units in each stage; multiples of 32 for `"resnext"`.
+        filters: Output channels of each stage; defaults to those of the variant, or to the widths times 4, 2
+            (`"resnext"`) or 8 (`"inception"`).
 
     Returns:
         A functional `keras.Model`. Masks are nodes: `model.get_layer("stage1_attention1_mask").output`.
 
     Raises:
-        ValueError: before anything is built, for an argument that does not fit; after building, and
-            without a model, where weights are missing or do not fit.
+        ValueError: before anything is built, if an argument is invalid; after building, if the weights are missing or
+            do not match the network.
     """
     row = _resolve_row(
         variant,
@@ -143,8 +143,8 @@ def ResidualAttentionNet(
     )
 
 
-def _resolve_row(variant, **changes) -> Any:  # likewise
-    """The row to build: a variant's, or a custom one, with what the caller changed checked and put in."""
+def _resolve_row(variant, **changes) -> Any:  # a Variant with all fields filled in
+    """Return the row to build: that of a variant or a custom one, with the caller's changes checked and applied."""
     changes = {field: value for field, value in changes.items() if value is not None}
     if variant is not None:
         check_choice("variant", variant, VARIANTS)
@@ -171,7 +171,7 @@ def _resolve_row(variant, **changes) -> Any:  # likewise
 
 
 def _checked(changes, stages):
-    """The changes, whose integers are Python's; or a `ValueError`."""
+    """Check the changes, and return them with Python integers."""
     changes = dict(changes)
     for field, least in (("modules", 0), ("mask_depth", 0), ("widths", 1), ("filters", 1)):
         if field in changes:
@@ -185,9 +185,9 @@ def _checked(changes, stages):
 
 
 def _check_mask_depths(row, inputs):
-    """Checks, before any layer is called, that no stage's masks pool its map away."""
+    """Check, before any layer is called, that the masks of every stage fit its map."""
     sizes = image_size(inputs.shape)
-    if row.topology == "imagenet":  # the stem: its convolution rounds up, its pooling down
+    if row.topology == "imagenet":  # in the stem, the convolution rounds up and the pooling down
         sizes = [size and (size + 1) // 2 // 2 for size in sizes]
     for stage, stride in enumerate(TOPOLOGIES[row.topology].strides, start=1):
         sizes = [size and -(-size // stride) for size in sizes]
@@ -212,7 +212,7 @@ def _stem(x, row):
 
 
 def _stage(x, row, stage, mask_options, learning):
-    """Entry unit, attention modules, exit units."""
+    """Build the entry unit, attention modules and exit units of a stage."""
     plan = TOPOLOGIES[row.topology]
     x = _unit(row, stage, f"stage{stage}_unit1", plan.strides[stage - 1])(x)
     for module in range(1, row.modules[stage - 1] + 1):
@@ -227,7 +227,7 @@ def _unit(row, stage, name, strides=1):
 
 
 def _attention_module(x, row, stage, name, mask_options, learning):
-    """p units, then trunk (t units) beside soft mask, their merge, and p units again (Fig. 2)."""
+    """Build an attention module: p units, trunk (t units) and soft mask in parallel, merge, p units (Fig. 2)."""
 
     def units(x, part, count):
         for i in range(1, count + 1):
@@ -251,7 +251,7 @@ def _attention_module(x, row, stage, name, mask_options, learning):
 
 
 def _builder(variant) -> Builder:
-    """The public function of one row: `ResidualAttentionNet`'s first eight arguments, and its name."""
+    """Return the public builder of one variant, with the first nine arguments of `ResidualAttentionNet`."""
     row = _published(variant)
     plan = TOPOLOGIES[row.topology]
     shared = list(inspect.signature(ResidualAttentionNet).parameters.values())[:9]
@@ -286,11 +286,11 @@ _UNITS = {
     "inception": " with Inception units (Table 7; widths are this package's)",
 }
 
-_DOCSTRING = """Instantiates {name}, of {family}.
+_DOCSTRING = """Build {name}, of {family}.
 
     {parameters:.2f} M trainable parameters and {gmacs:.2f} G multiply-adds at {size} x {size} and {classes} classes.
-    With pretrained weights, images go through `keras_resattn.preprocess_input` first, or
-    `include_preprocessing=True` does it inside the network.
+    With pretrained weights, normalise images with `keras_resattn.preprocess_input`, or inside the network with
+    `include_preprocessing=True`.
 
     Reference:
         Wang et al., "Residual Attention Network for Image Classification", CVPR 2017

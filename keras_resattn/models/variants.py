@@ -1,8 +1,8 @@
-"""THE table: one row per network, and the two topologies that rows refer to.
+"""Table of the Residual Attention Networks: one row per network, and the two topologies that rows refer to.
 
-Counts are trainable parameters and multiply-adds at the row's default size and class count.
-They equal the authors' Caffe files (ImageNet 56 and 92, both units) and the paper's sizes to rounding (CIFAR);
-`tests/test_counts.py` holds every build against them.
+Counts are trainable parameters and multiply-adds at the default size and number of classes of the row. They equal
+those of the authors' Caffe files (ImageNet 56 and 92, both units) and, up to rounding, of the paper (CIFAR);
+`tests/test_counts.py` compares every network with them.
 """
 
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from typing import Self
 
 @dataclass(frozen=True)
 class Topology:
-    """What a family of networks shares: the stem, and the stages around their modules.
+    """Stem and stages that a family of networks shares.
 
     Attributes:
         stem_width: Channels of the stem's convolution.
@@ -19,8 +19,8 @@ class Topology:
         strides: Stride of each stage's entry unit.
         exit_units: Units after each stage's modules.
         mask_depth: Poolings in each stage's masks (paper: 3, 2, 1).
-        default_size: Height and width of the input where none is given, in pixels.
-        classes: Classes of the dataset that the papers train this family on.
+        default_size: Default height and width of the input, in pixels.
+        classes: Default number of classes, that of the paper's dataset for this family.
         stem_level: log2 of the stem's stride: the pyramid level of the first stage.
     """
 
@@ -44,7 +44,7 @@ TOPOLOGIES = {
 
 @dataclass(frozen=True)
 class Variant:
-    """One network: a topology, the modules in each stage, and the paper's p, t and r.
+    """A Residual Attention Network: a topology, the modules in each stage, and the paper's p, t and r.
 
     Attributes:
         name: Name of the public builder.
@@ -58,7 +58,7 @@ class Variant:
         widths: Inner width of each stage's units; `None` means the topology's.
         filters: Channels that each stage returns; `None` means the unit's `expansion` times its width.
         mask_depth: Poolings in each stage's masks; `None` means the topology's.
-        default_size: Height and width of the input where none is given; `None` means the topology's.
+        default_size: Default height and width of the input; `None` means the topology's.
         parameters: Trainable parameters, or `None` for a custom network.
         macs: Multiply-adds of convolutions and dense layers, or `None` for a custom network.
     """
@@ -79,8 +79,8 @@ class Variant:
     macs: int | None = None
 
     def resolved(self) -> Self:
-        """This row with all that `None` stands for filled in."""
-        from keras_resattn.layers.residual import UNITS  # which imports Keras; the table is read without
+        """Return this row with every `None` replaced by the default that it stands for."""
+        from keras_resattn.layers.residual import UNITS  # imports Keras, which the table itself does not need
 
         topology = TOPOLOGIES[self.topology]
         widths = self.widths or topology.widths
@@ -98,15 +98,15 @@ def _row(name, topology, modules, parameters, macs, **rules):
     return Variant(name, topology, modules, parameters=parameters, macs=macs, **rules)
 
 
-# Attention-452's mask has three units at the smallest map: the only rule that meets the paper's 8.6 M
-# (2 * r = 6 would be 10.2 M).
+# The masks of Attention-452 have three units at the smallest map: only this matches the paper's 8.6 M parameters
+# (2 * r = 6 would give 10.2 M).
 _DEEPEST = {"p": 2, "t": 4, "r": 3, "bottom_units": 3}
 
-# The authors' prototxt: 32 groups of 4, 8, 16 and 32 channels.
+# From the authors' prototxt: 32 groups of 4, 8, 16 and 32 channels.
 _NEXT = {"unit": "resnext", "widths": (128, 256, 512, 1024)}
 
-# No file was released, and the paper says "simplified" only: these widths have Attention-56's parameters and, at
-# 224, its multiply-adds. The paper tests at 299.
+# No file was released, and the paper only says "simplified": these widths give the parameters of Attention-56 and, at
+# 224 pixels, its multiply-adds. The paper evaluates at 299 pixels.
 _INCEPTION = {
     "unit": "inception",
     "widths": (28, 56, 124, 240),

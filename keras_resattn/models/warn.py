@@ -1,4 +1,4 @@
-"""Attend and Rectify (Rodriguez et al., ECCV 2018): the graph of gated attention, and Wide ResNets that have it."""
+"""Wide Attentional Residual Networks, the Wide ResNets with gated attention of Rodriguez et al. (ECCV 2018)."""
 
 from typing import Literal
 
@@ -11,8 +11,8 @@ from keras_resattn.models.wide_resnet import bottleneck_body, check_wide
 from keras_resattn.typing import Aggregation, GatedMaskActivation, GlobalGating, HeadGating, PathLike, Pooling, Shape
 from keras_resattn.utils.validation import check_count
 
-#: Three modules of four heads, softmax masks and gates: what the published networks have, and weights belong to.
-STANDARD = {
+#: Arguments of the published networks: three modules of four heads, softmax masks and gates.
+PUBLISHED_ARGUMENTS = {
     "attention_depth": 3,
     "attention_width": 4,
     "mask_activation": "softmax",
@@ -44,49 +44,50 @@ def WARN(
     aggregation: Aggregation = "log_prob",
     regularization: float = 1e-3,
 ) -> keras.Model:
-    """Instantiates a Wide Attentional Residual Network for CIFAR, WARN-`depth`-`width`.
+    """Build a Wide Attentional Residual Network for CIFAR, WARN-`depth`-`width`.
 
-    A `WideResNet` whose three groups are looked at by gated attention. As in the authors' code, the stem has a batch
-    normalisation and a ReLU of its own, and modules look at what the next group's first unit sees after its
-    batch normalisation and ReLU.
+    A `WideResNet` with gated attention on its three groups. As in the authors' code, the stem has batch normalisation
+    and ReLU, and each attention module reads the first batch normalisation and ReLU of the next group.
 
     With `classifier_activation="softmax"` the output is a distribution; with `None` it is the gate-weighted sum of
-    log-softmaxes, whose `keras_resattn.losses.NegativeLogLikelihood` is the authors' loss. Both take the same weights.
+    log-softmaxes, for which `keras_resattn.losses.NegativeLogLikelihood` is the authors' loss. Both load the same
+    weights.
 
     Reference:
         Rodriguez et al., "Attend and Rectify", ECCV 2018 (https://arxiv.org/abs/1807.07320).
 
     Args:
-        include_top: Whether to end in attention and a classifier. Without it, the body alone.
-        weights: `"default"` for the best published tag (a `ValueError` where there is none), `None` for random
+        include_top: Whether to include attention and classifier; otherwise the network is the body alone.
+        weights: `"default"` for the best released weights (a `ValueError` if none are released), `None` for random
             initialisation, a tag or alias, the path of a `.weights.h5` file, or `"hf://owner/repo[@revision]"`.
         input_tensor: A KerasTensor to build on, or `None` for a new input.
         input_shape: Shape of one image, `(32, 32, 3)` by default under `channels_last`. Any size from 32
             up, or `None` for height and width, with and without top.
-        pooling: What `include_top=False` ends in: `None` (the 4-D feature map), `"avg"` or `"max"`.
+        pooling: Output with `include_top=False`: `None` for the 4-D feature map, or `"avg"` or `"max"` for global
+            pooling of it.
         classes: Number of classes.
         classifier_activation: `"softmax"` or `None`.
         name: Name of the model; `"warn_28_10"` by default, with its depth and width.
-        include_preprocessing: Whether the network takes images from 0 to 255 and normalises them itself, in a layer
-            `preprocessing`. For released weights, whose mean and standard deviation it uses.
-        depth: Number of layers as the paper counts them, 6n + 4.
-        width: The paper's k: how many times wider than a ResNet.
-        dropout: Share of the channels dropped inside each unit in training.
-        attention_depth: Number of modules, from the last group backwards: 1 to 3.
+        include_preprocessing: Whether the network normalises images from 0 to 255 itself, in a layer `preprocessing`
+            with the mean and standard deviation of the released weights, which it requires.
+        depth: Number of layers as counted in the paper, 6n + 4.
+        width: Widening factor k of the paper.
+        dropout: Fraction of channels dropped inside each unit in training.
+        attention_depth: Number of modules, counted from the last group backwards: 1 to 3.
         attention_width: Heads of each module, K.
         mask_activation: `"softmax"` over positions or `"sigmoid"`, see `keras_resattn.layers.AttentionHead`.
         head_gate: `"softmax"`, or `"mean"` for modules without gates, see `keras_resattn.layers.HeadGate`.
         gate: `"softmax"`, `"sigmoid"`, `"linear"`, `"mean"` or `"base"`, see `keras_resattn.layers.GlobalGate`.
         aggregation: `"log_prob"` or `"prob"`, see `keras_resattn.layers.Rectify`.
-        regularization: Strength of the overlap regulariser, shared among the modules (the authors' runs: 0.001 for
-            CIFAR-10, 0 for CIFAR-100).
+        regularization: Strength of the overlap regulariser, divided equally among the modules (in the authors' runs
+            0.001 for CIFAR-10, 0 for CIFAR-100).
 
     Returns:
         A functional `keras.Model`. Masks and gates are nodes of its graph: `attention{g}_mask` and `attention{g}_gates`
-        for group g, and `global_gate`, whose last entry is the classifier's.
+        for group g, and `global_gate`, whose last entry is the weight of the classifier.
 
     Raises:
-        ValueError: for an argument that does not fit, and for weights that are missing or do not fit.
+        ValueError: if an argument is invalid, or the weights are missing or do not match the network.
     """
     depth, width = check_wide(depth, width, dropout)
     options = {
@@ -134,16 +135,16 @@ def WARN50x2(
     aggregation: Aggregation = "log_prob",
     regularization: float = 1e-3,
 ) -> keras.Model:
-    """Instantiates the fine-grained network of "Attend and Rectify": `WideResNet50x2` with gated attention.
+    """Build the network of "Attend and Rectify" for fine-grained recognition: `WideResNet50x2` with gated attention.
 
-    Modules look at the first three groups, after their ReLU (256, 512 and 1024 channels); the last group, of 2048
+    Modules read the first three groups after their ReLU (256, 512 and 1024 channels); the last group, with 2048
     channels, feeds the classifier and the global gate. `attention_depth` counts from the third group backwards. The
-    authors used widths of 1 to 4 heads.
+    authors used 1 to 4 heads.
 
     Reference:
         Rodriguez et al., "Attend and Rectify", ECCV 2018 (https://arxiv.org/abs/1807.07320), Sec. 4.4.
 
-    Args, returns and errors are those of `WARN`, at 224 x 224 images and 1000 classes by default.
+    Arguments, return value and errors are those of `WARN`, with 224 x 224 images and 1000 classes by default.
     """
     options = {
         "attention_depth": attention_depth,
@@ -177,8 +178,8 @@ def WARN50x2(
 
 
 def _build_warn(network, body, size, options, *, include_top, classifier_activation, **arguments):
-    """Checks the attention's arguments, and puts it on a body that returns three taps and its last map."""
-    published = all(options[argument] == value for argument, value in STANDARD.items())
+    """Check the arguments of attention, and build it on a body that returns three taps and its last map."""
+    published = all(options[argument] == value for argument, value in PUBLISHED_ARGUMENTS.items())
     options = dict(options)
     depth = check_count("attention_depth", options.pop("attention_depth"))
     if depth > 3:

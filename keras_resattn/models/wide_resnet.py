@@ -31,11 +31,11 @@ def WideResNet(
     width: int = 10,
     dropout: float = 0.0,
 ) -> keras.Model:
-    """Instantiates a Wide ResNet for CIFAR, WRN-`depth`-`width`.
+    """Build a Wide ResNet for CIFAR, WRN-`depth`-`width`.
 
-    Three groups of n = (depth - 4) / 6 basic pre-activation units, of 16, 32 and 64 times `width` channels. Two
-    details are those of the code of "Attend and Rectify", whose base network this is: a unit that changes channels
-    projects its raw input (the original projects the pre-activated one), and dropout drops whole channels.
+    Three groups of n = (depth - 4) / 6 basic pre-activation units, with 16, 32 and 64 times `width` channels. Two
+    details follow the code of "Attend and Rectify", which builds on this network: a unit that changes the number of
+    channels projects its raw input (the original projects the pre-activated input), and dropout drops whole channels.
 
     References:
         Zagoruyko and Komodakis, "Wide Residual Networks", BMVC 2016 (https://arxiv.org/abs/1605.07146).
@@ -43,26 +43,27 @@ def WideResNet(
 
     Args:
         include_top: Whether to end in global average pooling and a classifier.
-        weights: `"default"` for the best published tag (a `ValueError` where there is none), `None` for random
+        weights: `"default"` for the best released weights (a `ValueError` if none are released), `None` for random
             initialisation, a tag or alias, the path of a `.weights.h5` file, or `"hf://owner/repo[@revision]"`.
         input_tensor: A KerasTensor to build on, or `None` for a new input.
         input_shape: Shape of one image, `(32, 32, 3)` by default under `channels_last`. Any size from 32
             up, or `None` for height and width, with and without top.
-        pooling: What `include_top=False` ends in: `None` (the 4-D feature map), `"avg"` or `"max"`.
+        pooling: Output with `include_top=False`: `None` for the 4-D feature map, or `"avg"` or `"max"` for global
+            pooling of it.
         classes: Number of classes.
         classifier_activation: Activation of the classifier; `None` returns logits.
         name: Name of the model; `"wide_resnet_28_10"` by default, with its depth and width.
-        include_preprocessing: Whether the network takes images from 0 to 255 and normalises them itself, in a layer
-            `preprocessing`. For released weights, whose mean and standard deviation it uses.
-        depth: Number of layers as the paper counts them, 6n + 4.
-        width: The paper's k: how many times wider than a ResNet.
-        dropout: Share of the channels dropped inside each unit in training.
+        include_preprocessing: Whether the network normalises images from 0 to 255 itself, in a layer `preprocessing`
+            with the mean and standard deviation of the released weights, which it requires.
+        depth: Number of layers as counted in the paper, 6n + 4.
+        width: Widening factor k of the paper.
+        dropout: Fraction of channels dropped inside each unit in training.
 
     Returns:
         A functional `keras.Model`.
 
     Raises:
-        ValueError: for an argument that does not fit, and for weights that are missing or do not fit.
+        ValueError: if an argument is invalid, or the weights are missing or do not match the network.
     """
     depth, width = check_wide(depth, width, dropout)
     return build_model(
@@ -82,10 +83,10 @@ def WideResNet(
 
 
 def check_wide(depth: int, width: int, dropout: float) -> tuple[int, int]:
-    """Checks what a CIFAR body is made of, and returns `(depth, width)` as Python's integers.
+    """Check the arguments of a CIFAR body, and return `(depth, width)` as Python integers.
 
     Raises:
-        ValueError: if `depth` is not 6n + 4, `width` not a positive integer, or `dropout` not from 0 up to 1.
+        ValueError: if `depth` is not 6n + 4, `width` is not a positive integer, or `dropout` is not in [0, 1).
     """
     depth, width = check_depth(depth, 6, 4), check_count("width", width)
     check_number("dropout", dropout, below=1)
@@ -95,20 +96,20 @@ def check_wide(depth: int, width: int, dropout: float) -> tuple[int, int]:
 def body(
     inputs: keras.KerasTensor, depth: int, width: int, dropout: float = 0.0, attended: bool = False
 ) -> list[keras.KerasTensor]:
-    """Stem, three groups, and the batch normalisation and ReLU after them.
+    """Build stem, three groups, and the final batch normalisation and ReLU.
 
     Args:
         inputs: Images, `(n, h, w, c)`.
         depth: Number of layers, 6n + 4.
-        width: Channels as multiples of 16, 32 and 64.
-        dropout: Share of the channels dropped inside each unit in training.
-        attended: Whether to build it as WARN's authors do, ready for attention: a batch normalisation and a ReLU
-            after the stem's convolution, and those of the second and the third group's first unit as layers
-            of the graph.
+        width: Widening factor of the 16, 32 and 64 channels.
+        dropout: Fraction of channels dropped inside each unit in training.
+        attended: Whether to build the variant of WARN's authors, for attention: with batch normalisation and ReLU
+            after the stem's convolution, and with the first batch normalisation and ReLU of the second and third group
+            as layers of the graph.
 
     Returns:
-        A list with a map of each group: the first two raw, or with `attended` as the next group's first unit sees
-        it after its batch normalisation and ReLU; the third after `post_relu`.
+        A feature map of each group: the first two are raw sums, or with `attended` their batch normalisation and ReLU
+        in the next group; the third is the output of `post_relu`.
     """
     *maps, x = groups(inputs, depth, width, dropout, attended)
     x = batch_norm("post_bn")(x)
@@ -118,7 +119,7 @@ def body(
 def groups(
     inputs: keras.KerasTensor, depth: int, width: int, dropout: float = 0.0, attended: bool = False
 ) -> list[keras.KerasTensor]:
-    """Stem and groups alone: what `body` returns, with the third group's output raw."""
+    """Build stem and groups only: like `body`, but the third map is the raw output of its group."""
     x = convolution("stem_conv", STEM_WIDTH, 3, padding="same")(inputs)
     if attended:
         x = batch_norm("stem_bn")(x)
@@ -141,7 +142,7 @@ def groups(
 
 
 def bottleneck_body(inputs: keras.KerasTensor) -> list[keras.KerasTensor]:
-    """WideResNet50x2 up to its pooling. Returns a list with the output of each of the four groups."""
+    """Build WideResNet50x2 up to its pooling, and return the output of each of the four groups."""
     x = keras.layers.ZeroPadding2D(3, name="stem_pad")(inputs)
     x = convolution("stem_conv", 64, 7, strides=2)(x)
     x = batch_norm("stem_bn")(x)
@@ -163,11 +164,11 @@ WideResNet50x2 = builder(
     size=224,
     classes=1000,
     name="wide_resnet50x2",
-    docstring="""Instantiates WRN-50-2-bottleneck, ResNet-50 with 3x3 convolutions of twice the channels.
+    docstring="""Build WRN-50-2-bottleneck, a ResNet-50 whose 3x3 convolutions have twice the channels.
 
-    68.88 M trainable parameters and 11.40 G multiply-adds at 224 x 224 and 1000 classes. "Attend and Rectify"
-    calls its fine-grained base network WRN-50-4; its code loads this one, and its Table 4 has the size of this one.
-    A real WRN-50-4 has 223 M parameters.
+    68.88 M trainable parameters and 11.40 G multiply-adds at 224 x 224 and 1000 classes. The base network for
+    fine-grained recognition that "Attend and Rectify" calls WRN-50-4 is this one, according to its code and the size
+    in its Table 4. An actual WRN-50-4 has 223 M parameters.
 
     References:
         Zagoruyko and Komodakis, "Wide Residual Networks", BMVC 2016 (https://arxiv.org/abs/1605.07146).

@@ -1,6 +1,5 @@
 """Strict loading: by layer name, every variable filled, every tensor used, or nothing changed."""
 
-import re
 import warnings
 from collections import Counter
 
@@ -8,14 +7,11 @@ import keras
 import numpy as np
 
 from keras_resattn.layers.composite import CompositeLayer
+from keras_resattn.layers.names import STEM, is_top
 from keras_resattn.pretrained.hdf5 import most_objects, naming_file, open_weights, shown
 from keras_resattn.pretrained.resolution import WeightsSource
 from keras_resattn.pretrained.tensors import open_layers
 from keras_resattn.typing import PathLike
-
-#: Layers on top of a network, which a file may hold and a network without its top lacks.
-TOP = r"predictions|classifier|global_gate(/.*)?|attention\d+_(mask|outputs)/.*"
-STEM = "stem_conv"
 
 
 def load(model: keras.Model, source: WeightsSource, below: keras.KerasTensor | None = None) -> None:
@@ -40,8 +36,8 @@ def load(model: keras.Model, source: WeightsSource, below: keras.KerasTensor | N
     with source.open() as (path, file), open_layers(path, file, most_objects(len(model.weights))) as tensors:
         for name, layer in layers.items():
             _check_fits(name, layer, tensors, path)
-        has_top = any(re.fullmatch(TOP, name) for name in layers)
-        unused = [name for name in tensors if name not in layers and (has_top or not re.fullmatch(TOP, name))]
+        has_top = any(map(is_top, layers))
+        unused = [name for name in tensors if name not in layers and (has_top or not is_top(name))]
         if unused:
             raise ValueError(
                 f"Expected every tensor of {path} to belong to {model.name}; no place for: {_some(unused)}."

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_resattn.data.images import to_numpy
 from keras_resattn.layers import AttentionHead, AttentionResidual, GatedSum, GlobalGate, HeadGate, Rectify, SoftMask
-from keras_resattn.models.inspection import remembered, replay, unnormalized
+from keras_resattn.models.inspection import cached_on_model, convolution_on_raw_input, replay
 from keras_resattn.preprocessing import warn_of_raw
 from keras_resattn.typing import ArrayLike
 from keras_resattn.utils.keras_internals import call_inputs, producer
@@ -112,12 +112,12 @@ def find_attention(model: keras.Model) -> Attention:
         raise ValueError(f"Expected a functional or built sequential keras.Model; received: {type(model).__name__}.")
     if len(model.inputs) != 1:
         raise ValueError(f"Expected a model with one input; {model.name} has {len(model.inputs)}.")
-    return remembered(model, "attention", lambda: _read(model))
+    return cached_on_model(model, "attention", lambda: _read(model))
 
 
 def _read(model):
     inputs = keras.Input(batch_shape=model.inputs[0].shape, dtype=model.inputs[0].dtype)
-    found = Attention(inputs, unnormalized(model))
+    found = Attention(inputs, convolution_on_raw_input(model))
     sums = {}
 
     def visit(layer, args, outputs):

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_resattn.data.images import to_numpy
-from keras_resattn.models.inspection import remembered, tensors_of_layers, unnormalized
+from keras_resattn.models.inspection import cached_on_model, convolution_on_raw_input, tensors_of_layers
 from keras_resattn.preprocessing import warn_of_raw
 from keras_resattn.typing import ArrayLike
 from keras_resattn.utils.validation import check_count
@@ -53,8 +53,8 @@ def stage_responses(
     outputs = _block_outputs(model)
     if images.ndim != len(model.input_shape) or not len(images):
         raise ValueError(f"Expected images of shape {model.input_shape}; received: shape {images.shape}.")
-    warn_of_raw(images, unnormalized(model), stacklevel=3)
-    measuring = remembered(model, "responses", lambda: _means(model, outputs))
+    warn_of_raw(images, convolution_on_raw_input(model), stacklevel=3)
+    measuring = cached_on_model(model, "responses", lambda: _means(model, outputs))
     arrays = measuring.predict(images, batch_size=batch_size, verbose=0)
     responses = {name: float(np.mean(arrays[name], dtype="float64")) for name in outputs}
     if blocks:
