@@ -1,4 +1,4 @@
-"""Functions that the tests share."""
+"""Helper functions shared by the tests."""
 
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
@@ -8,12 +8,12 @@ import numpy as np
 
 
 def random_array(*shape, seed=0):
-    """Standard normal numbers in float32."""
+    """Return standard normal numbers in float32."""
     return np.random.default_rng(seed).normal(size=shape).astype("float32")
 
 
 def tiny(activation=None, dropout=0.0, size=32):
-    """A classifier of images of 32 x 32 (of any size for `None`) into 3 classes, with all state that training changes.
+    """Build a classifier of 32 x 32 images (of any size for `None`) into 3 classes, with batch statistics and dropout.
 
     Its weights are always the same.
     """
@@ -31,16 +31,16 @@ def tiny(activation=None, dropout=0.0, size=32):
 
 
 def weights_of(model):
-    """Copies of a model's weights."""
+    """Return copies of the weights of a model."""
     return [np.array(keras.ops.convert_to_numpy(weight)) for weight in model.weights]
 
 
 def undrawn(function, **arguments):
-    """Returns `function(**arguments)`, called where new weights get a shape and no values.
+    """Return `function(**arguments)`, called in a scope where new weights have shapes but no values.
 
-    The layers are the real ones; but Attention-452 takes no 650 MB, and no time to draw. It happens in a thread of
-    its own, because Keras keeps a list of such weights in each thread, and draws them when it next comes across it.
-    PyTorch layers read their weights whenever they are called: they get its device without memory.
+    This saves the memory (650 MB for Attention-452) and the time of drawing weights. It runs in a thread of its own,
+    because Keras lists such weights for each thread and initialises them later. PyTorch layers read their weights in
+    every call, so weights are created on the meta device.
     """
     device = keras.device("meta") if keras.backend.backend() == "torch" else contextlib.nullcontext()
 
@@ -53,26 +53,26 @@ def undrawn(function, **arguments):
 
 
 def forward(layer, inputs):
-    """Calls a layer or a model in inference mode: NumPy in, NumPy out."""
+    """Call a layer or model in inference mode and return NumPy arrays."""
     outputs = layer(inputs, training=False) if isinstance(layer, keras.Model) else layer(inputs)
     return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
 
 
 def predict(model, x):
-    """As `forward`, but compiled as a whole: on JAX, layer by layer, most of the time would go into compiling."""
+    """Like `forward`, but compiled as a whole, which is much faster on JAX."""
     return model.predict(x, verbose=0)
 
 
 def losses_of(layer, *args, **kwargs):
-    """Calls a layer, and returns the losses that it adds."""
+    """Call a layer and return the losses that it adds."""
     layer(*args, **kwargs)
     return [float(keras.ops.convert_to_numpy(loss)) for loss in layer.losses]
 
 
 def randomise(layer, seed=0):
-    """Gives every weight a random value, batch normalisation's statistics included. Returns `layer`.
+    """Give every weight a random value, including statistics of batch normalisation, and return `layer`.
 
-    Kernels keep the scale of what they are applied to, so that deep maps stay near one.
+    Kernels preserve the scale of their inputs, so that deep feature maps stay close to one.
     """
     rng = np.random.default_rng(seed)
     for variable in layer.weights:
@@ -86,27 +86,27 @@ def randomise(layer, seed=0):
 
 
 def weights_by_path(layer):
-    """`{path: array}` of all weights, batch normalisation's statistics included."""
+    """Return `{path: array}` of all weights, including statistics of batch normalisation."""
     return {variable.path: keras.ops.convert_to_numpy(variable) for variable in layer.weights}
 
 
-def copy_weights(dataset, target):
-    """Copies every weight of `source` into the weight of `target` of the same path."""
-    values = weights_by_path(dataset)
+def copy_weights(source, target):
+    """Copy every weight of `source` to the weight of `target` with the same path."""
+    values = weights_by_path(source)
     assert sorted(values) == sorted(variable.path for variable in target.weights)
     for variable in target.weights:
         variable.assign(values[variable.path])
 
 
 def assert_close(actual, expected, tolerance=1e-5):
-    """Compares shapes and values, with a tolerance relative to the largest expected value."""
+    """Compare shapes and values, with a tolerance relative to the largest expected value."""
     actual, expected = np.asarray(actual, "float64"), np.asarray(expected, "float64")
     assert actual.shape == expected.shape
     np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * np.abs(expected).max())
 
 
-def assert_comes_back(layer):
-    """Checks that a layer's configuration is registered as the package's, and makes the same layer again."""
+def assert_restored_from_config(layer):
+    """Check that a layer is registered under the package and restored from its configuration."""
     configuration = keras.saving.serialize_keras_object(layer)
     restored = keras.saving.deserialize_keras_object(configuration)
     assert configuration["registered_name"] == f"keras_resattn>{type(layer).__name__}"
@@ -123,7 +123,7 @@ def channels_last(array):
 
 
 def by_format(function, arrays, data_format):
-    """Calls `function` on channels-last arrays in the data format of the test."""
+    """Call `function` on channels-last arrays in the data format of the test."""
     if data_format == "channels_last":
         return function(arrays)
     return channels_last(function(keras.tree.map_structure(channels_first, arrays)))

@@ -1,4 +1,4 @@
-"""Every layer of the package, and the inputs that it is called on."""
+"""Every layer of the package, with the shapes of its inputs."""
 
 import keras
 from helpers import random_array
@@ -25,7 +25,7 @@ from keras_resattn.layers import (
 )
 from keras_resattn.layers.global_attention import AttendedSum, GlobalAttentionMap
 
-# A function that makes the layer, and the shapes that it is called on.
+# Function that creates the layer, and input shapes without the batch.
 LAYERS = {
     "resize": (BilinearResize, [(3, 4, 8), (7, 6, 8)]),
     "pool": (CeilMaxPooling2D, [(7, 6, 8)]),

@@ -1,4 +1,4 @@
-"""Small networks that the tests share, and what of their graphs they look at."""
+"""Small networks shared by the tests, and helpers that inspect their graphs."""
 
 import keras
 from keras import layers
@@ -10,7 +10,7 @@ from keras_resattn.utils.keras_internals import producer
 
 
 def narrow_warn(**arguments):
-    """WARN-10-1 with two heads and five classes."""
+    """Build WARN-10-1 with two heads and five classes."""
     defaults = {"weights": None, "depth": 10, "width": 1, "classes": 5, "attention_width": 2}
     return WARN(**{**defaults, **arguments})
 
@@ -31,11 +31,11 @@ def names_of(model):
 
 
 def received(model, name):
-    """Names of the layers that a layer reads."""
+    """Return the names of the layers whose outputs a layer receives."""
     return [producer(tensor)[0].name for tensor in keras.tree.flatten(model.get_layer(name).input)]
 
 
-# A function that ends a network, and what it then returns.
+# Function that adds the last layers of a network, and the kind of output.
 ENDS = {
     "dense_softmax": (lambda x: layers.Dense(5, "softmax", name="classifier")(x), "softmax"),
     "dense_logits": (lambda x: layers.Dense(5, name="classifier")(x), "logits"),
@@ -44,7 +44,7 @@ ENDS = {
         lambda x: layers.Activation("linear", name="end")(layers.Dense(5, name="classifier")(x)),
         "logits",
     ),
-    "softmax_in_float32": (  # as mixed precision has it
+    "softmax_in_float32": (  # as under mixed precision
         lambda x: layers.Activation("linear")(layers.Dense(5, "softmax", name="classifier")(x)),
         "softmax",
     ),
@@ -57,7 +57,7 @@ ENDS = {
 
 
 def small_cnn(size=16, name="cnn"):
-    """Input and features of a network of three resolutions, with padding, and squeeze-and-excitation at the end."""
+    """Return input and features of a network of three resolutions, with padding and squeeze-and-excitation."""
     inputs = keras.Input((size, size, 3))
     x = layers.Conv2D(4, 3, padding="same", activation="relu", name="conv1")(inputs)
     x = layers.Conv2D(4, 3, padding="same", activation="relu", name="conv2")(x)
@@ -86,7 +86,7 @@ WIDE_FAMILIES = [WideResNet, WideResNetAtt2]
 
 
 def narrow_wide(build, **arguments):
-    """The smallest network of a family, WRN-10-1 and its attention, with five classes."""
+    """Build the smallest network of a family, of depth 10 and width 1, with five classes."""
     return build(**{"weights": None, "depth": 10, "width": 1, "classes": 5, **arguments})
 
 
@@ -100,7 +100,7 @@ def wide_body(depth=10, width=1, attended=True):
 
 
 def small_network(row, shape, base_weights=None):
-    """Stands for the network of any row, so that a test takes no minutes."""
+    """Build a tiny substitute for the network of a row, to keep tests fast."""
     inputs = keras.Input(shape)
     x = keras.layers.GlobalAveragePooling2D()(inputs)
     return keras.Model(inputs, keras.layers.Dense(10)(x), name=f"small_{row.name}")

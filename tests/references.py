@@ -1,11 +1,11 @@
-"""What layers and modules compute, written with plain NumPy: channels last, in float64."""
+"""NumPy references of layers and modules, with channels last, in float64."""
 
 import numpy as np
 from helpers import weights_by_path
 
 
 def resize_reference(x, height, width):
-    """Bilinear resize with aligned corners: one axis after the other, by its two neighbours."""
+    """Bilinear resizing with aligned corners, one axis after the other."""
     for axis, size in ((1, height), (2, width)):
         at = np.linspace(0, x.shape[axis] - 1, size)
         low = np.floor(at).astype(int)
@@ -16,7 +16,7 @@ def resize_reference(x, height, width):
 
 
 def pool_reference(x):
-    """Caffe's max pooling: 3x3, stride 2, no padding, sizes rounded up; windows are cut off at the edge."""
+    """Caffe's max pooling: 3x3, stride 2, no padding, sizes rounded up; windows are cropped at the edge."""
     height, width = (int(np.ceil((size - 3) / 2)) + 1 for size in x.shape[1:3])
     windows = [
         [x[:, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3].max(axis=(1, 2)) for j in range(width)] for i in range(height)
@@ -25,7 +25,7 @@ def pool_reference(x):
 
 
 def conv_reference(x, kernel, stride=1, pad=0):
-    """A convolution as a sum over the kernel's positions, on a map padded by `pad` zeros on all four sides."""
+    """Convolution as a sum over the positions of the kernel, on a map padded with `pad` zeros on all sides."""
     x = np.pad(x, [(0, 0), (pad, pad), (pad, pad), (0, 0)])
     rows, columns = ((size - kernel.shape[0]) // stride + 1 for size in x.shape[1:3])
     return sum(
@@ -36,13 +36,13 @@ def conv_reference(x, kernel, stride=1, pad=0):
 
 
 def grouped_conv_reference(x, kernel, groups, stride=1, pad=0):
-    """Each group of channels convolved by itself."""
+    """Grouped convolution."""
     parts = zip(np.split(x, groups, axis=-1), np.split(kernel, groups, axis=-1), strict=True)
     return np.concatenate([conv_reference(*part, stride, pad) for part in parts], axis=-1)
 
 
 def norm_reference(x, weights, name):
-    """Batch normalisation by the running statistics."""
+    """Batch normalisation with moving statistics."""
     deviation = np.sqrt(weights[f"{name}/moving_variance"] + 1e-5)
     normalised = (x - weights[f"{name}/moving_mean"]) / deviation
     return weights[f"{name}/gamma"] * normalised + weights[f"{name}/beta"]
@@ -53,7 +53,7 @@ def norm_relu_reference(x, weights, name):
 
 
 def unit_reference(x, weights, name, stride=1):
-    """The pre-activation bottleneck whose weights are `{name}/bn1/gamma` and so on."""
+    """Pre-activation bottleneck unit, with weights named `{name}/bn1/gamma` and so on."""
     activated = norm_relu_reference(x, weights, f"{name}/bn1")
     y = conv_reference(activated, weights[f"{name}/conv1/kernel"])
     y = norm_relu_reference(y, weights, f"{name}/bn2")
@@ -65,7 +65,7 @@ def unit_reference(x, weights, name, stride=1):
 
 
 def next_unit_reference(x, weights, name, stride=1, groups=32):
-    """The post-activation bottleneck."""
+    """Post-activation bottleneck unit."""
     y = norm_relu_reference(conv_reference(x, weights[f"{name}/conv1/kernel"]), weights, f"{name}/bn1")
     y = grouped_conv_reference(y, weights[f"{name}/conv2/kernel"], groups, stride, pad=1)
     y = norm_relu_reference(y, weights, f"{name}/bn2")
@@ -77,7 +77,7 @@ def next_unit_reference(x, weights, name, stride=1, groups=32):
 
 
 def inception_unit_reference(x, weights, name, stride=1):
-    """The pre-activation unit of three branches, one, two and three convolutions long."""
+    """Pre-activation inception unit, with branches of one, two and three convolutions."""
 
     def branch(number):
         y = activated
@@ -94,7 +94,7 @@ def inception_unit_reference(x, weights, name, stride=1):
 
 
 def wide_unit_reference(x, weights, name, stride=1, activated=None):
-    """The basic block of a Wide ResNet, whose projection reads the raw map."""
+    """Basic unit of a Wide ResNet, whose projection reads the raw input."""
     activated = norm_relu_reference(x, weights, f"{name}/bn1") if activated is None else activated
     y = conv_reference(activated, weights[f"{name}/conv1/kernel"], stride, pad=1)
     y = conv_reference(norm_relu_reference(y, weights, f"{name}/bn2"), weights[f"{name}/conv2/kernel"], pad=1)
@@ -112,7 +112,7 @@ def chain_reference(x, weights, name, count, unit="preactivation"):
 
 
 def hourglass_reference(x, weights, depth, units, bottom_units, unit="preactivation", level=1):
-    """The encoder-decoder of Fig. 2, each level as a call on what is inside it."""
+    """Encoder-decoder of Fig. 2, one recursive call per level."""
     y = pool_reference(x)
     if level == depth:
         y = chain_reference(y, weights, "mask/bottom_unit", bottom_units, unit)
@@ -125,7 +125,7 @@ def hourglass_reference(x, weights, depth, units, bottom_units, unit="preactivat
 
 
 def linear_reference(y, weights):
-    """The two 1x1 convolutions that end every mask, the first without BN-ReLU after post-activation units."""
+    """Final two 1x1 convolutions of a mask; after post-activation units, the first has no BN-ReLU."""
     for i in (1, 2):
         if f"mask/bn{i}/gamma" in weights:
             y = norm_relu_reference(y, weights, f"mask/bn{i}")
@@ -145,7 +145,7 @@ ACTIVATIONS = {
 
 
 def float64_weights(layer):
-    """The layer's weights by path, in float64."""
+    """Return the weights of a layer by path, in float64."""
     return {path: value.astype("float64") for path, value in weights_by_path(layer).items()}
 
 
@@ -160,7 +160,7 @@ def log_softmax(x):
 
 
 def module_reference(x, weights, activation="softmax", head_gate="softmax", name=""):
-    """A module as the authors' code has it: three 3x3 convolutions at every position, and then attended sums."""
+    """Attention module as in the authors' code: three 3x3 convolutions at every position, then weighted sums."""
     x = x.astype("float64")
     masks = conv_reference(x, weights[f"{name}mask/conv/kernel"], pad=1)
     masks = softmax(masks, (1, 2)) if activation == "softmax" else sigmoid(masks)
@@ -177,7 +177,7 @@ def module_reference(x, weights, activation="softmax", head_gate="softmax", name
 
 
 def overlap_reference(masks):
-    """Image by image: the products of all pairs of different heads' masks, after 2x2 averages, squared."""
+    """Mean over images of the squared products of masks of different heads, after 2x2 average pooling."""
     heads = masks.shape[-1]
     if min(masks.shape[1:3]) > 1:
         rows, columns = (size // 2 for size in masks.shape[1:3])
@@ -203,7 +203,7 @@ def rectified_reference(gates, scores, aggregation):
 
 
 def groups_reference(x, weights, attended=False):
-    """The three groups of WRN-10-1, and what an attended body returns of the first two."""
+    """Three groups of WRN-10-1, and the taps of the first two in an attended body."""
     x = conv_reference(x, weights["stem_conv/kernel"], pad=1)
     if attended:
         x = norm_relu_reference(x, weights, "stem_bn")

@@ -1,4 +1,4 @@
-"""What a builder says to arguments that do not fit: a message each, before anything is built."""
+"""Invalid arguments of builders raise a message before anything is built."""
 
 import keras
 import numpy as np
@@ -29,13 +29,13 @@ def test_pooling_with_top(refuses, pooling):
 
 
 @pytest.mark.parametrize("include_top", [None, 1, "yes"])
-def test_include_top_that_is_no_bool(refuses, include_top):
+def test_include_top_that_is_not_a_bool(refuses, include_top):
     refuses(CifarResidualAttention56, "include_top to be True or False; received", include_top=include_top)
 
 
 @pytest.mark.parametrize("classes", [0, -1, True, 2.5, "10"])
 @pytest.mark.parametrize("include_top", [True, False])
-def test_classes_that_are_no_count(refuses, classes, include_top):
+def test_invalid_classes(refuses, classes, include_top):
     message = f"Expected classes to be an integer of at least 1; received: classes={classes!r}"
     refuses(CifarResidualAttention56, message, classes=classes, include_top=include_top)
 
@@ -53,7 +53,7 @@ def test_size_below_32(refuses, build, shape):
     refuses(build, message, input_shape=shape)
 
 
-def test_size_below_32_where_the_data_format_is_another(refuses):
+def test_size_below_32_with_channels_first(refuses):
     keras.config.set_image_data_format("channels_first")
     message = r"at least 32 pixels \(channels_first\); received: input_shape=\(32, 32, 3\)"
     refuses(CifarResidualAttention56, message, input_shape=(32, 32, 3))
@@ -62,23 +62,23 @@ def test_size_below_32_where_the_data_format_is_another(refuses):
 @pytest.mark.parametrize(
     "shape", [(32, 32), (1, 32, 32, 3), 32, "32", (32.0, 32, 3), (-1, 32, 3), (32, 32, 0), np.zeros((32, 32, 3))]
 )
-def test_input_shape_that_is_none(refuses, shape):
+def test_invalid_input_shape(refuses, shape):
     message = r"input_shape to be \(height, width, channels\), three positive integers.*received: input_shape="
     refuses(CifarResidualAttention56, message, input_shape=shape)
 
 
-def test_input_shape_that_is_none_with_channels_first(refuses):
+def test_invalid_input_shape_with_channels_first(refuses):
     keras.config.set_image_data_format("channels_first")
     refuses(CifarResidualAttention56, r"input_shape to be \(channels, height, width\)", input_shape=(32, 32))
 
 
-def test_open_number_of_channels(refuses):
+def test_unknown_number_of_channels(refuses):
     message = r"known number of channels \(channels_last\); received: input_shape=\(32, 32, None\)"
     refuses(CifarResidualAttention56, message, input_shape=(32, 32, None))
 
 
 @pytest.mark.parametrize("make", [np.zeros, keras.ops.zeros, lambda shape: shape], ids=["numpy", "backend", "tuple"])
-def test_array_where_a_keras_tensor_belongs(refuses, make):
+def test_an_array_instead_of_a_keras_tensor(refuses, make):
     array = make((1, 32, 32, 3))
     message = f"input_tensor to be a KerasTensor.*received: an object of type {type(array).__name__}.*model.predict"
     refuses(CifarResidualAttention56, message, input_tensor=array)
@@ -94,7 +94,7 @@ def test_input_tensor_too_small(refuses):
     refuses(CifarResidualAttention56, message, input_tensor=keras.Input((16, 32, 3)))
 
 
-def test_input_tensor_with_an_open_number_of_channels(refuses):
+def test_input_tensor_with_an_unknown_number_of_channels(refuses):
     message = r"known number of channels.*received: an input_tensor of shape \(None, 32, 32, None\)"
     refuses(CifarResidualAttention56, message, input_tensor=keras.Input((32, 32, None)))
 
@@ -126,7 +126,7 @@ def test_a_builder_of_the_table_takes_no_other_arguments():
 
 
 @pytest.mark.parametrize("arguments", [{}, {"topology": "cifar"}, {"modules": (1, 1, 1)}])
-def test_neither_a_variant_nor_a_whole_row(refuses, arguments):
+def test_neither_a_variant_nor_topology_and_modules(refuses, arguments):
     message = "Expected a variant, or a topology and the modules of each stage; received: variant=None"
     refuses(ResidualAttentionNet, message, **arguments)
 
@@ -151,7 +151,7 @@ def test_topology_of_another_variant(refuses):
 @pytest.mark.parametrize("argument", ["modules", "mask_depth", "widths", "filters"])
 @pytest.mark.parametrize("topology", ["cifar", "imagenet"])
 @pytest.mark.parametrize("values", [(1, 1), (1, 1, 1, 1, 1), 3, "111"])
-def test_row_of_another_number_of_stages(refuses, argument, topology, values):
+def test_wrong_number_of_stages(refuses, argument, topology, values):
     stages = {"cifar": 3, "imagenet": 4}[topology]
     message = f"{argument} to hold one integer for each of the {stages} stages; received: {argument}="
     refuses(ResidualAttentionNet, message, **{"topology": topology, "modules": (1,) * stages, argument: values})
@@ -171,12 +171,12 @@ def test_row_of_another_number_of_stages(refuses, argument, topology, values):
         ("filters", (0, 4, 4), 1),
     ],
 )
-def test_row_that_holds_no_counts(refuses, argument, values, least):
+def test_invalid_counts(refuses, argument, values, least):
     message = f"each entry of {argument} to be an integer of at least {least}; received"
     refuses(ResidualAttentionNet, message, **{"topology": "cifar", "modules": (1, 1, 1), argument: values})
 
 
-def test_widths_that_the_groups_do_not_divide(refuses):
+def test_widths_that_are_not_multiples_of_the_groups(refuses):
     message = "width to be a multiple of groups=32; received: width=48"
     refuses(ResidualAttentionNet, message, topology="cifar", modules=(1, 1, 1), unit="resnext", widths=(32, 48, 64))
 
@@ -194,7 +194,7 @@ def test_widths_that_the_groups_do_not_divide(refuses):
         ("local_units", 0, 1),
     ],
 )
-def test_number_of_units_that_is_no_count(refuses, argument, value, least):
+def test_invalid_numbers_of_units(refuses, argument, value, least):
     message = f"Expected {argument} to be an integer of at least {least}; received: {argument}={value!r}"
     refuses(ResidualAttentionNet, message, **{"variant": "CifarResidualAttention56", argument: value})
 
@@ -232,14 +232,14 @@ def test_mask_deeper_than_its_map(refuses, arguments, message):
     refuses(ResidualAttentionNet, message, **arguments)
 
 
-def test_module_in_a_stage_whose_masks_have_no_depth(refuses):
+def test_modules_in_a_stage_of_mask_depth_zero(refuses):
     message = "depth.*at least 1.*received.*0"
     refuses(ResidualAttentionNet, message, topology="imagenet", modules=(1, 1, 1, 1))
 
 
-def test_depth_of_a_stage_without_modules_is_not_looked_at(narrow_network):
+def test_mask_depth_of_a_stage_without_modules_is_ignored(narrow_network):
     assert narrow_network(modules=(1, 0, 0), mask_depth=(1, 0, 9)).output_shape == (None, 5)
 
 
-def test_depth_of_a_local_mask_is_not_looked_at(narrow_network):
+def test_mask_depth_of_a_local_mask_is_ignored(narrow_network):
     assert narrow_network(mask="local", mask_depth=(9, 2, 0), modules=(1, 0, 1)).output_shape == (None, 5)

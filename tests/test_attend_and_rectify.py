@@ -1,4 +1,4 @@
-"""`attend_and_rectify`: taps, outputs against plain NumPy, one network in two models."""
+"""`attend_and_rectify`: taps, outputs compared with NumPy references, one network in two models."""
 
 import logging
 
@@ -35,7 +35,7 @@ def test_softmax_of_the_scores(base, aggregation):
 
 
 def test_training_follows_the_authors_loss():
-    """One step's loss: the gated mean of cross-entropies, and the mean of the modules' overlaps."""
+    """The loss of a step is the gated mean of cross-entropies plus the mean overlap of the modules."""
     model = attend_and_rectify(
         base_of(small_cnn()), ["conv3", "scale"], regularization=50.0, gate="mean", classifier_activation=None
     )
@@ -97,7 +97,7 @@ def test_automatic_taps_of_keras_applications(network, taps, features):
 
 
 def test_log_probabilities_of_a_linear_combination_are_normalised(base):
-    """Otherwise their authors' loss falls without end, as the weights of the combination do."""
+    """Otherwise the authors' loss would decrease without bound, together with the weights of the combination."""
     model = attend_and_rectify(base, ["conv2", "conv3"], gate="linear", classifier_activation=None)
     model.get_layer("global_gate").combination.assign([-3.0, 5.0, 0.5])
     probabilities = np.exp(predict(model, random_array(2, *base.input_shape[1:])))
@@ -105,7 +105,7 @@ def test_log_probabilities_of_a_linear_combination_are_normalised(base):
 
 
 def predict_both(model, base, x):
-    """What a rectified model and its base return, compiled together."""
+    """Return the outputs of a rectified model and of its base, compiled together."""
     return predict(keras.Model(model.input, [model.output, *base.outputs]), x)
 
 
@@ -126,7 +126,7 @@ def test_a_gate_on_the_base_returns_its_probabilities(end):
 
 
 def test_outputs(base):
-    """Modules, global gate and sum, on what the base's own layers return."""
+    """Compute modules, global gate and sum from the outputs of the base's layers."""
     model = randomise(attend_and_rectify(base, ["conv3", "scale"], classifier_activation=None), seed=1)
     x = random_array(3, 16, 16, 3)
     nodes = ["conv3", "scale", "features"]
@@ -158,7 +158,7 @@ def test_on_a_sequential_model():
 
 
 def test_on_a_model_with_a_convolutional_classifier():
-    """No vector leads to the logits: the gate reads the mean of the last map."""
+    """The logits have no vector as input, so the gate reads the mean of the last map."""
     inputs = keras.Input((8, 8, 3))
     x = layers.Conv2D(4, 3, name="conv")(inputs)
     x = layers.GlobalAveragePooling2D(keepdims=True)(x)
@@ -178,7 +178,7 @@ def test_on_a_model_with_a_dense_layer_on_a_map():
     assert (model.get_layer("global_gate").output.shape, model.output_shape) == ((None, 2), (None, 5))
 
 
-def test_maps_of_open_size():
+def test_maps_of_unknown_size():
     inputs, features = small_cnn(size=None)
     model = attend_and_rectify(randomise(base_of((inputs, features))), ["conv3", "scale"])
     assert predict(model, random_array(2, 17, 24, 3)).shape == (2, 5)
@@ -187,7 +187,7 @@ def test_maps_of_open_size():
 # --- One network, two models ---------------------------------------------------------------------
 
 
-def test_the_base_stays_as_it_is(base):
+def test_the_base_is_not_changed(base):
     x = random_array(2, 16, 16, 3)
     before = predict(base, x), base.get_config(), [layer.output for layer in base.layers], count_macs(base)
     model = attend_and_rectify(base)
@@ -199,7 +199,7 @@ def test_the_base_stays_as_it_is(base):
 
 
 def steps_of_the_base(gradient_scale):
-    """What one step on the attended model adds to the base's weights: of three outputs, each counts a third."""
+    """Return the changes of the base's weights in one step; each of the three outputs contributes a third."""
     model = base = randomise(base_of(small_cnn()))
     before = weights_by_path(base)
     if gradient_scale is None:
@@ -230,7 +230,7 @@ def test_a_gradient_scale_has_nodes_of_its_own(base):
     assert received(model, "rectify")[-1] == "classifier", "the base's own output keeps its gradient"
 
 
-def test_a_saved_model_needs_no_trust(base, tmp_path):
+def test_a_saved_model_loads_in_safe_mode(base, tmp_path):
     model = randomise(attend_and_rectify(base, ["scale"], gradient_scale=0.5))
     model.save(tmp_path / "model.keras")
     restored = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
@@ -239,7 +239,7 @@ def test_a_saved_model_needs_no_trust(base, tmp_path):
 
 
 def test_counting_before_and_after(base):
-    """Reading a network calls its layers on other inputs: their uses in the model itself are what counts."""
+    """Counting and attention maps call layers on other inputs; only calls in the model itself may count."""
     macs = count_macs(base)
     count_macs(base, (24, 24, 3))
     model = attend_and_rectify(base, attention_width=2)
@@ -249,7 +249,7 @@ def test_counting_before_and_after(base):
     assert model.get_layer("attention1_mask").output.shape == (None, 16, 16, 2)
 
 
-def test_layers_that_were_first_used_elsewhere():
+def test_layers_that_were_first_called_elsewhere():
     chain = [
         layers.Conv2D(4, 3, name="conv"),
         layers.GlobalAveragePooling2D(name="features"),
@@ -270,7 +270,7 @@ def test_layers_that_were_first_used_elsewhere():
     assert_close(actual, softmax(y.astype("float64")), 1e-6)
 
 
-def test_tensors_of_a_layer_that_is_used_twice():
+def test_tensors_of_a_layer_that_is_called_twice():
     inputs = keras.Input((8, 8, 3))
     conv = layers.Conv2D(3, 3, name="conv")
     conv(keras.Input((20, 20, 3)))  # not in the model

@@ -1,4 +1,4 @@
-"""What a user builds: names, signatures, sizes, outputs, and networks in other models."""
+"""Builders of Residual Attention Networks: names, signatures, sizes, outputs, and networks in other models."""
 
 import inspect
 import re
@@ -61,7 +61,7 @@ def test_names_follow_p_t_and_r(narrow_network):
     assert model.get_layer("stage1_attention1_mask").units == 2
 
 
-def test_a_network_may_have_no_units_around_its_modules_and_no_modules(narrow_network):
+def test_networks_without_pre_and_post_units_or_without_modules(narrow_network):
     shortest, plain = undrawn(narrow_network, p=0, t=1), undrawn(narrow_network, modules=(0, 0, 0))
     assert shortest.get_layer("stage1_attention1_merge").output.shape == (None, 32, 32, 16)
     assert not any("attention" in layer.name for layer in plain.layers)
@@ -107,7 +107,7 @@ def test_arguments_by_position():
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
-def test_defaults_of_the_general_builder_are_the_topologys(topology):
+def test_the_general_builder_takes_its_defaults_from_the_topology(topology):
     modules = (0,) * len(TOPOLOGIES[topology].widths)
     model = undrawn(ResidualAttentionNet, weights=None, topology=topology, modules=modules)
     size, classes = TOPOLOGIES[topology].default_size, TOPOLOGIES[topology].classes
@@ -132,7 +132,7 @@ def test_channels_of_the_stages():
     assert channels(variant="AttentionInception56", widths=(8, 8, 8, 8)) == [256, 512, 1024]
 
 
-def test_name_of_the_model_leaves_its_layers_alone(narrow_network):
+def test_layer_names_do_not_depend_on_the_model_name(narrow_network):
     one, other = undrawn(narrow_network, name="one"), undrawn(narrow_network, name="other")
     assert (one.name, other.name) == ("one", "other")
     assert [layer.name for layer in one.layers[1:]] == [layer.name for layer in other.layers[1:]]

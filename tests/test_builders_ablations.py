@@ -1,4 +1,4 @@
-"""What the ablations of the general builder change in its modules and masks."""
+"""Effects of the ablation arguments of `ResidualAttentionNet` on modules and masks."""
 
 import keras
 import numpy as np
@@ -7,7 +7,7 @@ from helpers import assert_close, forward, randomise, weights_by_path
 
 
 def module_outputs(model, images):
-    """Trunk, mask and their merge, of the first module."""
+    """Return trunk, mask and merge of the first module."""
     names = [f"stage1_attention1_{part}" for part in ("trunk2", "mask", "merge")]
     return forward(keras.Model(model.input, [model.get_layer(name).output for name in names]), images)
 
@@ -30,7 +30,7 @@ def test_mask_activations(narrow_network, images):
         masks[activation] = module_outputs(model, images)[1]
     assert masks["mixed"].min() >= 0
     assert masks["mixed"].max() <= 1
-    assert_close(np.linalg.norm(masks["channel"], axis=-1), np.ones((2, 32, 32)), 1e-3)  # epsilon in the root
+    assert_close(np.linalg.norm(masks["channel"], axis=-1), np.ones((2, 32, 32)), 1e-3)  # epsilon is inside the root
     logits = np.log(masks["spatial"] / (1 - masks["spatial"]))
     assert_close(logits.std((1, 2)), np.ones((2, 16)), 1e-3)
     np.testing.assert_allclose(logits.mean((1, 2)), 0, atol=1e-4)

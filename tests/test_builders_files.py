@@ -23,7 +23,7 @@ def test_classifier_computes_in_float32_under_a_mixed_policy(narrow_network, ima
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
-def test_a_saved_network_needs_no_trust(narrow_network, topology, tmp_path):
+def test_a_saved_network_loads_in_safe_mode(narrow_network, topology, tmp_path):
     model = randomise(narrow_network(topology, learning="naive", mask_activation="spatial"))
     model.save(tmp_path / "network.keras")
     restored = keras.saving.load_model(tmp_path / "network.keras", safe_mode=True)

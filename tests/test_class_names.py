@@ -1,4 +1,4 @@
-"""Class names that a model keeps, through every way of rebuilding it, and what reads them."""
+"""Class names of a model survive every way of rebuilding it; functions that read them."""
 
 import subprocess
 import sys
@@ -107,7 +107,7 @@ def test_naming_changes_nothing_else(tmp_path):
     assert "NamedClasses" not in model.to_json()
 
 
-def test_a_fresh_process_reads_them(tmp_path):
+def test_names_are_read_in_another_process(tmp_path):
     path = tmp_path / "model.keras"
     model = sequential()
     set_class_names(model, NAMES)
@@ -119,7 +119,7 @@ def test_a_fresh_process_reads_them(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
-def test_a_quantized_model_keeps_them(tmp_path):
+def test_a_quantized_model_keeps_its_names(tmp_path):
     model = sequential()
     set_class_names(model, NAMES)
     model.quantize("int8")
@@ -151,14 +151,14 @@ def test_released_weights_name_their_classes():
         ({"bee": 0}, "to be a list of strings"),
     ],
 )
-def test_names_that_are_refused(names, message):
+def test_invalid_names(names, message):
     model = sequential()
     with pytest.raises(ValueError, match=message):
         set_class_names(model, names)
     assert class_names_of(model, None) is None
 
 
-def test_arrays_of_strings_are_lists():
+def test_arrays_of_strings_become_lists():
     assert check_class_names(np.array(NAMES)) == NAMES
     assert all(type(name) is str for name in check_class_names(tuple(np.array(NAMES))))
 
@@ -179,7 +179,7 @@ def test_a_model_that_cannot_keep_names():
         set_class_names(model, None)
 
 
-def test_decoding_takes_names_models_and_tags():
+def test_decoding_by_names_models_and_tags():
     model, p = sequential(), np.array([[0.1, 0.2, 0.4, 0.3, 0.0]])
     best = [[(2, "dog", 0.4), (3, "emu", 0.3)]]
     assert decode_predictions(p, top=2, class_names=NAMES) == best
@@ -201,11 +201,11 @@ def test_decoding_takes_names_models_and_tags():
         ([1, 2], "Expected a keras.Model"),
     ],
 )
-def test_what_has_no_classes_is_refused(known, message):
+def test_objects_without_class_names(known, message):
     with pytest.raises(ValueError, match=message):
         class_names_of(known, None)
 
 
-def test_a_folder_without_a_run_is_refused(tmp_path):
+def test_a_folder_without_a_run(tmp_path):
     with pytest.raises(ValueError, match=r"has no report\.json"):
         class_names_of(tmp_path, None)

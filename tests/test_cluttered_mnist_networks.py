@@ -1,4 +1,4 @@
-"""The networks for Cluttered Translated MNIST: layers, counts, the transformer, data formats, files, arguments."""
+"""Networks for Cluttered Translated MNIST: layers, counts, the transformer, data formats, files, arguments."""
 
 import keras
 import numpy as np
@@ -54,7 +54,7 @@ def test_layers_of_the_transformer():
 
 
 @pytest.mark.parametrize("depth", [1, 4])
-def test_modules_look_at_the_last_convolutions(depth):
+def test_modules_read_the_last_convolutions(depth):
     model = undrawn(ClutteredMnistCNN, attention_depth=depth)
     modules = [f"attention{i}_mask" for i in range(6 - depth, 6)]
     assert [layer.name for layer in model.layers if layer.name.endswith("_mask")] == modules
@@ -64,7 +64,7 @@ def test_modules_look_at_the_last_convolutions(depth):
     assert model.get_layer("classifier").activation is keras.activations.linear
 
 
-def test_transformer_begins_as_the_identity_and_learns():
+def test_transformer_starts_as_the_identity_and_learns():
     model = ClutteredMnistCNN(0, transformer=True)
     model = keras.Model(model.input, model.get_layer("transformer_sampler").output)
     model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=keras.backend.backend() == "jax")
@@ -87,7 +87,7 @@ def test_same_output_in_both_data_formats():
     assert_close(first.predict(channels_first(x), verbose=0), last.predict(x, verbose=0), 1e-4)
 
 
-def test_network_comes_back_from_a_file(tmp_path):
+def test_network_is_restored_from_a_file(tmp_path):
     model = ClutteredMnistCNN(1, 2, transformer=True)
     model.save(tmp_path / "network.keras")
     restored = keras.saving.load_model(tmp_path / "network.keras", safe_mode=True)

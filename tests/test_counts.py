@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of every network, to the last digit; of five networks, layer by layer."""
+"""Parameters and multiply-adds of every network, exactly; layer by layer for five networks."""
 
 import functools
 import json
@@ -22,7 +22,7 @@ CIFAR_STAGES = json.loads((SPEC / "cifar_stages.json").read_text())
 
 
 def build(row):
-    """The network of a row of `counts.json`."""
+    """Build the network of a row of `counts.json`."""
     arguments = {"variant": row.split()[0], "weights": None}
     if bottom := re.search(r"bottom=(\d+)", row):
         arguments["bottom_units"] = int(bottom.group(1))
@@ -37,12 +37,12 @@ def build(row):
 
 @functools.cache
 def measure(row):
-    """What `counts.json` states of a row, measured, and the cost of each layer."""
+    """Return the measured numbers of a row of `counts.json`, and the cost of each layer."""
     return undrawn(_measure, row=row)
 
 
 def _measure(row):
-    """The deepest graphs, too, build and describe themselves within Python's recursion limit."""
+    """Even the deepest graphs stay within Python's recursion limit."""
     limit = sys.getrecursionlimit()
     model = build(row)
     assert len(model.get_config()["layers"]) == len(model.layers)
@@ -57,7 +57,7 @@ def _measure(row):
     return counts, count_macs(model, per_layer=True)
 
 
-# Of a hundred classes, the first and the last network stand for all but when there is time.
+# With a hundred classes, only the first and last network are built by default; the others are slow tests.
 ROWS = [
     pytest.param(row, marks=pytest.mark.slow) if re.search(r"(128|164|200|236|bottom=6) classes", row) else row
     for row in COUNTS
@@ -97,7 +97,7 @@ def test_the_number_in_a_name_is_the_depth_of_the_trunk(name):
     trunk = [cost for cost in measure(name)[1] if "_mask/" not in cost.path]
     weighted = [cost for cost in trunk if cost.macs and not cost.path.endswith("/projection")]
     depth = len(weighted)
-    if VARIANTS[name].unit == "inception":  # its units count as the three layers of the bottlenecks that they replace
+    if VARIANTS[name].unit == "inception":  # each unit counts as the three layers of the bottleneck that it replaces
         depth = 2 + 3 * len({cost.path.split("/")[0] for cost in weighted if "/" in cost.path})
     assert depth == int(re.search(r"\d+$", name).group())
 
@@ -123,7 +123,7 @@ MASK_DEPTH = {"A": 3, "B": 2, "C": 1}
 
 
 def unit_name(name):
-    """The name here of a residual unit of the prototxt."""
+    """Return our name of a residual unit of the prototxt."""
     if entry := re.fullmatch(r"pre_res_(\d)", name):
         return f"stage{entry[1]}_unit1"
     if last := re.fullmatch(r"post_res_4_(\d)", name):
@@ -189,7 +189,7 @@ def layers_here(costs):
     layers, calls, before_padding = {}, {}, None
     for cost in costs:
         shapes = cost.input_shape if isinstance(cost.input_shape, list) else [cost.input_shape]
-        if cost.kind == "ZeroPadding2D":  # in the file, a part of the convolution that follows
+        if cost.kind == "ZeroPadding2D":  # part of the following convolution in the prototxt
             before_padding = shapes
         elif cost.kind in set().union(*TYPES.values()):
             shapes, before_padding = before_padding or shapes, None
@@ -205,7 +205,7 @@ def layers_here(costs):
 
 
 def assert_same_layers(definition, paths, layers):
-    """Compares kinds, shapes, parameters and multiply-adds, each layer with the one of its name."""
+    """Compare kinds, shapes, parameters and multiply-adds of the layers by name."""
     assert sorted(paths[name] for name, *_ in definition) == sorted(layers)
     for name, kind, _, received, returned, parameters, macs in definition:
         kind_here, *rest = layers[paths[name]]
@@ -227,7 +227,7 @@ PROTOTXTS = {
 
 
 @pytest.mark.parametrize(("network", "file"), PROTOTXTS.items(), ids=PROTOTXTS)
-def test_every_layer_is_the_prototxts(network, file):
+def test_every_layer_equals_that_of_the_prototxt(network, file):
     prototxt = json.loads((SPEC / f"{file}.json").read_text())
     paths = names_here(prototxt, preactivation=network.startswith("Residual"))
     assert_same_layers(prototxt, paths, layers_here(measure(network)[1]))
@@ -237,7 +237,7 @@ def test_every_layer_is_the_prototxts(network, file):
 
 
 def inception_units():
-    """The names here of what the definition numbers from 1: units, and the mask of each module."""
+    """Return our names of the units and masks that the definition numbers from 1."""
     for stage, depth in enumerate(MASK_DEPTH.values(), start=1):
         module = f"stage{stage}_attention1"
         yield f"stage{stage}_unit1"
@@ -283,7 +283,7 @@ def inception_names_here():
     return paths
 
 
-def test_every_layer_of_the_inception_network_is_the_definitions():
+def test_every_layer_of_the_inception_network_equals_its_definition():
     definition = json.loads((SPEC / "attention_inception56.json").read_text())
     layers = layers_here(measure("AttentionInception56 at 224")[1])
     assert_same_layers(definition, inception_names_here(), layers)

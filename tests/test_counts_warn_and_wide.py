@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of WARN, Wide ResNets and the other baselines, to the last digit."""
+"""Parameters and multiply-adds of WARN, Wide ResNets and the other baselines, exactly."""
 
 import functools
 import inspect
@@ -26,7 +26,7 @@ COUNTS = {
 
 @functools.cache
 def measure(row):
-    """What the tables state of a row such as `"WARN-28-10 classes=100"`, measured, and the cost of each layer."""
+    """Return the measured numbers of a row such as `"WARN-28-10 classes=100"`, and the cost of each layer."""
     network, *arguments = row.split()
     arguments = {name: int(value) for name, value in (argument.split("=") for argument in arguments)}
     return undrawn(_measure, network=network, **arguments)
@@ -61,7 +61,7 @@ def test_the_table_states_the_counts(network):
 
 
 def test_every_network_has_its_counts():
-    """WARN50x2 is counted from its base, below, and Residual Attention Networks in `test_counts.py`."""
+    """`test_counts.py` has the Residual Attention Networks; WARN50x2 is counted from its base below."""
     assert set(registry.NETWORKS) == set(VARIANTS) | {row for row in COUNTS if " " not in row} | {"WARN50x2"}
 
 
@@ -74,7 +74,7 @@ def test_the_builder_states_the_counts(build):
 
 @pytest.mark.parametrize("network", ["WideResNet-16-8", "WideResNet-40-10", "ResNet164", "ResNet1001"])
 def test_the_number_in_a_name_is_the_depth(network):
-    """Wide ResNets count the three projections as layers, pre-activation ResNets do not."""
+    """The depths of Wide ResNets count the three projections, those of pre-activation ResNets do not."""
     weighted = [cost.path for cost in measure(network)[1] if cost.macs]
     projections = [path for path in weighted if path.endswith("/projection")]
     depth = int(re.search(r"\d+", network).group())
@@ -89,7 +89,7 @@ def test_any_depth_and_width_has_an_id():
 
 
 @pytest.mark.parametrize("network", ["ResNet50", "WideResNet-28", "WideResNet-28-10-4", None, 28])
-def test_no_such_network(network):
+def test_an_unknown_network(network):
     with pytest.raises(ValueError, match=f"network to be one of .*'WideResNet-16-8'.*received: network={network!r}"):
         registry.create_model(network)
 
@@ -97,8 +97,8 @@ def test_no_such_network(network):
 @pytest.mark.parametrize(
     ("depth", "heads", "classes"), [(3, 1, 120), (3, 2, 120), (3, 4, 120), (2, 2, 120), (1, 4, 7)], ids=str
 )
-def test_what_attention_adds_to_the_fine_grained_network(depth, heads, classes):
-    """Three 3x3 convolutions a module, of 9 C K (N + 2) weights; and the gate with its batch normalisation."""
+def test_parameters_that_attention_adds_to_the_fine_grained_network(depth, heads, classes):
+    """Each module adds three 3x3 convolutions with 9 C K (N + 2) weights, and the gate its batch normalisation."""
     maps = {256: 56, 512: 28, 1024: 14}
     taps = list(maps)[-depth:]
     base, _ = measure("WideResNet50x2 classes=120")

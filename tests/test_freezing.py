@@ -26,7 +26,7 @@ def rebuilt(layer):
 
 
 def flags(layer):
-    """Which layers are frozen, and which variables are."""
+    """Return which layers and which variables are frozen."""
     frozen = [part.trainable for part in (layer, *iter_layers(layer))]
     return frozen, [variable.trainable for variable in layer.weights]
 
@@ -44,7 +44,7 @@ def test_frozen_composites_are_rebuilt_frozen(name):
 
 @pytest.mark.parametrize("name", COMPOSITES)
 @pytest.mark.parametrize("frozen", [True, False], ids=["frozen_parts", "trained_parts"])
-def test_single_sublayers_keep_their_own_setting(name, frozen):
+def test_settings_of_single_sublayers_are_restored(name, frozen):
     layer = built(CASES[name][0](), name)
     layer.trainable = frozen
     for part in list(iter_layers(layer))[::2]:
@@ -52,12 +52,12 @@ def test_single_sublayers_keep_their_own_setting(name, frozen):
     assert flags(built(rebuilt(layer), name)) == flags(layer)
     assert rebuilt(layer).get_config() == layer.get_config(), "also before it is built"
     thawed = rebuilt(layer)
-    thawed.trainable = False  # on TensorFlow, Keras ignores a setting that the layer itself has already
+    thawed.trainable = False  # on TensorFlow, Keras ignores a setting that does not change the layer itself
     thawed.trainable = True
     assert all(flags(built(thawed, name))[0]), "the last setting counts, for layers that are made later too"
 
 
-def test_settings_of_no_sublayer_raise():
+def test_settings_of_an_unknown_sublayer():
     unit = layers.PreActivationUnit(2, sublayer_settings={"bn9": {"trainable": False}})
     with pytest.raises(ValueError, match=r"Expected sublayer_settings of .* bn1, conv1.*; received: 'bn9'"):
         unit.build((None, 8, 8, 8))
@@ -68,7 +68,7 @@ def test_settings_of_no_sublayer_raise():
 
 @pytest.fixture
 def backbone():
-    """A unit that adds its projection in `build`, a mask, and batch normalization of its own."""
+    """Build a unit that adds its projection in `build`, a mask, and a batch normalisation."""
     inputs = keras.Input((8, 8, 4))
     x = layers.PreActivationUnit(2, name="unit1")(inputs)
     mask = layers.SoftMask(2, units=1, bottom_units=1, name="mask")(x)
@@ -110,7 +110,7 @@ def trained_paths(model):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_models_are_rebuilt_with_what_was_frozen(backbone, way, tmp_path):
+def test_rebuilt_models_have_the_same_frozen_layers(backbone, way, tmp_path):
     inputs = keras.Input((8, 8, 4))
     model = keras.Model(inputs, keras.layers.Dense(2, name="top")(backbone(inputs)))
     everything = len(model.trainable_variables)
@@ -124,7 +124,7 @@ def test_models_are_rebuilt_with_what_was_frozen(backbone, way, tmp_path):
             np.testing.assert_array_equal(weight, original)
 
 
-def test_freeze_batch_norm_finds_all_of_it(backbone):
+def test_freeze_batch_norm_finds_all_batch_normalisation(backbone):
     norms = [layer for layer in iter_layers(backbone) if isinstance(layer, keras.layers.BatchNormalization)]
     assert freeze_batch_norm(backbone) == len(norms) == sum("moving_mean" in path for path in weights_by_path(backbone))
     assert len(norms) > 10 > len([layer for layer in backbone.layers if layer in norms])
@@ -149,7 +149,7 @@ def test_frozen_batch_norm_keeps_its_statistics_in_fit_and_after_loading(tmp_pat
 # --- Walking a model -----------------------------------------------------------------------------
 
 
-def test_iter_layers_goes_into_all_that_holds_layers():
+def test_iter_layers_visits_layers_inside_all_kinds_of_layers():
     shared = keras.layers.Dense(4, name="shared")
     inner = keras.Sequential([keras.Input((4,)), shared, layers.GlobalGate(4, name="gate")], name="inner")
     inputs = keras.Input((3, 4))
@@ -168,6 +168,6 @@ def test_iter_layers_goes_into_all_that_holds_layers():
 
 
 @pytest.mark.parametrize("function", [iter_layers, freeze_batch_norm])
-def test_what_is_no_layer_raises(function):
+def test_objects_that_are_not_layers(function):
     with pytest.raises(ValueError, match=r"Expected a keras.Model or keras.layers.Layer; received: list"):
         function([])

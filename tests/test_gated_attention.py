@@ -1,4 +1,4 @@
-"""The layers of gated attention, each against plain NumPy: modules, gates, the rectified sum, the loss."""
+"""Layers of gated attention, compared with NumPy references: modules, gates, the rectified sum, the loss."""
 
 import keras
 import numpy as np
@@ -26,7 +26,7 @@ CLASSES = 5
 
 
 def module(size, heads, activation="softmax", head_gate="softmax", channels=4, regularization=0.0):
-    """A model of one module, in Keras' data format, that returns what each of its nodes does."""
+    """Build a model of one module in Keras' data format, with the output of each of its nodes."""
     first = keras.config.image_data_format() == "channels_first"
     x = inputs = keras.Input((channels, *size) if first else (*size, channels))
     masks = AttentionHead(heads, activation, regularization, name="mask")(x)
@@ -42,7 +42,7 @@ def module(size, heads, activation="softmax", head_gate="softmax", channels=4, r
 
 
 def assert_module(model, x, **options):
-    """Compares a module's nodes on a channels-last map with the reference."""
+    """Compare the nodes of a module, on a channels-last map, with the reference."""
     first = keras.config.image_data_format() == "channels_first"
     actual = predict(model, channels_first(x) if first else x)
     expected = module_reference(x, float64_weights(model), **options)
@@ -99,8 +99,8 @@ def test_a_mask_of_large_scores_is_finite_and_sums_to_one():
     assert masks.max() > 0.999
 
 
-def test_head_gates_have_bounds():
-    """No head can be switched off: tanh lies between -1 and 1."""
+def test_head_gates_are_bounded():
+    """No head can be switched off, as tanh is between -1 and 1."""
     scores = np.array([[-1e3, 1e3, 1e3, 1e3], [1e3, -1e3, -1e3, -1e3], [0.0, 0.0, 0.0, 0.0]], "float32")
     gates = forward(HeadGate(), scores)
     np.testing.assert_allclose(gates[:, 0], [0.04317, 0.71123, 0.25], atol=1e-5)
@@ -149,7 +149,7 @@ def test_global_gate_normalises_by_the_batch_in_training():
 @pytest.mark.parametrize(
     ("gate", "expected"), [("mean", [1 / 3] * 3), ("base", [0, 0, 1]), ("linear", [1 / 3] * 3)], ids=lambda x: str(x)
 )
-def test_gates_that_do_not_look_at_the_image(gate, expected):
+def test_gates_that_do_not_depend_on_the_image(gate, expected):
     layer = built_gate(gate, 3)
     assert_close(forward(layer, random_array(4, 6)), [expected] * 4, 1e-6)
     assert [variable.path for variable in layer.weights] == (["gate/combination"] if gate == "linear" else [])
@@ -169,7 +169,7 @@ def test_a_linear_combination_is_learned():
 
 
 def outputs_of_three(seed=0):
-    """Gates of two modules and a base, and their class scores."""
+    """Return gates of two modules and a base, and their class scores."""
     gates = softmax(random_array(6, 3, seed=seed)).astype("float32")
     return gates, [3 * random_array(6, CLASSES, seed=seed + i) for i in (1, 2, 3)]
 
@@ -193,7 +193,7 @@ def test_log_probabilities_are_summed_by_default():
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
-def test_a_base_of_probabilities_counts_as_one_of_logits(aggregation):
+def test_a_base_of_probabilities_equals_a_base_of_logits(aggregation):
     gates, (*modules, base) = outputs_of_three()
     probabilities = softmax(base.astype("float64")).astype("float32")
     y = forward(Rectify(aggregation, base="softmax"), [gates, *modules, probabilities])
@@ -213,8 +213,8 @@ def test_a_gate_on_the_base_returns_its_probabilities(aggregation, base):
 
 @pytest.mark.parametrize("base", ["logits", "softmax"])
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
-def test_what_is_certain_stays_finite(aggregation, base):
-    """Scores whose softmax underflows, in the modules, and where a base returns probabilities, zeros."""
+def test_certain_predictions_stay_finite(aggregation, base):
+    """Modules have scores whose softmax underflows, and a base that returns probabilities returns zeros."""
     gates = np.full((2, 2), 0.5, "float32")
     module = np.array([[1e4, 0.0, -1e4]] * 2, "float32")
     received = module if base == "logits" else np.array([[1.0, 0.0, 0.0]] * 2, "float32")
@@ -237,7 +237,7 @@ def test_the_loss_is_the_gated_mean_of_cross_entropies(labels):
     assert_close(keras.ops.convert_to_numpy(mean), expected.mean(), 1e-6)
 
 
-def test_the_loss_comes_back_from_its_configuration():
+def test_the_loss_is_restored_from_its_configuration():
     configuration = keras.saving.serialize_keras_object(NegativeLogLikelihood(reduction="sum", name="mine"))
     restored = keras.saving.deserialize_keras_object(configuration)
     assert (type(restored), restored.reduction, restored.name) == (NegativeLogLikelihood, "sum", "mine")

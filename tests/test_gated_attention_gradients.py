@@ -1,4 +1,4 @@
-"""What trains gated attention: the overlap regulariser, and gradients that are scaled."""
+"""Training of gated attention: the overlap regulariser and scaled gradients."""
 
 import keras
 import numpy as np
@@ -12,7 +12,7 @@ from keras_resattn.layers import AttentionHead, GradientScale
 @pytest.mark.parametrize(
     ("size", "activation"), [((7, 6), "softmax"), ((7, 6), "sigmoid"), ((1, 4), "softmax")], ids=str
 )
-def test_heads_that_overlap_pay(size, activation, data_format):
+def test_overlapping_heads_are_penalised(size, activation, data_format):
     x = random_array(3, *size, 4)
     received = x if data_format == "channels_last" else channels_first(x)
     layer = AttentionHead(3, activation, 0.7, name="mask")
@@ -25,7 +25,7 @@ def test_heads_that_overlap_pay(size, activation, data_format):
     assert loss == pytest.approx(expected, rel=1e-5)
 
 
-def test_only_several_heads_pay_and_only_while_training():
+def test_a_single_head_and_inference_are_not_penalised():
     x = random_array(2, 6, 6, 4)
     layer = AttentionHead(2, regularization=0.5)
     assert len(losses_of(layer, x, training=True)) == 1
@@ -35,7 +35,7 @@ def test_only_several_heads_pay_and_only_while_training():
     assert losses_of(AttentionHead(2), x, training=True) == []
 
 
-def test_calls_do_not_add_up():
+def test_losses_of_several_calls_do_not_add_up():
     x = random_array(2, 6, 6, 4)
     layer = AttentionHead(2, regularization=0.5)
     model = keras.Model(inputs := keras.Input((6, 6, 4)), layer(inputs))
@@ -73,7 +73,7 @@ def test_the_regulariser_joins_the_loss_in_fit_and_trains_the_masks():
 
 
 @pytest.mark.parametrize("scale", [0, 0.1, 1, 3.0])
-def test_gradient_scale_passes_its_input_on_unchanged(scale):
+def test_gradient_scale_returns_its_input_unchanged(scale):
     x = random_array(4, 5) * np.float32(10.0) ** random_array(4, 5, seed=1)
     x[0] = [0.0, 1e-37, 3e38, -3e38, 1.0]
     np.testing.assert_array_equal(forward(GradientScale(scale), x), x)
@@ -81,7 +81,7 @@ def test_gradient_scale_passes_its_input_on_unchanged(scale):
 
 @pytest.mark.parametrize("scale", [1, 0.1, 0])
 def test_gradient_scale_multiplies_the_gradient(scale):
-    """A layer below, whose output a scaled and a direct layer read: a step of gradient descent, by hand."""
+    """One step of gradient descent on a layer whose output is read by a scaled and a direct layer, by hand."""
     x, y = random_array(8, 4), random_array(8, 4, seed=1)
     inputs = keras.Input((4,))
     below = keras.layers.Dense(3, use_bias=False, name="below")(inputs)

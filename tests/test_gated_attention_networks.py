@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from helpers import (
     assert_close,
-    assert_comes_back,
+    assert_restored_from_config,
     copy_weights,
     forward,
     losses_of,
@@ -22,11 +22,11 @@ from keras_resattn.losses import NegativeLogLikelihood
 CLASSES = 5
 
 
-# --- Whole graphs: both ways of writing, precision, files ----------------------------------------
+# --- Whole graphs: two notations, precision, files ----------------------------------------
 
 
 def network(float32=None, gate="softmax", aggregation="log_prob", head_gate="softmax", activation="softmax"):
-    """A map with one module and a classifier beside it, as a network has them."""
+    """Build a module and a classifier on a feature map, as in a network."""
     options = {"dtype": float32}
     inputs = keras.Input((6, 5, 4))
     x = GradientScale(0.5, name="scaled")(inputs)
@@ -93,7 +93,7 @@ def test_masks_of_large_scores_stay_finite_in_half_precision(mixed_policy):
     ],
     ids=lambda options: "-".join(options.values()) or "standard",
 )
-def test_a_saved_network_needs_no_trust(options, tmp_path):
+def test_a_saved_network_loads_in_safe_mode(options, tmp_path):
     model, x = randomise(network(**options)), random_array(3, 6, 5, 4)
     model.compile("sgd", NegativeLogLikelihood())
     model.save(tmp_path / "network.keras")
@@ -123,8 +123,8 @@ LAYERS = [
 
 
 @pytest.mark.parametrize("make", LAYERS)
-def test_every_layer_comes_back_from_its_configuration(make):
-    assert_comes_back(make(name="layer", dtype="mixed_bfloat16"))
+def test_every_layer_is_restored_from_its_configuration(make):
+    assert_restored_from_config(make(name="layer", dtype="mixed_bfloat16"))
 
 
 # --- Arguments -----------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ def test_arguments(make, message):
     ],
     ids=str,
 )
-def test_outputs_need_a_map_and_masks_of_its_size(shapes):
+def test_outputs_need_a_map_and_masks_of_equal_size(shapes):
     inputs = keras.Input(shapes) if isinstance(shapes, tuple) else [keras.Input(shape) for shape in shapes]
     with pytest.raises(ValueError, match=r"called on \[x, masks\], two 4-D maps of equal height and width; received"):
         OutputHead(CLASSES, name="outputs")(inputs)
@@ -187,5 +187,5 @@ def test_sums_of_large_maps_do_not_overflow_in_half_precision():
     head = OutputHead(1, scores=False, dtype="mixed_float16")
     head.build([x.shape, masks.shape])
     head.output_conv.kernel.assign(np.full((3, 3, 1, 1), 1e-3))
-    rows = 111 + 112 + 111  # that the kernel's three rows see, and its columns likewise
+    rows = 111 + 112 + 111  # read by the three rows of the kernel; the same for its columns
     assert_close(forward(head, [x, masks]), [[[12e-3 * rows**2]]], 1e-3)

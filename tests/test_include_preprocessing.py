@@ -1,4 +1,4 @@
-"""Images from 0 to 255 in, without a call of `preprocess_input`: inside the network, in its graph, in `tf.data`."""
+"""Networks that preprocess images from 0 to 255 themselves; `preprocess_input` in graphs and in `tf.data`."""
 
 import inspect
 import json
@@ -32,7 +32,7 @@ NORMALIZED = ((IMAGES - np.array(MEAN)) / np.array(STD)).astype("float32")
 
 
 def released(folder, network, model):
-    """A folder as of released weights, of any network."""
+    """Write a folder like that of released weights, for any network."""
     folder.mkdir()
     model.save_weights(folder / "model.weights.h5")
     record = {
@@ -88,7 +88,7 @@ def test_the_network_normalises_its_images(preprocessing, expected, dtype):
     assert_close(predict(preprocessing, IMAGES.astype(dtype)), expected)
 
 
-def test_it_is_a_layer_of_the_graph_that_plain_keras_reads(preprocessing, plain, weights, expected, tmp_path):
+def test_preprocessing_is_a_layer_that_plain_keras_loads(preprocessing, plain, weights, expected, tmp_path):
     assert [layer.name for layer in preprocessing.layers[1:3]] == ["preprocessing", "stem_conv"]
     assert type(preprocessing.get_layer("preprocessing")) is keras.layers.Normalization
     assert len(preprocessing.weights) == len(plain.weights)
@@ -99,8 +99,8 @@ def test_it_is_a_layer_of_the_graph_that_plain_keras_reads(preprocessing, plain,
     assert all(np.array_equal(x, y) for x, y in zip(again.get_weights(), plain.get_weights(), strict=True))
 
 
-def test_attention_pyramid_and_transfer_see_through_it(preprocessing, plain, weights):
-    maps = attention_maps(preprocessing, IMAGES)  # raw, and without a warning
+def test_attention_pyramid_and_transfer_work_with_preprocessing_inside(preprocessing, plain, weights):
+    maps = attention_maps(preprocessing, IMAGES)  # images from 0 to 255, without a warning
     assert_close(maps["attention2_mask"], attention_maps(plain, NORMALIZED)["attention2_mask"])
     assert list(feature_pyramid(preprocessing)) == ["P0", "P1", "P2"]
     base = small_warn(weights=weights, include_top=False, include_preprocessing=True)
@@ -112,7 +112,7 @@ def test_attention_pyramid_and_transfer_see_through_it(preprocessing, plain, wei
 
 
 @pytest.mark.filterwarnings("ignore:The weights are for three channels")
-def test_one_channel_takes_the_mean_of_the_three(weights):
+def test_one_channel_uses_the_mean_of_the_three(weights):
     model = small_warn(weights=weights, include_top=False, input_shape=(32, 32, 1), include_preprocessing=True)
     layer = model.get_layer("preprocessing")
     assert_close(ops.convert_to_numpy(layer(IMAGES[..., :1])), (IMAGES[..., :1] - 110.0) / 60.0)
@@ -124,7 +124,7 @@ def test_the_bundled_weights():
 
 
 @pytest.mark.parametrize("builder", [WideResNet, WideResNetAtt2])
-def test_other_builders_pass_it_on(builder, tmp_path):
+def test_all_builders_pass_the_option_on(builder, tmp_path):
     size = {"depth": 10, "width": 1}
     folder = released(tmp_path / "weights", f"{builder.__name__}-10-1", builder(weights=None, **size))
     model = builder(weights=folder, include_preprocessing=True, **size)
@@ -132,7 +132,7 @@ def test_other_builders_pass_it_on(builder, tmp_path):
 
 
 @pytest.mark.parametrize("dataset", [None, "file"])
-def test_weights_without_statistics_are_refused(dataset, tmp_path):
+def test_weights_without_statistics(dataset, tmp_path):
     if dataset == "file":
         dataset = tmp_path / "own.weights.h5"
         dataset.write_bytes(b"")
@@ -204,7 +204,7 @@ def test_while_the_backend_compiles():
 
 
 @pytest.mark.parametrize("images", [IMAGES, IMAGES.astype("int64")], ids=["uint8", "int64"])
-def test_integers_are_refused_by_released_weights(plain, images):
+def test_networks_with_released_weights_reject_integers(plain, images):
     message = r"expected dtype=float, for normalised images \(call keras_resattn.preprocess_input.*found dtype=(u?int)"
     plain.compile("sgd", "sparse_categorical_crossentropy")
     calls = [
@@ -213,17 +213,17 @@ def test_integers_are_refused_by_released_weights(plain, images):
         lambda: plain.evaluate(images, np.zeros(2), verbose=0),
         lambda: plain.fit(images, np.zeros(2), verbose=0),
     ]
-    for call in calls[:1] if keras.backend.backend() == "jax" else calls:  # whose trainer checks no inputs
+    for call in calls[:1] if keras.backend.backend() == "jax" else calls:  # the JAX trainer does not check inputs
         with pytest.raises(ValueError, match=message):
             call()
 
 
-def test_floats_of_any_precision_are_not_refused(plain, expected):
+def test_networks_with_released_weights_accept_floats_of_any_precision(plain, expected):
     assert_close(predict(plain, NORMALIZED.astype("float64")), expected)
     half = plain(ops.cast(NORMALIZED, "bfloat16"), training=False)
     assert_close(ops.convert_to_numpy(half), expected, 0.2)
 
 
-def test_networks_of_random_weights_take_what_they_are_given():
+def test_networks_with_random_weights_accept_integers():
     model = small_warn(weights=None, include_top=False)
     model(keras.Input((32, 32, 3), dtype="uint8"))

@@ -1,4 +1,4 @@
-"""What is read off a built network: multiply-adds, layer by layer, and the feature pyramid."""
+"""Multiply-adds of networks of the package, layer by layer, and their feature pyramids."""
 
 import keras
 import numpy as np
@@ -64,7 +64,7 @@ def test_multiply_adds_of_a_dense_layer(shape, macs):
     ],
     ids=["unit", "strided_unit", "next_unit", "inception_unit", "wide_unit", "mask", "next_mask", "local_mask"],
 )
-def test_what_is_counted_inside_a_layer_is_what_it_calls(composite, shape, monkeypatch):
+def test_only_called_layers_inside_a_layer_are_counted(composite, shape, monkeypatch):
     layer, calls = composite(), []
     layer.build((2, *shape))
     expected = [
@@ -84,7 +84,7 @@ def test_what_is_counted_inside_a_layer_is_what_it_calls(composite, shape, monke
     assert calls == expected
 
 
-def test_open_size_needs_an_input_shape(narrow_network):
+def test_unknown_input_size_needs_an_input_shape(narrow_network):
     network = undrawn(narrow_network, input_shape=(None, None, 3))
     with pytest.raises(ValueError, match=r"Expected input_shape for .*whose input size is unknown: \(None, None, 3\)"):
         count_macs(network)
@@ -143,7 +143,7 @@ def test_a_network_that_is_called_twice_counts_twice(backbone):
     assert count_macs(pair) == 2 * count_macs(backbone)
 
 
-def test_counting_leaves_the_model_as_it_was(narrow_network, tmp_path):
+def test_counting_does_not_change_the_model(narrow_network, tmp_path):
     model = randomise(narrow_network())
     model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
     x = random_array(2, 32, 32, 3)
@@ -158,7 +158,7 @@ def test_counting_leaves_the_model_as_it_was(narrow_network, tmp_path):
     np.testing.assert_array_equal(forward(keras.saving.load_model(tmp_path / "model.keras"), x), before[0])
 
 
-def test_models_that_cannot_be_read():
+def test_models_without_a_graph():
     class Subclassed(keras.Model):
         def call(self, x):
             return x
@@ -193,7 +193,7 @@ def test_levels_of_the_pyramid(pyramid_network, topology):
     assert list(pyramid) == list(LEVELS[topology])
 
 
-def test_levels_are_stage_outputs_and_the_last_is_activated(pyramid_network, topology):
+def test_levels_are_raw_stage_outputs_except_the_last(pyramid_network, topology):
     *levels, last = feature_pyramid(pyramid_network).values()
     cifar = ["stage1_unit2", "stage2_unit2"]
     imagenet = ["stage1_unit1", "stage2_attention1_post1", "stage3_unit1"]
@@ -224,7 +224,7 @@ def test_pyramid_makes_a_model(narrow_network, topology, images, tmp_path):
         np.testing.assert_array_equal(again[level], outputs[level])
 
 
-def test_pyramid_of_open_sizes_and_without_top(narrow_network):
+def test_pyramid_of_unknown_sizes_and_without_top(narrow_network):
     network = undrawn(narrow_network, input_shape=(None, None, 3), include_top=False)
     shapes = {level: tensor.shape for level, tensor in feature_pyramid(network).items()}
     assert shapes == dict.fromkeys(["P0", "P1", "P2"], (None, None, None, 16))

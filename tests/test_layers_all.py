@@ -1,11 +1,11 @@
-"""What holds for every layer: configuration, files, shapes, data formats, half precision, gradients."""
+"""Properties of every layer: configuration, files, shapes, data formats, half precision, gradients."""
 
 import keras
 import numpy as np
 import pytest
 from helpers import (
     assert_close,
-    assert_comes_back,
+    assert_restored_from_config,
     channels_first,
     channels_last,
     forward,
@@ -21,12 +21,12 @@ def case(request):
     return LAYERS[request.param]
 
 
-def test_every_layer_comes_back_from_its_configuration(case):
+def test_every_layer_is_restored_from_its_configuration(case):
     make, _ = case
-    assert_comes_back(make(name="layer", dtype="mixed_bfloat16"))
+    assert_restored_from_config(make(name="layer", dtype="mixed_bfloat16"))
 
 
-def test_every_layer_comes_back_from_a_file(case, tmp_path):
+def test_every_layer_is_restored_from_a_file(case, tmp_path):
     make, shapes = case
     model = randomise(model_of(make(name="layer"), shapes))
     model.save(tmp_path / "layer.keras")
@@ -34,14 +34,14 @@ def test_every_layer_comes_back_from_a_file(case, tmp_path):
     np.testing.assert_array_equal(forward(restored, inputs_for(shapes)), forward(model, inputs_for(shapes)))
 
 
-def test_every_layer_states_the_shape_that_it_returns(case):
+def test_compute_output_shape_of_every_layer(case):
     make, shapes = case
     layer, inputs = make(), inputs_for(shapes)
     received = [array.shape for array in inputs] if len(shapes) > 1 else inputs.shape
     assert forward(layer, inputs).shape == layer.compute_output_shape(received)
 
 
-def test_every_layer_returns_the_same_in_both_data_formats(case):
+def test_every_layer_gives_equal_results_in_both_data_formats(case):
     make, shapes = case
     inputs = inputs_for(shapes)
     last = randomise(model_of(make(name="layer"), shapes))

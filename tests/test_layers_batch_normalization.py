@@ -1,4 +1,4 @@
-"""Fused batch normalisation: Keras' layer by other means."""
+"""Fused batch normalisation gives the results of Keras' own layer."""
 
 import keras
 import numpy as np
@@ -9,12 +9,12 @@ from keras_resattn.layers import BatchNormalization
 
 X = 3 + 2 * random_array(4, 6, 5, 3)
 TOLERANCES = {"float32": 2e-5, "mixed_bfloat16": 0.03, "mixed_float16": 4e-3, "float64": 2e-5}
-if keras.backend.backend() == "jax":  # where 64 bits have to be switched on for the whole process
+if keras.backend.backend() == "jax":  # 64 bits would have to be enabled for the whole process
     del TOLERANCES["float64"]
 
 
 def pair(shape, dtype="float32", **options):
-    """Keras' layer and this package's, with the same random parameters."""
+    """Return Keras' layer and ours, with the same random parameters."""
     layers = [cls(dtype=dtype, **options) for cls in (keras.layers.BatchNormalization, BatchNormalization)]
     for layer in layers:
         layer.build(shape)
@@ -24,7 +24,7 @@ def pair(shape, dtype="float32", **options):
 
 
 def train(layer, x, weights):
-    """One training step: output, gradients of all trainable variables, moving statistics."""
+    """Return output, gradients of all trainable variables and moving statistics of one training step."""
     inputs = keras.Input(x.shape[1:], dtype=layer.compute_dtype)
     model = keras.Model(inputs, layer(inputs))
     variables = layer.trainable_variables
@@ -90,7 +90,7 @@ def test_other_shapes_are_normalised_by_keras(shape):
     close(found, expected, 1e-5)
 
 
-def test_masked_values_do_not_count():
+def test_masked_values_are_ignored():
     layers = pair(X.shape)
     mask = random_array(*X.shape[:3], seed=3) > 0
     expected, found = (layer(X, training=True, mask=mask) for layer in layers)
@@ -98,7 +98,7 @@ def test_masked_values_do_not_count():
     close(layers[1].moving_mean, layers[0].moving_mean, 1e-6)
 
 
-def test_frozen_layer_uses_and_keeps_its_moving_statistics():
+def test_a_frozen_layer_uses_its_moving_statistics_and_does_not_change_them():
     _, layer = pair(X.shape)
     layer.trainable = False
     before = keras.ops.convert_to_numpy(layer.moving_mean).copy()
@@ -106,7 +106,7 @@ def test_frozen_layer_uses_and_keeps_its_moving_statistics():
     close(layer.moving_mean, before, 0)
 
 
-def test_is_kerases_layer_and_is_saved_as_itself():
+def test_is_an_instance_of_the_keras_layer_but_saved_as_its_own_class():
     layer = BatchNormalization(momentum=0.8, epsilon=1e-4, name="bn")
     assert isinstance(layer, keras.layers.BatchNormalization)
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))

@@ -1,4 +1,4 @@
-"""Layers return what they declare in half precision, and networks survive quantization and conversion to LiteRT."""
+"""Declared shapes and dtypes hold in half precision; networks can be quantised and converted to LiteRT."""
 
 import keras
 import numpy as np
@@ -35,7 +35,7 @@ def test_layers_return_the_dtypes_and_shapes_that_they_declare(name, mixed_polic
             assert np.isfinite(keras.ops.convert_to_numpy(keras.ops.cast(one, "float32"))).all()
 
 
-def test_sums_that_float16_cannot_hold_come_out_in_float32():
+def test_sums_beyond_the_range_of_float16_are_returned_in_float32():
     model = model_of(layers.OutputHead(1, scores=False, dtype="mixed_float16"), [(9, 9, 4), (9, 9, 1)])
     model.set_weights([np.full(weight.shape, 200.0) for weight in model.weights])
     outputs = predict(model, [np.full((1, 9, 9, 4), 9.0), np.ones((1, 9, 9, 1))])
@@ -44,7 +44,7 @@ def test_sums_that_float16_cannot_hold_come_out_in_float32():
     assert outputs > np.finfo("float16").max
 
 
-@pytest.mark.filterwarnings("ignore:Layer:UserWarning")  # Keras says which layers it cannot quantize
+@pytest.mark.filterwarnings("ignore:Layer:UserWarning")  # Keras warns of layers that it cannot quantize
 @pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
 def test_quantized_gates_are_restored(mode, tmp_path):
     model = randomise(model_of(layers.GlobalGate(3, name="gate"), [(16,)]))

@@ -1,4 +1,4 @@
-"""`SoftMask`, and how `AttentionResidual` merges it with the trunk, against plain NumPy."""
+"""`SoftMask` and its merge with the trunk by `AttentionResidual`, compared with NumPy references."""
 
 import keras
 import pytest
@@ -134,7 +134,7 @@ def test_mask_deeper_than_its_map(depth, size):
 
 
 @pytest.mark.parametrize(("depth", "size"), [(1, (2, 2)), (3, (8, 9)), (3, (None, None))])
-def test_mask_just_as_deep_as_its_map(depth, size):
+def test_mask_of_the_largest_depth_for_its_map(depth, size):
     assert SoftMask(2, depth=depth)(keras.Input((*size, 8))).shape == (None, *size, 8)
 
 
@@ -142,7 +142,7 @@ def test_local_mask_on_one_pixel():
     assert SoftMask(2, depth=3, mask="local")(keras.Input((1, 1, 8))).shape == (None, 1, 1, 8)
 
 
-def test_mask_needs_the_channels_of_its_units():
+def test_mask_with_a_wrong_number_of_channels():
     with pytest.raises(ValueError, match="to have 8 channels, like its output; received: 6 channels"):
         SoftMask(2)(keras.Input((8, 8, 6)))
 
@@ -166,6 +166,6 @@ def test_unknown_learning():
 
 
 @pytest.mark.parametrize("mask_shape", [(4, 4, 1), (8, 8, 6)])
-def test_merge_needs_equal_shapes(mask_shape):
+def test_merge_of_different_shapes(mask_shape):
     with pytest.raises(ValueError, match=r"\[trunk, mask\] of equal shapes"):
         AttentionResidual()([keras.Input((4, 4, 6)), keras.Input(mask_shape)])

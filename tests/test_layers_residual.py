@@ -1,4 +1,4 @@
-"""The residual units, against plain NumPy: outputs, weights, arguments."""
+"""Residual units, compared with NumPy references: outputs, weights, arguments."""
 
 import keras
 import numpy as np
@@ -63,7 +63,7 @@ def test_unit_weights():
     }
 
 
-# A function that makes the unit, the channels that it returns, and its reference.
+# Function that creates the unit, number of output channels, and reference.
 OTHER_UNITS = {
     "next": (
         lambda strides: PostActivationUnit(8, strides, groups=4, name="unit"),
@@ -90,7 +90,7 @@ def test_other_units(make, filters, reference, strides, data_format):
     assert (unit.projection is None) == (strides == 1)
 
 
-def test_wide_unit_on_what_the_graph_activated(data_format):
+def test_preactivated_wide_unit(data_format):
     unit = WideUnit(6, strides=2, preactivated=True, name="unit")
     x, activated = random_array(2, 7, 6, 5), np.abs(random_array(2, 7, 6, 5, seed=1))
 
@@ -108,8 +108,8 @@ def test_wide_unit_drops_whole_channels():
     unit = WideUnit(64, dropout=0.5, name="unit")
     x = random_array(1, 4, 4, 64)
     unit.build(x.shape)
-    unit.bn2.beta.assign(np.full(64, 9.0))  # all are positive before they are dropped
-    unit.conv2.kernel.assign(np.pad(np.eye(64)[None, None], [(1, 1), (1, 1), (0, 0), (0, 0)]))  # and copied after
+    unit.bn2.beta.assign(np.full(64, 9.0))  # all values are positive before dropout
+    unit.conv2.kernel.assign(np.pad(np.eye(64)[None, None], [(1, 1), (1, 1), (0, 0), (0, 0)]))  # conv2 copies its input
     branch = keras.ops.convert_to_numpy(unit(x, training=True)) - x
     dropped = np.all(np.abs(branch) < 1e-5, axis=(0, 1, 2))
     assert 16 < dropped.sum() < 48
@@ -187,13 +187,13 @@ def test_unit_arguments(make, message):
 
 
 @pytest.mark.parametrize("make", [lambda: PreActivationUnit(2), lambda: SoftMask(2)], ids=["unit", "mask"])
-def test_a_layer_saved_before_filters_were_free_still_loads(make):
+def test_a_layer_saved_without_filters_still_loads(make):
     config = make().get_config()
     assert config.pop("filters") == 8
     assert type(make()).from_config(config).filters == 8
 
 
-def test_batch_normalisation_keeps_nine_tenths_of_its_statistics():
+def test_batch_normalisation_has_momentum_0_9():
     unit = PreActivationUnit(2, name="unit")
     x = 3 + 2 * random_array(4, 5, 5, 8)
     unit(x, training=True)

@@ -1,4 +1,4 @@
-"""`BilinearResize` and `CeilMaxPooling2D`, against plain NumPy."""
+"""`BilinearResize` and `CeilMaxPooling2D`, compared with NumPy references."""
 
 import keras
 import numpy as np
@@ -47,7 +47,7 @@ def test_resize_uses_only_the_size_of_its_reference():
 
 @pytest.mark.parametrize("size", [(2, 2), (3, 3), (4, 4), (5, 5), (7, 4), (2, 9), (32, 15)])
 @pytest.mark.parametrize("offset", [0, -10], ids=["signed", "all_negative"])
-def test_pooling_rounds_up_as_caffe_does(size, offset, data_format):
+def test_pooling_rounds_up_as_in_caffe(size, offset, data_format):
     x = random_array(2, *size, 3) + np.float32(offset)
     expected = pool_reference(x)
     if data_format == "channels_last":
@@ -60,7 +60,7 @@ def test_pooling_rounds_up_as_caffe_does(size, offset, data_format):
 
 @pytest.fixture
 def dynamic_hourglass():
-    """kernel * x, pooled, and resized to x again, on images of any size."""
+    """Return a model that multiplies by a kernel, pools, and resizes to the input size, for images of any size."""
     inputs = keras.Input((None, None, 1))
     x = keras.layers.Conv2D(1, 1, use_bias=False, kernel_initializer="ones", name="scale")(inputs)
     model = keras.Model(inputs, BilinearResize()([CeilMaxPooling2D()(x), x]))
@@ -75,14 +75,14 @@ def test_pooling_and_resize_of_dynamic_sizes(dynamic_hourglass, size):
     assert_close(dynamic_hourglass.predict(x, verbose=0), resize_reference(pool_reference(x), *size), 1e-6)
 
 
-def test_gradients_pass_pooling_and_resize_of_dynamic_sizes(dynamic_hourglass):
+def test_gradients_through_pooling_and_resize_of_dynamic_sizes(dynamic_hourglass):
     (kernel,) = dynamic_hourglass.get_layer("scale").trainable_weights
     scale = 1.0
     for size in [(8, 8), (7, 5)]:
         x = random_array(2, *size, 1)
         resized = resize_reference(pool_reference(x), *size)
         dynamic_hourglass.train_on_batch(x, np.zeros_like(x))
-        scale -= 0.1 * 2 * scale * np.mean(resized**2)  # both are linear in a positive kernel
+        scale -= 0.1 * 2 * scale * np.mean(resized**2)  # pooling and resizing are linear in a positive kernel
         assert_close(keras.ops.convert_to_numpy(kernel), np.full((1, 1, 1, 1), scale))
 
 
@@ -91,7 +91,7 @@ def test_gradients_pass_pooling_and_resize_of_dynamic_sizes(dynamic_hourglass):
     [(2, 4, 4, 3), [(2, 4, 4, 3)], [(2, 4, 4, 3)] * 3, [(2, 4, 4), (2, 8, 8)], [(2, 4, 4, 3), (2, 8, 8)]],
     ids=["one_tensor", "list_of_one", "three_tensors", "3d", "3d_reference"],
 )
-def test_resize_takes_two_maps(shapes):
+def test_resize_needs_two_maps(shapes):
     inputs = (
         [keras.Input(batch_shape=shape) for shape in shapes] if isinstance(shapes, list) else keras.Input(shapes[1:])
     )

@@ -1,4 +1,4 @@
-"""Counts may be NumPy's integers, as those of a shape or a sweep are; configs hold Python's, as JSON can."""
+"""Arguments may be NumPy integers, as in shapes and sweeps; configurations hold Python integers, for JSON."""
 
 import json
 
@@ -45,7 +45,7 @@ def residual(**counts):
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_integers_of_numpy_count_as_pythons(build, counts):
+def test_numpy_integers_equal_python_integers(build, counts):
     models = [undrawn(build, **arguments) for arguments in (counts, keras.tree.map_structure(as_numpy, counts))]
     configs = [json.dumps([{**layer.get_config(), "name": ""} for layer in model.layers]) for model in models]
     assert configs[1] == configs[0]
@@ -59,6 +59,6 @@ def as_numpy(count):
 
 
 @pytest.mark.parametrize("value", [True, np.True_, 2.0, np.float32(2)])
-def test_what_is_no_integer_is_refused(value):
+def test_values_that_are_not_integers(value):
     with pytest.raises(ValueError, match="Expected attention_width to be an integer of at least 1"):
         WARN(weights=None, attention_width=value)

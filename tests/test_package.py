@@ -1,4 +1,4 @@
-"""The package as a whole: what its datasets use, and what importing it brings along."""
+"""The package as a whole: which APIs its source code uses, and what importing it imports."""
 
 import ast
 import re
@@ -17,14 +17,14 @@ PACKAGE = Path(keras_resattn.__file__).parent
 
 
 def test_sources_use_public_keras_and_no_lambda_layer():
-    datasets = {path: path.read_text() for path in PACKAGE.rglob("*.py")}
-    assert len(datasets) > 10
-    found = [path for path, text in datasets.items() if re.search(r"keras\.src|\bLambda\b|from keras import src", text)]
+    sources = {path: path.read_text() for path in PACKAGE.rglob("*.py")}
+    assert len(sources) > 10
+    found = [path for path, text in sources.items() if re.search(r"keras\.src|\bLambda\b|from keras import src", text)]
     assert found == []
 
 
 def run(code):
-    """What a new Python prints."""
+    """Run code in a new Python process and return what it prints."""
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 
@@ -36,8 +36,8 @@ def test_import_brings_no_other_backend():
     assert packages.isdisjoint({"tensorflow", "jax", "torch", "matplotlib", "tensorflow_datasets"})
 
 
-def test_import_waits_with_keras_and_registers_all_classes_once_keras_is_there():
-    """A saved model is loaded after `import keras_resattn`, whichever of the two is imported first."""
+def test_import_does_not_import_keras_but_registers_all_classes_after_it():
+    """Saved models load after `import keras_resattn`, whether Keras is imported before or after it."""
     printed = run(
         "import sys, keras_resattn\n"
         "from keras_resattn import pretrained, recipes\n"
@@ -53,7 +53,7 @@ def test_import_waits_with_keras_and_registers_all_classes_once_keras_is_there()
 
 
 @pytest.mark.parametrize("package", [keras_resattn, pretrained, recipes])
-def test_type_checkers_see_the_names_that_are_imported_at_first_use(package):
+def test_type_checkers_see_lazily_imported_names(package):
     tree = ast.parse(Path(package.__file__).read_text())
     [block] = [node for node in tree.body if isinstance(node, ast.If)]
     seen = {alias.name for node in block.body for alias in node.names}

@@ -1,4 +1,4 @@
-"""Multiply-adds of models of any kind: several inputs and outputs, shared layers, layers of others."""
+"""Multiply-adds of any model: several inputs and outputs, shared layers, custom layers."""
 
 import keras
 import numpy as np
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.once
 
 
 class Scale(layers.Layer):
-    """A custom layer without `compute_output_shape`, as those of ConvNeXt in keras.applications."""
+    """Custom layer without `compute_output_shape`, like those of ConvNeXt in keras.applications."""
 
     def build(self, input_shape):
         self.gamma = self.add_weight(shape=(input_shape[-1],), initializer="ones")
@@ -22,7 +22,7 @@ class Scale(layers.Layer):
 
 
 class Block(layers.Layer):
-    """A custom layer that holds convolutions, calls one of them twice, and another not at all."""
+    """Custom layer with convolutions, one of which is called twice and another never."""
 
     def __init__(self, filters):
         super().__init__()
@@ -40,7 +40,7 @@ class Block(layers.Layer):
 
 
 class Windows(layers.Layer):
-    """Puts windows into the batch and calls a dense layer on them."""
+    """Custom layer that folds windows into the batch and applies a dense layer."""
 
     def __init__(self):
         super().__init__()
@@ -78,7 +78,7 @@ def test_multiply_adds_of_layers(case):
         assert "call" not in vars(layer)
 
 
-def test_attention_of_keras_counts_its_projections():
+def test_projections_of_keras_attention_layers_are_counted():
     inputs = keras.Input((7, 6))
     model = keras.Model(inputs, layers.MultiHeadAttention(2, 3)(inputs, inputs))
     assert count_macs(model) == 4 * 7 * 6 * 2 * 3
@@ -92,7 +92,7 @@ def test_convnext_of_keras_applications():
 
 @pytest.fixture
 def pair():
-    """Two inputs, a shared network in between, and two outputs."""
+    """Build a model with two inputs, a shared network, and two outputs."""
     left, right = keras.Input((8, 6, 3), name="left"), keras.Input((None, None, 3), name="right")
     network = keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(4, 1), layers.GlobalMaxPooling2D()])
     vectors = [network(left), network(right)]
@@ -115,7 +115,7 @@ def test_several_inputs_and_outputs(pair):
 @pytest.mark.parametrize(
     "shape", [None, (8, 6, 3), [(8, 6, 3)], [(8, 6, 3), (8, 6)], {"left": (8, 6, 3)}, [(8, 6, 3), (None, 6, 3)]]
 )
-def test_shapes_that_do_not_fit_the_inputs(pair, shape):
+def test_shapes_that_do_not_match_the_inputs(pair, shape):
     with pytest.raises(ValueError, match=r"Expected input_shape .*received|own is open"):
         count_macs(pair, shape)
 
@@ -126,7 +126,7 @@ def test_a_model_of_integers():
     assert count_macs(model, (7,)) == 7 * 4 * 3
 
 
-def test_a_sequential_model_that_is_not_built_stays_so():
+def test_an_unbuilt_sequential_model_stays_unbuilt():
     model = keras.Sequential([layers.Conv2D(4, 1), layers.Flatten()])
     assert count_macs(model, (8, 6, 3)) == 8 * 6 * 3 * 4
     assert not model.built

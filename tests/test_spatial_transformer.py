@@ -1,4 +1,4 @@
-"""The layers of a spatial transformer, against references that are written here with plain NumPy."""
+"""Layers of a spatial transformer, compared with the NumPy references in this file."""
 
 import keras
 import numpy as np
@@ -18,7 +18,7 @@ def grid_reference(theta, height, width):
 
 
 def sample_reference(image, grid):
-    """Point by point: the four pixels around it, each by its share; a pixel that is not there counts as zero."""
+    """Interpolate each point between its four neighbours; pixels outside the image are zero."""
     _, height, width, channels = image.shape
     sampled = np.zeros((*grid.shape[:3], channels))
     for n, i, j in np.ndindex(*grid.shape[:3]):
@@ -35,7 +35,7 @@ def thetas(*rows):
 
 
 def transformed(image, theta):
-    """The image, read anew at the grid of one `theta` for each."""
+    """Resample each image on the grid of its own `theta`."""
     return forward(BilinearSampler(), [image, forward(AffineGrid(), [theta, image])])
 
 
@@ -47,7 +47,7 @@ def test_grid(size, data_format):
     theta = random_array(3, 6)
     shape = (3, *size, 2) if data_format == "channels_last" else (3, 2, *size)
     expected = grid_reference(theta, *size)
-    if size[0] == 1:  # one row lies in the middle
+    if size[0] == 1:  # a single row is in the middle
         expected = (grid_reference(theta, 3, size[1]))[:, 1:2]
     assert_close(forward(AffineGrid(), [theta, np.zeros(shape, "float32")]), expected, 1e-6)
 
@@ -71,7 +71,7 @@ def test_identity_of_any_size_returns_the_image_up_to_rounding():
     assert_close(transformed(image, thetas(IDENTITY)), image, 1e-5)
 
 
-def test_translation_by_pixels_moves_the_image_and_brings_in_zeros():
+def test_translation_by_pixels_shifts_the_image_and_fills_with_zeros():
     image = random_array(2, 5, 9, 2)
     moved = transformed(image, thetas((1, 0, 2 * 3 / 8, 0, 1, 0), (1, 0, 0, 0, 1, -2 * 1 / 4)))
     expected = np.zeros_like(image)
@@ -80,7 +80,7 @@ def test_translation_by_pixels_moves_the_image_and_brings_in_zeros():
     np.testing.assert_array_equal(moved, expected)
 
 
-def test_scaling_leaves_pixels_out_or_reads_between_them():
+def test_scaling_skips_pixels_or_interpolates():
     image = random_array(2, 5, 9, 2)
     reduced, enlarged = transformed(image, thetas((2, 0, 0, 0, 2, 0), (0.25, 0, 0, 0, 0.25, 0)))
     expected = np.zeros_like(reduced)
@@ -111,7 +111,7 @@ def test_sampling_at_the_edge():
 
 @pytest.fixture
 def dynamic_model():
-    """The layers on images of any size; weights of one layer are the only way to the image, of another to theta."""
+    """Build the layers for images of any size; one trainable layer scales the image, another changes theta."""
     image, theta = keras.Input((None, None, 1)), keras.Input((6,))
     scaled = keras.layers.Conv2D(1, 1, use_bias=False, kernel_initializer="ones", name="image")(image)
     changed = keras.layers.Dense(6, kernel_initializer="identity", name="theta")(theta)
@@ -122,7 +122,7 @@ def dynamic_model():
 
 
 def test_dynamic_sizes_and_gradients(dynamic_model):
-    """One step of SGD at rate 1 moves each weight by its gradient, which finite differences give as well."""
+    """SGD with learning rate 1 changes each weight by its gradient, which is compared with finite differences."""
     assert dynamic_model.output_shape == (None, None, None, 1)
     image, theta = random_array(3, 6, 5, 1), thetas(IDENTITY) + 0.2 * random_array(3, 6, seed=1)
     target = random_array(3, 6, 5, 1, seed=2)
@@ -142,7 +142,7 @@ def test_dynamic_sizes_and_gradients(dynamic_model):
 
 
 @pytest.mark.parametrize("layer", [AffineGrid, BilinearSampler])
-def test_layers_come_back_from_their_configuration(layer):
+def test_layers_are_restored_from_their_configuration(layer):
     made = layer(name="layer", dtype="mixed_bfloat16", data_format="channels_first")
     configuration = keras.saving.serialize_keras_object(made)
     restored = keras.saving.deserialize_keras_object(configuration)
@@ -151,7 +151,7 @@ def test_layers_come_back_from_their_configuration(layer):
     assert restored.get_config() == made.get_config()
 
 
-def test_layers_come_back_from_a_file(tmp_path):
+def test_layers_are_restored_from_a_file(tmp_path):
     image, theta = keras.Input((5, 6, 2)), keras.Input((6,))
     model = keras.Model([image, theta], BilinearSampler()([image, AffineGrid()([theta, image])]))
     model.save(tmp_path / "model.keras")
@@ -183,7 +183,7 @@ def test_coordinates_stay_in_full_precision(mixed_policy):
         (BilinearSampler, [(2, 4, 4, 1)], "received shapes"),
     ],
 )
-def test_layers_take_two_tensors(layer, shapes, message):
+def test_layers_need_two_tensors(layer, shapes, message):
     with pytest.raises(ValueError, match=message):
         layer()([keras.Input(batch_shape=shape) for shape in shapes])
 

@@ -1,4 +1,4 @@
-"""Type annotations of the public interface, which `py.typed` promises; pyright checks what they say."""
+"""The public interface is annotated, as `py.typed` promises; pyright checks the annotations."""
 
 import dataclasses
 import importlib
@@ -19,7 +19,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 
 def documented():
-    """The names that the reference pages document, and those that packages export."""
+    """Return the names that the reference pages document or packages export."""
     text = "".join(page.read_text(encoding="utf-8") for page in sorted(DOCS.glob("*.md")))
     names = re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE)
     exported = [f"{package.__name__}.{name}" for package in PACKAGES for name in package.__all__]
@@ -35,7 +35,7 @@ def resolved(name):
 
 
 def functions_of(public):
-    """`(qualified name, function)` of a function, or of the methods that a class of this package defines itself."""
+    """Yield `(qualified name, function)` of a function, or of the methods that a class defines itself."""
     if inspect.isfunction(public):
         yield public.__qualname__, public
     elif inspect.isclass(public):
@@ -50,7 +50,7 @@ def functions_of(public):
 
 
 def lacking(function):
-    """The parameters of a function without an annotation, and `return`."""
+    """Return the parameters of a function without an annotation, and `"return"` if that has none."""
     signature = inspect.signature(function)
     parameters = [p.name for p in signature.parameters.values() if p.annotation is p.empty]
     parameters = [name for name in parameters if name not in ("self", "cls")]

@@ -1,4 +1,4 @@
-"""WARN: names of its layers, what its modules see, outputs against plain NumPy, files."""
+"""WARN: layer names, inputs of its modules, outputs compared with NumPy references, files."""
 
 import inspect
 
@@ -30,7 +30,7 @@ def test_names_of_the_layers_are_frozen(depth):
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
-def test_modules_see_what_the_next_group_sees(depth):
+def test_modules_read_the_activated_input_of_the_next_group(depth):
     model = undrawn(narrow_warn, attention_depth=depth, width=2)
     taps = {1: ("group2_preact_relu", 32, 32), 2: ("group3_preact_relu", 16, 64), 3: ("post_relu", 8, 128)}
     for group in range(4 - depth, 4):
@@ -78,9 +78,9 @@ def test_arguments_reach_their_layers():
     assert undrawn(narrow_warn, aggregation="prob").get_layer("rectify").aggregation == "prob"
 
 
-def test_kernels_are_drawn_as_the_authors_draw_them():
+def test_kernels_are_initialised_as_in_the_authors_code():
     convolutions = [layer for layer in iter_layers(narrow_warn()) if hasattr(layer, "kernel_initializer")]
-    assert len(convolutions) == 7 + 2 + 3 * 3 + 2  # of stem and units, projections, modules, classifier and gate
+    assert len(convolutions) == 7 + 2 + 3 * 3 + 2  # stem and units, projections, modules, classifier and gate
     assert {type(layer.kernel_initializer).__name__ for layer in convolutions} == {"HeNormal"}
 
 
@@ -98,7 +98,7 @@ def test_any_size(shape, data_format):
     assert undrawn(narrow_warn, input_shape=shape).output_shape == (None, 5)
 
 
-# --- Outputs, against plain NumPy ----------------------------------------------------------------
+# --- Outputs, compared with NumPy ----------------------------------------------------------------
 
 
 def assert_scores(model, images, aggregation="log_prob"):
@@ -124,7 +124,7 @@ def test_warn(images):
 
 
 def test_scores_compute_in_float32_under_a_mixed_policy(mixed_policy):
-    model = narrow_warn()  # in this thread, as the policy is
+    model = narrow_warn()  # in this thread, like the policy
     half = {*BODY, "avg_pool", *(f"attention{i}_{node}" for i in (1, 2, 3) for node in ("mask", "outputs"))}
     small = mixed_policy.removeprefix("mixed_")
     dtypes = {layer.name: layer.compute_dtype for layer in model.layers[1:]}
@@ -137,13 +137,13 @@ def test_scores_compute_in_float32_under_a_mixed_policy(mixed_policy):
 
 @pytest.fixture
 def warn_file(tmp_path):
-    """A network, and the file of its weights."""
+    """Return a network and the file of its weights."""
     model = randomise(narrow_warn())
     model.save_weights(tmp_path / "warn.weights.h5")
     return model, tmp_path / "warn.weights.h5"
 
 
-def test_a_file_of_weights_serves_with_and_without_top(warn_file, images):
+def test_a_weights_file_loads_with_and_without_top(warn_file, images):
     model, path = warn_file
     whole = narrow_warn(weights=path, classifier_activation=None)
     values = weights_by_path(model)

@@ -1,4 +1,4 @@
-"""What the builders of WARN and `attend_and_rectify` refuse, before a layer is called."""
+"""Invalid arguments of WARN's builders and of `attend_and_rectify` raise before any layer is created."""
 
 import keras
 import pytest
@@ -54,7 +54,7 @@ def test_arguments_of_the_body(refuses, argument, value, message):
     refuses(WARN, message, **{"weights": None, argument: value})
 
 
-def test_weights_of_a_linear_combination_are_no_distribution(refuses):
+def test_a_linear_gate_excludes_prob_aggregation(refuses):
     refuses(
         WARN,
         "aggregation='log_prob' with gate='linear', .*; received: aggregation='prob'",
@@ -64,7 +64,7 @@ def test_weights_of_a_linear_combination_are_no_distribution(refuses):
     )
 
 
-def test_published_weights_are_the_standard_networks():
+def test_released_weights_belong_to_the_published_arguments_only():
     with pytest.raises(ValueError, match=r"received: weights='default'\. Nothing is published for WARN-28-10"):
         WARN()
     for option in ({"gate": "sigmoid"}, {"attention_width": 1}, {"attention_depth": 2}):
@@ -90,7 +90,7 @@ def test_automatic_taps_of_a_nested_model(refuses):
     refuses(attend_and_rectify, "has 0 in its own graph. Layers inside inner cannot be tapped", nested()[1])
 
 
-def test_the_remedy_for_a_nested_model():
+def test_the_suggested_fix_for_a_nested_model_works():
     inner, model = nested()
     classifier = model.layers[-1]
     remedy = attend_and_rectify(keras.Model(inner.input, classifier(inner.output)), ["conv3"], gate="base")
@@ -111,7 +111,7 @@ def test_a_subclassed_model(refuses):
 
 
 @pytest.mark.parametrize("model", [None, "MobileNetV2", layers.Dense(5)], ids=lambda x: type(x).__name__)
-def test_what_is_no_model(refuses, model):
+def test_objects_that_are_not_models(refuses, model):
     refuses(attend_and_rectify, f"functional or built sequential .*; received: {type(model).__name__}", model)
 
 
@@ -179,7 +179,7 @@ def test_a_model_that_ends_in_something_else(refuses, end, name):
     ],
     ids=str,
 )
-def test_taps_that_are_none(refuses, base, taps, message):
+def test_invalid_taps(refuses, base, taps, message):
     refuses(attend_and_rectify, message, base, taps)
 
 
@@ -200,19 +200,19 @@ def test_arguments_of_attend_and_rectify(refuses, base, arguments, message):
     refuses(attend_and_rectify, message, base, **arguments)
 
 
-def test_automatic_taps_need_a_fixed_size(refuses):
+def test_automatic_taps_need_a_known_size(refuses):
     message = "known input size for taps='auto'; that of cnn is unknown. Name the taps"
     refuses(attend_and_rectify, message, base_of(small_cnn(size=None)))
 
 
-def test_attention_is_put_on_once(refuses, base):
+def test_attention_cannot_be_added_twice(refuses, base):
     message = "without gated attention; it has layers named attention1_mask, "
     models = attend_and_rectify(base), attend_and_rectify(base, ["conv1"])
     refuses(attend_and_rectify, message, models[0])
     refuses(attend_and_rectify, message, models[1], ["conv3"])
 
 
-def test_attention_is_not_put_on_warn(refuses):
+def test_attention_cannot_be_added_to_warn(refuses):
     model = undrawn(narrow_warn)
     refuses(attend_and_rectify, "without gated attention; it has layers named attention1_mask", model)
 
@@ -227,7 +227,7 @@ def test_names_that_are_taken(refuses, name):
     refuses(attend_and_rectify, f"without gated attention; it has layers named {name}", model)
 
 
-def test_names_of_modules_that_are_not_made_are_free():
+def test_names_of_modules_that_are_not_added_may_be_taken():
     inputs, features = small_cnn()
     model = keras.Model(inputs, layers.Dense(5)(layers.Identity(name="attention3_logits")(features)))
     assert isinstance(attend_and_rectify(model, attention_depth=2).get_layer("global_gate"), GlobalGate)

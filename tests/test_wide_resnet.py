@@ -1,4 +1,4 @@
-"""Wide ResNets and the other baselines: names, outputs against plain NumPy, sizes, data formats, heads."""
+"""Wide ResNets and other baselines: names, outputs compared with NumPy references, sizes, data formats, heads."""
 
 import functools
 import inspect
@@ -50,11 +50,11 @@ def test_names_of_the_layers_are_frozen(network):
     model = undrawn(registry.create_model, id=network, weights=None)
     names = [layer.name for layer in model.layers[1:]]  # after the input
     assert sorted(names) == sorted(NAMES[network])
-    if "Att2" not in network:  # where the graph is no chain, Keras orders it by depth
+    if "Att2" not in network:  # whose graph is not a chain: Keras orders it by depth
         assert names == NAMES[network]
 
 
-def test_an_attended_body_shows_its_taps():
+def test_an_attended_body_returns_its_taps():
     model = undrawn(wide_body, depth=16, width=2)
     taps = ["group2_preact_relu", "group3_preact_relu", "post_relu"]
     extra = ["stem_bn", "stem_relu", *[f"group{g}_preact_{part}" for g in (2, 3) for part in ("bn", "relu")]]
@@ -65,7 +65,7 @@ def test_an_attended_body_shows_its_taps():
     assert model.count_params() == plain.count_params() + 4 * 16  # the stem's batch normalisation
 
 
-def test_the_bottleneck_body_shows_its_groups():
+def test_the_bottleneck_body_returns_its_groups():
     inputs = keras.Input((64, 64, 3))
     maps = undrawn(wide_resnet.bottleneck_body, inputs=inputs)
     assert [x.shape for x in maps] == [(None, 16 // 2**i, 16 // 2**i, 256 * 2**i) for i in range(4)]
@@ -104,7 +104,7 @@ def test_classifier_averages_the_features(images):
 
 
 def test_bottleneck_stem(images, monkeypatch):
-    """PyTorch pads by one before pooling, with minus infinity."""
+    """The stem pads by one before pooling, as in PyTorch, which pads with minus infinity."""
     monkeypatch.setattr(wide_resnet, "PostActivationUnit", lambda *_, name, **__: keras.layers.Identity(name=name))
     inputs = keras.Input((32, 32, 3))
     model = randomise(keras.Model(inputs, wide_resnet.bottleneck_body(inputs)[0]))
@@ -116,7 +116,7 @@ def test_bottleneck_stem(images, monkeypatch):
 
 
 def test_units_of_the_resnets():
-    """What the units compute is tested with the layers."""
+    """Outputs of the units are tested with the layers."""
     model = undrawn(WideResNet50x2, weights=None)
     units = [layer for layer in model.layers if "unit" in layer.name]
     assert [(unit.width, unit.filters) for unit in units] == [
@@ -142,7 +142,7 @@ def test_dropout_reaches_every_unit():
 
 
 def test_sizes_and_data_formats():
-    """An odd size as a size of its own, as an open one, and with channels first."""
+    """An odd size, as a static and as an unknown size, and with channels first."""
     x = random_array(2, 33, 44, 3)
     model = randomise(narrow_wide(WideResNetAtt2, input_shape=(33, 44, 3)))
     expected = model.predict(x, verbose=0)
@@ -165,7 +165,7 @@ def test_last_maps(network, shape, data_format):
 
     build = functools.partial(undrawn, registry.create_model, id=network, weights=None, include_top=False)
     assert build(input_shape=in_format(33, 44, 3)).output_shape == (None, *in_format(*shape))
-    if network != "ResNet164":  # which takes longer
+    if network != "ResNet164":  # which is slower
         assert build(input_shape=in_format(None, None, 1)).output_shape == (None, *in_format(None, None, shape[-1]))
         assert build(pooling="max").output_shape == (None, shape[-1])
 

@@ -1,4 +1,4 @@
-"""What the builders of Wide ResNets and the other baselines refuse."""
+"""Invalid arguments of the builders of Wide ResNets and other baselines."""
 
 import numpy as np
 import pytest

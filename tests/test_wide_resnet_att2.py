@@ -1,4 +1,4 @@
-"""WRN-att2: its attention layers, outputs against plain NumPy, and the global branch that is dead."""
+"""WRN-att2: attention layers, outputs compared with NumPy references, and the dead global branch."""
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ from keras_resattn.layers.global_attention import AttendedSum, GlobalAttentionMa
 
 
 def attention_reference(local, vector, kernel):
-    """The map of a 1x1 convolution of `[local; vector]`, and the sum of `local` by it."""
+    """Return the map of a 1x1 convolution of `[local; vector]`, and the sum of `local` weighted by it."""
     tiled = np.broadcast_to(vector[:, None, None], (*local.shape[:3], vector.shape[-1]))
     scores = conv_reference(np.concatenate([local, tiled], axis=-1), kernel)
     weights = np.exp(scores) / np.exp(scores).sum((1, 2), keepdims=True)
@@ -48,7 +48,7 @@ def test_wide_resnet_att2(images):
     x = norm_relu_reference(third, weights, "global_bn1")
     x = x.reshape(2, 4, 2, 4, 2, 64).max((2, 4))
     x = norm_relu_reference(x, weights, "global_bn2")
-    vector = x.max((1, 2)) @ weights["global_dense/kernel"]  # the 4x4 pooling of a 4x4 map
+    vector = x.max((1, 2)) @ weights["global_dense/kernel"]  # 4x4 pooling of a 4x4 map
     sums = []
     for group, local in ((2, second), (3, third)):
         local = norm_relu_reference(local, weights, f"attention{group}_bn")
@@ -83,6 +83,6 @@ def test_the_global_vector_gets_no_gradient():
     model.train_on_batch(random_array(2, 4, 4, 3), np.ones((2, 3)))
     moved = {path: np.abs(after - before[path]) for path, after in weights_by_path(model).items()}
     assert max(moved["global/kernel"].max(), moved["global/bias"].max()) < 1e-6
-    score = moved["map/score/kernel"].squeeze()  # by local features, then by the global vector
+    score = moved["map/score/kernel"].squeeze()  # weights of the local features, then of the global vector
     assert score[:3].max() > 1e-3
     assert score[3:].max() < 1e-6

@@ -15,14 +15,14 @@ from keras_resattn.utils.io import sha256
 
 @pytest.mark.parametrize("build", WIDE_FAMILIES)
 def test_classifier_computes_in_float32_under_a_mixed_policy(mixed_policy, build):
-    model = narrow_wide(build)  # in this thread, as the policy is
+    model = narrow_wide(build)  # in this thread, like the policy
     dtypes = {layer.name: layer.compute_dtype for layer in model.layers[1:]}
     assert dtypes.pop("predictions") == "float32"
     assert set(dtypes.values()) == {mixed_policy.removeprefix("mixed_")}
     assert model.output.dtype == "float32"
 
 
-def test_half_precision_is_near_full_precision(images):
+def test_half_precision_is_close_to_full_precision(images):
     full = randomise(narrow_wide(WideResNetAtt2))
     keras.config.set_dtype_policy("mixed_bfloat16")
     half = narrow_wide(WideResNetAtt2)
@@ -39,7 +39,7 @@ def test_half_precision_is_near_full_precision(images):
     ],
     ids=["WideResNet", "WideResNetAtt2", "attended_body"],
 )
-def test_a_saved_network_needs_no_trust(images, make, tmp_path):
+def test_a_saved_network_loads_in_safe_mode(images, make, tmp_path):
     model = randomise(make())
     model.save(tmp_path / "network.keras")
     restored = keras.saving.load_model(tmp_path / "network.keras", safe_mode=True)
@@ -55,7 +55,7 @@ def test_a_saved_network_needs_no_trust(images, make, tmp_path):
         (WideResNetAtt2, {}),
     ],
 )
-def test_a_file_of_weights_serves_with_and_without_top(tmp_path, build, arguments):
+def test_a_weights_file_loads_with_and_without_top(tmp_path, build, arguments):
     path = tmp_path / "own.weights.h5"
     model = randomise(narrow_wide(build, **arguments))
     model.save_weights(path)

@@ -31,6 +31,6 @@ def test_units_inside_masks_start_at_zero_too(unit):
     assert not np.any(keras.ops.convert_to_numpy(last.trainable_variables[0]))
 
 
-def test_a_network_without_residual_units_is_refused():
+def test_a_network_without_residual_units():
     with pytest.raises(ValueError, match="Expected a network with residual units"):
         zero_init_residual(tiny())
