@@ -144,7 +144,7 @@ def test_unknown_topology(refuses, topology):
 
 
 def test_topology_of_another_variant(refuses):
-    message = "topology='cifar', or none, with variant='CifarResidualAttention56'; received: topology='imagenet'"
+    message = "topology='cifar' or None with variant='CifarResidualAttention56'; received: topology='imagenet'"
     refuses(ResidualAttentionNet, message, variant="CifarResidualAttention56", topology="imagenet")
 
 

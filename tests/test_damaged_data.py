@@ -59,7 +59,7 @@ def claiming(size):
 GOOD = npz(x_train=X, y_train=Y)
 # name: (content, what the message says beside the name of the file)
 BAD_FILES = {
-    "empty": (b"", "cannot be read as one"),
+    "empty": (b"", "cannot be read"),
     "text": (b"x_train, y_train\n", "not a zip file"),
     "npy": (npy(X), "not a zip file"),
     "truncated": (GOOD[: len(GOOD) // 2], "not a zip file"),
@@ -78,7 +78,7 @@ BAD_FILES = {
     "a large claim": (claiming(4 * 10**9), "its arrays claim to be larger than it can hold"),
     "a claim that compression allows": (claiming(60_000), "x_train ends after|CRC|Error -3|cannot be read"),
     "objects": (npz(x_train=np.array([X, None], object), y_train=Y), "x_train holds Python objects"),
-    "no array": (archive([("x_train.npy", b"hello"), ("y_train.npy", npy(Y))]), "cannot be read as one"),
+    "no array": (archive([("x_train.npy", b"hello"), ("y_train.npy", npy(Y))]), "cannot be read"),
     "other names": (npz(images=X, labels=Y), "Expected x_train and y_train in .*; received: images, labels"),
     "one name": (npz(x_train=X), "Expected x_train and y_train in .*; received: x_train"),
     "no names": (archive([]), "received: nothing"),

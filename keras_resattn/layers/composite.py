@@ -73,7 +73,7 @@ class CompositeLayer(keras.layers.Layer):
         if self._pending_settings:
             raise ValueError(
                 f"Expected sublayer_settings of {self.name} to name its sub-layers, "
-                f"{', '.join(self._sublayer_names) or 'of which there are none'}; "
+                f"{', '.join(self._sublayer_names) or 'of which it has none'}; "
                 f"received: {', '.join(map(repr, self._pending_settings))}."
             )
 

@@ -50,7 +50,7 @@ def check_head(include_top: bool, pooling: Pooling | None, classes: int, classif
     check_choice("pooling", pooling, POOLINGS)
     if include_top and pooling is not None:
         raise ValueError(
-            "Expected pooling=None with include_top=True, whose head always averages over positions; "
+            "Expected pooling=None with include_top=True, as the head always averages over positions; "
             f"received: pooling={pooling!r}. Pass include_top=False to choose the pooling."
         )
     classes = check_count("classes", classes)
@@ -89,7 +89,7 @@ def resolve_input(
         return keras.Input(input_shape)
     if not keras.utils.is_keras_tensor(input_tensor):
         raise ValueError(
-            "Expected input_tensor to be a KerasTensor, as keras.Input(...) or a layer called on one returns; "
+            "Expected input_tensor to be a KerasTensor, such as keras.Input(...) or the output of a layer; "
             f"received: an object of type {type(input_tensor).__name__}. To run the network on an array, "
             "build it without input_tensor and call model.predict(array)."
         )
@@ -98,7 +98,7 @@ def resolve_input(
         raise ValueError(f"Expected input_tensor to have 4 dimensions; received: shape {tuple(input_tensor.shape)}.")
     if input_shape is not None and input_shape != shape:
         raise ValueError(
-            "Expected input_shape to agree with input_tensor, or to be left out; "
+            "Expected input_shape to agree with input_tensor, or to be None; "
             f"received: input_shape={input_shape} and an input_tensor of shape {tuple(input_tensor.shape)}."
         )
     _check_sizes(shape, f"an input_tensor of shape {tuple(input_tensor.shape)}")

@@ -77,7 +77,8 @@ def attend_and_rectify(
 
     Source: Sec. 3 of the paper, whose WRN-50-4 experiments add modules to a pretrained network in the same way.
     """
-    logits, base = _base_output(model, classes)
+    _check_base(model, classes)
+    logits, base = _base_output(model)
     tensors = tensors_of_layers(model)
     if taps == "auto":
         taps = _last_of_each_resolution(model, tensors, 3 if attention_depth is None else attention_depth)
@@ -118,8 +119,8 @@ def attend_and_rectify(
 # --- Reading the base model ---------------------------------------------------------------------
 
 
-def _base_output(model, classes):
-    """Return the output that the modules rectify, and whether it holds `"logits"` or a `"softmax"`."""
+def _check_base(model, classes):
+    """Check that a model is a classifier that attention can be added to."""
     if not isinstance(model, (keras.Function, keras.Sequential)) or not getattr(model, "outputs", None):
         if isinstance(model, keras.Sequential):
             remedy = "It has no input yet: add keras.Input(shape) first, or call it once"
@@ -146,6 +147,11 @@ def _base_output(model, classes):
         raise ValueError(
             f"Expected classes={output.shape[-1]}, the number of {model.name}, or None; received: classes={classes!r}."
         )
+
+
+def _base_output(model):
+    """Return the output that the modules rectify, and whether it holds `"logits"` or a `"softmax"`."""
+    (output,) = model.outputs
     layer, node, _ = producer(output)
     end = last_layer(model)
     if isinstance(end, keras.layers.Softmax) or getattr(end, "activation", None) is keras.activations.softmax:

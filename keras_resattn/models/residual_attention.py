@@ -151,7 +151,7 @@ def _resolve_row(variant, **changes) -> Any:  # a Variant with all fields filled
         row = VARIANTS[variant]
         if changes.get("topology", row.topology) != row.topology:
             raise ValueError(
-                f"Expected topology={row.topology!r}, or none, with variant={variant!r}; "
+                f"Expected topology={row.topology!r} or None with variant={variant!r}; "
                 f"received: topology={changes['topology']!r}."
             )
     else:

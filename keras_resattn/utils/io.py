@@ -112,10 +112,10 @@ def read_json(path: PathLike, remedy: str, kind: type = dict) -> Any:
         with open_regular(path) as file:
             content = json.loads(file.read())
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"Expected {path} to hold JSON; it cannot be read as such ({error}). {remedy}") from error
+        raise ValueError(f"Expected {path} to be a JSON file; it cannot be read ({error}). {remedy}") from error
     if not isinstance(content, kind):
         raise ValueError(
-            f"Expected {path} to hold a {kind.__name__} of JSON; received: a {type(content).__name__}. {remedy}"
+            f"Expected {path} to hold a JSON {kind.__name__}; received: a {type(content).__name__}. {remedy}"
         )
     return content
 

@@ -41,7 +41,7 @@ def read_npz(
         except Exception as error:  # NumPy and zipfile raise a dozen error types for damaged files
             reason = str(error) or type(error).__name__
             raise ValueError(
-                f"Expected {path} to be an .npz file of arrays; it cannot be read as one ({reason}). {remedy}"
+                f"Expected {path} to be an .npz file of arrays; it cannot be read ({reason}). {remedy}"
             ) from error
 
 
