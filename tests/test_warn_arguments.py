@@ -116,7 +116,7 @@ def test_objects_that_are_not_models(refuses, model):
 
 
 def test_a_sequential_model_that_is_not_built(refuses):
-    message = "functional or built sequential keras.Model; received: Sequential. .*put keras.Input"
+    message = "functional or built sequential keras.Model; received: Sequential. .*add keras.Input"
     refuses(attend_and_rectify, message, keras.Sequential([layers.Conv2D(4, 3), layers.Dense(3)]))
 
 
@@ -126,7 +126,7 @@ def test_several_inputs_or_outputs(refuses):
     two_outputs = keras.Model(inputs, [y, features])
     other = keras.Input((5,))
     two_inputs = keras.Model([inputs, other], layers.Dense(5)(layers.Add()([y, other])))
-    refuses(attend_and_rectify, "one input and one output; .* has 1 and 2. Make one", two_outputs, ["conv3"])
+    refuses(attend_and_rectify, "one input and one output; .* has 1 and 2. Select one", two_outputs, ["conv3"])
     refuses(attend_and_rectify, "one input and one output; .* has 2 and 1. Select one", two_inputs, ["conv3"])
 
 
