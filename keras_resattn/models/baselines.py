@@ -109,7 +109,7 @@ def WideResNetAtt2(
     if pooling is not None:
         raise ValueError(
             "Expected pooling=None, as the attention of this network already pools its maps; "
-            f"received: pooling={pooling!r}. Pass only include_top=False for the vector before the classifier."
+            f"received: pooling={pooling!r}. Pass include_top=False for the vector before the classifier."
         )
     return build_model(
         f"WideResNetAtt2-{depth}-{width}",
