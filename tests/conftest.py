@@ -1,5 +1,6 @@
 """Fixtures that the tests share. Every test runs on the backend that `KERAS_BACKEND` names."""
 
+import functools
 import inspect
 import os
 
@@ -9,19 +10,20 @@ import keras
 import numpy as np
 import pytest
 from helpers import random_array, randomise
-from networks import base_of, small_cnn, small_network
+from networks import base_of, narrow_residual, small_cnn, small_network
 from sample_images import write_folder
 
-from keras_resattn import ResidualAttentionNet
+from keras_resattn import evaluation
 from keras_resattn.cli import main
+from keras_resattn.models import registry
 from keras_resattn.reproduce import TABLES, Row, Table, runner
 
 
 def pytest_configure(config):
     """Reduce the time that JAX spends on compiling, which would be most of the time of its tests.
 
-    Compiled functions are kept beside pytest's cache, for later runs, other tests, their workers and the processes that they start.
-    Optimizations are off, because most functions run once or twice.
+    Compiled functions are kept beside pytest's cache, for other tests, workers, processes and later runs. Optimizations
+    are off, because most functions run once or twice.
     """
     if keras.backend.backend() == "jax":
         import jax
@@ -77,28 +79,30 @@ def mixed_policy(request):
 
 @pytest.fixture
 def narrow_network():
-    """A function that builds the smallest network with every kind of layer: one module, mask depth 3, width 4.
-
-    Its keyword arguments are `ResidualAttentionNet`'s.
-    """
-
-    def build(topology="cifar", **arguments):
-        stages = {"cifar": 3, "imagenet": 4}[topology]
-        rows = {"modules": (1,) + (0,) * (stages - 1), "widths": (4,) * stages, "bottom_units": 1}
-        defaults = {"topology": topology, "weights": None, "classes": 5, **rows}
-        if "input_tensor" not in arguments:
-            defaults["input_shape"] = {"channels_last": (32, 32, 3), "channels_first": (3, 32, 32)}[
-                keras.config.image_data_format()
-            ]
-        return ResidualAttentionNet(**{**defaults, **arguments})
-
-    return build
+    """A function that builds a small residual attention network."""
+    return narrow_residual
 
 
 @pytest.fixture
 def images():
     """Two random images, `(2, 32, 32, 3)`."""
     return random_array(2, 32, 32, 3)
+
+
+@functools.cache
+def _released_network(network, folder, classes, data_format, **arguments):
+    return registry.build(network, weights=folder, classes=classes, **arguments)
+
+
+@pytest.fixture
+def built_once(monkeypatch):
+    """Networks of released checkpoints that are only evaluated are built and loaded once in the process."""
+
+    def build(tag, **arguments):
+        data_format = keras.config.image_data_format()
+        return _released_network(tag.network, str(tag.folder), len(tag.classes), data_format, **arguments)
+
+    monkeypatch.setattr(evaluation, "build", build)
 
 
 @pytest.fixture

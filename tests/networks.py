@@ -3,10 +3,32 @@
 import keras
 from keras import layers
 
-from keras_resattn import WARN, ResNet164, ResNet1001, WideResNet, WideResNet50x2, WideResNetAtt2
+from keras_resattn import (
+    WARN,
+    ResidualAttentionNet,
+    ResNet164,
+    ResNet1001,
+    WideResNet,
+    WideResNet50x2,
+    WideResNetAtt2,
+)
 from keras_resattn.layers import AttentionHead
 from keras_resattn.models import wide_resnet
+from keras_resattn.utils.data_format import image_shape
 from keras_resattn.utils.keras_internals import producer
+
+
+def narrow_residual(topology="cifar", **arguments):
+    """The smallest network with every kind of layer: one module, mask depth 3, width 4, five classes.
+
+    Its keyword arguments are `ResidualAttentionNet`'s.
+    """
+    stages = {"cifar": 3, "imagenet": 4}[topology]
+    rows = {"modules": (1,) + (0,) * (stages - 1), "widths": (4,) * stages, "bottom_units": 1}
+    defaults = {"topology": topology, "weights": None, "classes": 5, **rows}
+    if "input_tensor" not in arguments:
+        defaults["input_shape"] = image_shape(32, 32, 3)
+    return ResidualAttentionNet(**{**defaults, **arguments})
 
 
 def narrow_warn(**arguments):

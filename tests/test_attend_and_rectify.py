@@ -230,14 +230,6 @@ def test_a_gradient_scale_has_nodes_of_its_own(base):
     assert received(model, "rectify")[-1] == "classifier", "the base's own output keeps its gradient"
 
 
-def test_a_saved_model_loads_in_safe_mode(base, tmp_path):
-    model = randomise(attend_and_rectify(base, ["scale"], gradient_scale=0.5))
-    model.save(tmp_path / "model.keras")
-    restored = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
-    x = random_array(2, 16, 16, 3)
-    np.testing.assert_array_equal(predict(restored, x), predict(model, x))
-
-
 def test_counting_before_and_after(base):
     """Counting and attention maps call layers on other inputs; only calls in the model itself may count."""
     macs = count_macs(base)

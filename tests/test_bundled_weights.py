@@ -1,6 +1,5 @@
 """The bundled weights themselves: intact, exact on every backend, and what their card says."""
 
-import configparser
 import json
 from pathlib import Path
 
@@ -48,16 +47,6 @@ def test_the_recorded_recipe_can_be_read(tag):
     assert recipe.epochs == tag.training["last_epoch"]["epoch"]
 
 
-@pytest.mark.parametrize("tag", pretrained.tags(), ids=lambda tag: tag.id)
-def test_what_is_heavy_stays_out_of_the_wheel(tag):
-    setup = configparser.ConfigParser()
-    setup.read(ROOT / "setup.cfg")
-    excluded = setup.get("options.exclude_package_data", "keras_resattn.weights", fallback="")
-    size = sum(path.stat().st_size for path in tag.folder.iterdir())
-    name = f"{tag.folder.name}/{tag.tensors.name}"
-    assert (size >= 5e6) == (name in excluded.split()) == (name not in records.read_sums(tag.folder.parent))
-
-
 @pytest.mark.parametrize("network", sorted({tag.network for tag in pretrained.tags()}))
 def test_each_network_has_one_default(network):
     assert len(pretrained.find("default", network)) == 1
@@ -68,28 +57,29 @@ def test_the_first_command_of_the_readme_needs_no_network(monkeypatch):
     keras_resattn.CifarResidualAttention56()
 
 
-def test_logits_are_the_same_on_every_backend():
-    """Golden logits were computed on TensorFlow; the tolerance is 1e-3 of their standard deviation."""
+@pytest.fixture(scope="module")
+def network():
+    """The network whose golden logits were computed on TensorFlow, and its logits of the sample images here."""
     model = keras_resattn.CifarResidualAttention56(classifier_activation=None)
-    logits = model.predict(preprocess_input(sample_images()), verbose=0)
+    return model, model.predict(preprocess_input(sample_images()), verbose=0)
+
+
+def test_logits_are_the_same_on_every_backend(network):
+    """To 1e-3 of the standard deviation of the golden logits."""
     golden = np.array(GOLDEN["logits"])
     assert [path.name for path in IMAGES] == GOLDEN["images"]
-    assert np.abs(logits - golden).max() < 1e-3 * golden.std()
+    assert np.abs(network[1] - golden).max() < 1e-3 * golden.std()
 
 
-def test_predictions_on_the_sample_images_are_the_released_ones():
-    labels, predictions = np.load(
-        pretrained.find("cifar10", "CifarResidualAttention56")[0].folder / evaluation.PREDICTIONS
-    )
+def test_predictions_on_the_sample_images_are_the_released_ones(network):
+    [tag] = pretrained.find("cifar10", "CifarResidualAttention56")
+    labels, predictions = np.load(tag.folder / evaluation.PREDICTIONS)
     rows = [int(path.stem.rsplit("-", 1)[1]) for path in IMAGES]
-    model = keras_resattn.CifarResidualAttention56()
-    found = model.predict(preprocess_input(sample_images()), verbose=0).argmax(1)
-    np.testing.assert_array_equal(found, predictions[rows])
-    names = pretrained.find("cifar10", "CifarResidualAttention56")[0].classes
-    assert [names[label] for label in labels[rows]] == [path.stem.split("-")[0] for path in IMAGES]
+    np.testing.assert_array_equal(network[1].argmax(1), predictions[rows])
+    assert [tag.classes[label] for label in labels[rows]] == [path.stem.split("-")[0] for path in IMAGES]
 
 
-def test_images_of_another_scale_are_not_measured():
+def test_images_of_another_scale_are_not_measured(built_once):
     tag, images, labels = pretrained.find("cifar10", "CifarResidualAttention56")[0], sample_images(), np.arange(10)
     as_tensors = evaluation.evaluate(tag, keras.ops.convert_to_tensor(images), labels)
     assert as_tensors.correct == evaluation.evaluate(tag, images.astype("float32"), labels).correct
@@ -98,12 +88,11 @@ def test_images_of_another_scale_are_not_measured():
             evaluation.evaluate(tag, x, labels)
 
 
-def test_the_trained_network_round_trips_as_a_safe_keras_file(tmp_path):
-    model = keras_resattn.CifarResidualAttention56()
+def test_the_trained_network_round_trips_as_a_safe_keras_file(network, tmp_path):
+    model, logits = network
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
-    x = preprocess_input(sample_images())
-    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+    np.testing.assert_array_equal(loaded.predict(preprocess_input(sample_images()), verbose=0), logits)
 
 
 def test_transfer_a_dense_on_the_frozen_backbone():

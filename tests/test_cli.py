@@ -16,6 +16,8 @@ from keras_resattn.cli.training_arguments import change_recipe
 from keras_resattn.models.registry import NETWORKS
 from keras_resattn.recipes import get_recipe
 
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("built_once")]
+
 NAME = "CifarResidualAttention56/cifar10_v2"
 
 

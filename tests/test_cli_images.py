@@ -13,7 +13,7 @@ from keras_resattn.cli import main, output
 from keras_resattn.cli.arguments import check_folder, check_output
 from keras_resattn.models.registry import NETWORKS
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("built_once")]
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from keras_resattn import class_names_of, pretrained
 from keras_resattn.cli import main
 from keras_resattn.models import registry
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("built_once")]
 
 TAG = "CifarResidualAttention56/cifar10_v2"
 ONE_EPOCH = ["epochs=1", "warmup_epochs=0", "batch_size=4"]

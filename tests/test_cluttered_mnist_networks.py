@@ -87,23 +87,6 @@ def test_same_output_in_both_data_formats():
     assert_close(first.predict(channels_first(x), verbose=0), last.predict(x, verbose=0), 1e-4)
 
 
-def test_network_is_restored_from_a_file(tmp_path):
-    model = ClutteredMnistCNN(1, 2, transformer=True)
-    model.save(tmp_path / "network.keras")
-    restored = keras.saving.load_model(tmp_path / "network.keras", safe_mode=True)
-    x = random_array(2, 40, 40, 1)
-    probabilities = model.predict(x, verbose=0)
-    assert_close(probabilities.sum(axis=1), np.ones(2))
-    np.testing.assert_array_equal(restored.predict(x, verbose=0), probabilities)
-
-
-def test_half_precision(mixed_policy):
-    model = ClutteredMnistCNN(0, transformer=True)
-    assert model.get_layer("conv1").output.dtype == mixed_policy.removeprefix("mixed_")
-    for name in ("transformer_theta", "transformer_grid", "predictions"):
-        assert model.get_layer(name).output.dtype == "float32"
-
-
 def test_other_input_shapes():
     model = undrawn(ClutteredMnistCNN, transformer=True, input_shape=(32, 45, 3), classes=4)
     assert model.output_shape == (None, 4)

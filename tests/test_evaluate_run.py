@@ -20,7 +20,8 @@ SHORT = RECIPE.replace(epochs=1, warmup_epochs=0.5)
 
 def naive():
     """Stacked modules without residual learning, whose tensors are those of the network with it."""
-    rows = {"modules": (1, 0, 0), "widths": (4, 4, 4), "bottom_units": 1, "classifier_activation": None}
+    rows = {"modules": (1, 0, 0), "mask_depth": (1, 1, 1), "p": 0, "t": 1, "widths": (4, 4, 4), "bottom_units": 1}
+    rows |= {"classifier_activation": None}
     return ResidualAttentionNet(topology="cifar", weights=None, classes=3, learning="naive", **rows)
 
 

@@ -210,20 +210,6 @@ def test_levels_of_post_activation_units_are_their_outputs(narrow_network):
     assert all(x is network.get_layer(name).output for x, name in zip(pyramid.values(), names, strict=True))
 
 
-def test_pyramid_makes_a_model(narrow_network, topology, images, tmp_path):
-    network = randomise(narrow_network(topology, include_top=False))
-    outputs = forward(keras.Model(network.input, feature_pyramid(network)), images)
-    *levels, last = outputs
-    assert all(outputs[level].min() < 0 for level in levels)
-    np.testing.assert_array_equal(outputs[last], forward(network, images))
-    network.save(tmp_path / "network.keras")
-    reloaded = keras.saving.load_model(tmp_path / "network.keras")
-    again = forward(keras.Model(reloaded.input, feature_pyramid(reloaded)), images)
-    assert list(again) == list(outputs) == list(LEVELS[topology])
-    for level in outputs:
-        np.testing.assert_array_equal(again[level], outputs[level])
-
-
 def test_pyramid_of_unknown_sizes_and_without_top(narrow_network):
     network = undrawn(narrow_network, input_shape=(None, None, 3), include_top=False)
     shapes = {level: tensor.shape for level, tensor in feature_pyramid(network).items()}

@@ -189,12 +189,14 @@ def test_a_loss_that_is_no_number_names_step_images_and_checkpoint(tmp_path):
     assert all(np.isfinite(array).all() for array in arrays.values())
 
 
-def test_a_loss_that_explodes_keeps_no_bad_checkpoint(tmp_path):
+def test_a_diverging_run_keeps_its_last_finite_checkpoint(tmp_path):
+    """The first step, at a learning rate of 0, is finite; the second one leaves weights too large to compute with."""
     with pytest.raises(FloatingPointError, match=r"is (nan|inf)|no longer finite"):
         train(tmp_path, RECIPE.replace(learning_rate=1e30, momentum=0.0, ema=None), checkpoint_steps=1)
     assert not (tmp_path / "model.weights.h5").exists()
-    loaded = read(tmp_path)
-    assert loaded is None or all(np.isfinite(array).all() for name, array in loaded[0].items() if "metrics" not in name)
+    arrays, progress = read(tmp_path)
+    assert progress["step"] >= 1
+    assert all(np.isfinite(array).all() for name, array in arrays.items() if "metrics" not in name)
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16"])

@@ -141,26 +141,6 @@ def test_dynamic_sizes_and_gradients(dynamic_model):
 # --- Both ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("layer", [AffineGrid, BilinearSampler])
-def test_layers_are_restored_from_their_configuration(layer):
-    made = layer(name="layer", dtype="mixed_bfloat16", data_format="channels_first")
-    configuration = keras.saving.serialize_keras_object(made)
-    restored = keras.saving.deserialize_keras_object(configuration)
-    assert configuration["registered_name"] == f"keras_resattn>{layer.__name__}"
-    assert type(restored) is layer
-    assert restored.get_config() == made.get_config()
-
-
-def test_layers_are_restored_from_a_file(tmp_path):
-    image, theta = keras.Input((5, 6, 2)), keras.Input((6,))
-    model = keras.Model([image, theta], BilinearSampler()([image, AffineGrid()([theta, image])]))
-    model.save(tmp_path / "model.keras")
-    restored = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
-    inputs = [random_array(2, 5, 6, 2), random_array(2, 6)]
-    np.testing.assert_array_equal(forward(restored, inputs), forward(model, inputs))
-    assert model.output_shape == (None, 5, 6, 2)
-
-
 def test_coordinates_stay_in_full_precision(mixed_policy):
     image, theta = random_array(1, 5, 900, 1), thetas((0.9, 0.1, 0.01, -0.1, 0.8, 0.02))
     grid = AffineGrid()([theta, image])

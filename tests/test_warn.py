@@ -3,9 +3,8 @@
 import inspect
 
 import keras
-import numpy as np
 import pytest
-from helpers import assert_close, predict, randomise, undrawn, weights_by_path
+from helpers import assert_close, predict, randomise, undrawn
 from networks import BODY, module_names, names_of, narrow_warn, received
 from references import (
     float64_weights,
@@ -123,15 +122,6 @@ def test_warn(images):
         assert_close(masks, module["masks"])
 
 
-def test_scores_compute_in_float32_under_a_mixed_policy(mixed_policy):
-    model = narrow_warn()  # in this thread, like the policy
-    half = {*BODY, "avg_pool", *(f"attention{i}_{node}" for i in (1, 2, 3) for node in ("mask", "outputs"))}
-    small = mixed_policy.removeprefix("mixed_")
-    dtypes = {layer.name: layer.compute_dtype for layer in model.layers[1:]}
-    assert dtypes == {name: small if name in half else "float32" for name in dtypes}
-    assert model.output.dtype == "float32"
-
-
 # --- Files ---------------------------------------------------------------------------------------
 
 
@@ -141,31 +131,6 @@ def warn_file(tmp_path):
     model = randomise(narrow_warn())
     model.save_weights(tmp_path / "warn.weights.h5")
     return model, tmp_path / "warn.weights.h5"
-
-
-def test_a_weights_file_loads_with_and_without_top(warn_file, images):
-    model, path = warn_file
-    whole = narrow_warn(weights=path, classifier_activation=None)
-    values = weights_by_path(model)
-    assert sorted(weights_by_path(whole)) == sorted(values)
-    body = narrow_warn(weights=path, include_top=False)
-    assert names_of(body) == sorted(BODY)
-    pooled = narrow_warn(weights=path, include_top=False, pooling="avg")
-    for loaded in (whole, body, pooled):
-        for name, value in weights_by_path(loaded).items():
-            np.testing.assert_array_equal(value, values[name])
-    below = keras.Model(model.input, model.get_layer("post_relu").output)
-    np.testing.assert_array_equal(predict(body, images), predict(below, images))
-
-
-@pytest.mark.parametrize("options", [{"gate": "linear"}, {"gate": "mean"}, {"head_gate": "mean"}], ids=str)
-def test_files_of_the_ablations(options, tmp_path):
-    model = randomise(narrow_warn(**options))
-    model.save_weights(tmp_path / "own.weights.h5")
-    for include_top in (True, False):
-        loaded = weights_by_path(narrow_warn(weights=tmp_path / "own.weights.h5", include_top=include_top, **options))
-        for name, value in loaded.items():
-            np.testing.assert_array_equal(value, weights_by_path(model)[name])
 
 
 @pytest.mark.parametrize(

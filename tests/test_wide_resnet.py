@@ -2,16 +2,15 @@
 
 import functools
 import inspect
+import json
 
 import keras
 import numpy as np
 import pytest
 from helpers import (
     assert_close,
-    channels_first,
     copy_weights,
     forward,
-    random_array,
     randomise,
     undrawn,
     weights_by_path,
@@ -20,9 +19,10 @@ from networks import BASELINES, GROUPS, POST, WIDE_FAMILIES, narrow_wide, wide_b
 from references import conv_reference, groups_reference, norm_relu_reference
 
 import keras_resattn
-from keras_resattn import ResNet164, WideResNet, WideResNet50x2, WideResNetAtt2
+from keras_resattn import ResNet164, WideResNet, WideResNet50x2, WideResNetAtt2, evaluation, pretrained
 from keras_resattn.layers.residual import PostActivationUnit, PreActivationUnit
 from keras_resattn.models import registry, wide_resnet
+from keras_resattn.utils.io import sha256
 
 TOP = ["avg_pool", "predictions"]
 
@@ -141,20 +141,6 @@ def test_dropout_reaches_every_unit():
 # --- Sizes, data formats, heads ------------------------------------------------------------------
 
 
-def test_sizes_and_data_formats():
-    """An odd size, as a static and as an unknown size, and with channels first."""
-    x = random_array(2, 33, 44, 3)
-    model = randomise(narrow_wide(WideResNetAtt2, input_shape=(33, 44, 3)))
-    expected = model.predict(x, verbose=0)
-    open_size = narrow_wide(WideResNetAtt2, input_shape=(None, None, 3))
-    copy_weights(model, open_size)
-    assert_close(open_size.predict(x, verbose=0), expected)
-    keras.config.set_image_data_format("channels_first")
-    first = narrow_wide(WideResNetAtt2, input_shape=(3, 33, 44))
-    copy_weights(model, first)
-    assert_close(first.predict(channels_first(x), verbose=0), expected)
-
-
 @pytest.mark.parametrize(
     ("network", "shape"),
     [("WideResNet-16-2", (9, 11, 128)), ("ResNet164", (9, 11, 256)), ("WideResNet50x2", (2, 2, 2048))],
@@ -192,3 +178,24 @@ def test_on_other_layers(images):
     bare = narrow_wide(WideResNet)
     copy_weights(model, bare)
     assert_close(forward(model, images), forward(bare, images / 2 + 1))
+
+
+# --- Files ---------------------------------------------------------------------------------------
+
+
+def test_a_file_of_another_network(tmp_path):
+    narrow_wide(WideResNet).save_weights(tmp_path / "own.weights.h5")
+    with pytest.raises(ValueError, match=r"group1_unit2/bn1 in .*It is another network's file"):
+        narrow_wide(WideResNet, depth=16, weights=tmp_path / "own.weights.h5")
+
+
+def test_a_released_folder_names_its_network_by_id(tmp_path):
+    model = randomise(narrow_wide(WideResNet, classes=10))
+    model.save_weights(tmp_path / "model.weights.h5")
+    record = json.loads((pretrained.tags()[0].folder / "config.json").read_text())
+    record |= {"network": "WideResNet-10-1", "sha256": sha256(tmp_path / "model.weights.h5")}
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    loaded = evaluation.build(pretrained.Checkpoint.read(tmp_path))
+    assert loaded.name == "wide_resnet_10_1"
+    for path, value in weights_by_path(loaded).items():
+        np.testing.assert_array_equal(value, weights_by_path(model)[path])

@@ -1,0 +1,151 @@
+"""What holds for every network: files, clones, half precision, data formats, the feature pyramid, export."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from helpers import (
+    assert_close,
+    channels_first,
+    copy_weights,
+    forward,
+    predict,
+    random_array,
+    randomise,
+    weights_by_path,
+)
+from network_cases import NETWORKS
+
+from keras_resattn import feature_pyramid
+
+
+@pytest.fixture(params=NETWORKS)
+def case(request):
+    return NETWORKS[request.param]
+
+
+def of(kind):
+    """Parameters of a test: the names of the networks for which `kind(case)` is true."""
+    return pytest.mark.parametrize("name", [name for name, case in NETWORKS.items() if kind(case)])
+
+
+def images_for(case, height=None, width=None):
+    return random_array(2, height or case.image_shape[0], width or case.image_shape[1], case.image_shape[2])
+
+
+def test_a_saved_network_needs_no_trust(case, tmp_path):
+    model = randomise(case.build())
+    model.save(tmp_path / "network.keras")
+    restored = keras.saving.load_model(tmp_path / "network.keras", safe_mode=True)
+    np.testing.assert_array_equal(predict(restored, images_for(case)), predict(model, images_for(case)))
+
+
+def test_a_clone_with_the_same_weights_is_the_same_network(case):
+    model = randomise(case.build())
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    assert list(weights_by_path(clone)) == list(weights_by_path(model))
+    np.testing.assert_array_equal(predict(clone, images_for(case)), predict(model, images_for(case)))
+
+
+def test_the_configuration_holds_registered_layers_only(case):
+    configuration = case.build().get_config()
+    assert {layer["module"].split(".")[0] for layer in configuration["layers"]} == {"keras", "keras_resattn"}
+    for layer in configuration["layers"]:
+        if layer["module"].startswith("keras_resattn"):
+            assert layer["registered_name"] == f"keras_resattn>{layer['class_name']}"
+    assert "Lambda" not in json.dumps(configuration, default=str)
+
+
+@of(lambda case: case.has_body)
+def test_a_file_of_weights_serves_with_and_without_top(name, tmp_path):
+    case, path = NETWORKS[name], tmp_path / "own.weights.h5"
+    model = randomise(case.build())
+    model.save_weights(path)
+    values = weights_by_path(model)
+    whole = weights_by_path(case.build(weights=path))
+    body = weights_by_path(case.build(weights=path, include_top=False))
+    assert list(whole) == list(values)
+    assert body.keys() < values.keys()
+    for loaded in (whole, body):
+        for path, value in loaded.items():
+            np.testing.assert_array_equal(value, values[path])
+
+
+def test_half_precision_is_near_full_precision_and_ends_in_float32(case, mixed_policy):
+    half = randomise(case.build())
+    small = mixed_policy.removeprefix("mixed_")
+    for layer in half.layers[1:]:
+        assert layer.compute_dtype == ("float32" if case.is_float32(layer.name) else small), layer.name
+    assert {variable.dtype for variable in half.weights} == {"float32"}
+    assert half.output.dtype == "float32"
+    keras.config.set_dtype_policy("float32")
+    full = case.build()
+    copy_weights(half, full)
+    tolerance = {"mixed_float16": 0.02, "mixed_bfloat16": 0.1}[mixed_policy]
+    assert_close(predict(half, images_for(case)), predict(full, images_for(case)), tolerance)
+
+
+@pytest.mark.parametrize("name", ["cifar", "wide_att2", "warn"])
+def test_a_saved_network_keeps_its_data_format_and_precision(name, tmp_path):
+    keras.config.set_image_data_format("channels_first")
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    model = randomise(NETWORKS[name].build())
+    model.save(tmp_path / "network.keras")
+    x = channels_first(images_for(NETWORKS[name]))
+    expected = predict(model, x)
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_dtype_policy("float32")
+    restored = keras.saving.load_model(tmp_path / "network.keras", safe_mode=True)
+    assert restored.input_shape == model.input_shape
+    policies = [[layer.dtype_policy.name for layer in each.layers] for each in (restored, model)]
+    assert policies[0] == policies[1]
+    np.testing.assert_array_equal(predict(restored, x), expected)
+
+
+@of(lambda case: case.open_size)
+def test_any_size_and_both_data_formats_return_the_same(name):
+    """Odd sizes as a size of its own, as an open one, and with channels first."""
+    case, x = NETWORKS[name], images_for(NETWORKS[name], 33, 44)
+    model = randomise(case.build(input_shape=(33, 44, 3)))
+    expected = predict(model, x)
+    open_size = case.build(input_shape=(None, None, 3))
+    copy_weights(model, open_size)
+    assert_close(predict(open_size, x), expected)
+    keras.config.set_image_data_format("channels_first")
+    first = case.build(input_shape=(3, 33, 44))
+    copy_weights(model, first)
+    assert_close(predict(first, channels_first(x)), expected)
+
+
+@of(lambda case: case.levels)
+def test_levels_of_the_pyramid_have_the_strides_of_the_stages(name, tmp_path):
+    case, x = NETWORKS[name], images_for(NETWORKS[name])
+    network = randomise(case.build(include_top=False))
+    pyramid = keras.Model(network.input, feature_pyramid(network))
+    outputs = forward(pyramid, x)
+    assert list(outputs) == [f"P{stride.bit_length() - 1}" for stride in case.levels]
+    assert [32 // level.shape[1] for level in outputs.values()] == list(case.levels)
+    last = outputs[list(outputs)[-1]]
+    assert last.min() == 0, "the last level is behind a ReLU"
+    assert_close(last, forward(network, x), 1e-6)
+    pyramid.save(tmp_path / "pyramid.keras")
+    restored = forward(keras.saving.load_model(tmp_path / "pyramid.keras"), x)
+    for level in outputs:
+        np.testing.assert_array_equal(restored[level], outputs[level])
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="networks are exported from TensorFlow")
+@pytest.mark.parametrize(
+    "name", [name if name in ("cifar", "warn") else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
+)
+def test_an_exported_network_returns_the_same(name, tmp_path):
+    import tensorflow as tf
+
+    case = NETWORKS[name]
+    model, x = randomise(case.build()), images_for(case)
+    expected = predict(model, x)
+    model.export(tmp_path / "exported", format="tf_saved_model", verbose=False)
+    exported = tf.saved_model.load(tmp_path / "exported")  # kept, or its variables are collected
+    assert_close(exported.serve(x), expected)
