@@ -16,7 +16,8 @@ import numpy as np
 from helpers import randomise
 
 from keras_resattn import compile_and_fit
-from keras_resattn.recipes import distribution, get_recipe, strategies
+from keras_resattn.recipes import distribution, get_recipe
+from keras_resattn.recipes.distribution import strategy as strategy_module
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.integers(0, 256, (27, 8, 8, 3), dtype="uint8"), RNG.integers(0, 3, 27)
@@ -35,7 +36,7 @@ class StopsAfter(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self.left -= 1
-        if self.left == 0 and strategies.current().rank == self.process:
+        if self.left == 0 and distribution.current_strategy().rank == self.process:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -78,7 +79,7 @@ def refusals(outside):
     messages = {}
     for name, arguments in asked.items():
         try:
-            strategies.current().check(**{**defaults, **arguments})
+            distribution.current_strategy().check(**{**defaults, **arguments})
         except ValueError as error:
             messages[name] = str(error)
     return messages
@@ -90,13 +91,13 @@ def main(path, address=None, processes=None, process=None):
 
         four = [tf.config.LogicalDeviceConfiguration()] * 4
         tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], four)
-    strategies.STEPS_BETWEEN_QUESTIONS = 1
+    strategy_module.STEPS_BETWEEN_SIGNAL_CHECKS = 1
     arguments = {} if address is None else {"processes": int(processes), "process": int(process)}
     # With several processes of JAX nothing may be computed before the scope.
     outside = network() if address is None else None
     run_dir = Path(path).parent / "run"  # that of all processes
     with distribution.scope("data", address=address, **arguments):
-        strategy = strategies.current()
+        strategy = distribution.current_strategy()
         result = {"devices": strategy.devices, "refused": refusals(outside or network())}
         try:
             train(run_dir=run_dir, callbacks=[StopsAfter(4, strategy.processes - 1)])

@@ -54,11 +54,11 @@ def run(arguments: argparse.Namespace) -> None:
     startup.start_keras()
     import keras
 
-    from keras_resattn.recipes import distribution, fit, strategies
+    from keras_resattn.recipes import distribution, fit
 
     scope = distribution.scope(arguments.distribute) if arguments.distribute else contextlib.nullcontext()
     with scope:
-        callbacks = _tensorboard(arguments.tensorboard) if strategies.current().rank == 0 else []
+        callbacks = _tensorboard(arguments.tensorboard) if distribution.current_strategy().rank == 0 else []
         dataset, validation = training_arguments.open_data(arguments)
         startup.set_random_seed(recipe.seed)
         keras.config.set_dtype_policy(recipe.precision or keras.config.dtype_policy())
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
             steps_per_execution=arguments.steps_per_execution,
             callbacks=callbacks,
         )
-        if strategies.current().rank > 0:
+        if distribution.current_strategy().rank > 0:
             return
     training_arguments.print_metrics(report)
     training_arguments.print_written(arguments.run_dir / "model.weights.h5")

@@ -12,8 +12,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_resattn.recipes.distribution import Strategy
 from keras_resattn.recipes.run_folder import RunFolder, assign, check
-from keras_resattn.recipes.strategies import Strategy
 
 # Losses are read so many steps late: reading one at once would make an accelerator wait for its host.
 LAG = 4

@@ -15,7 +15,7 @@ from keras_resattn.data.open_dataset import BatchStream, open_dataset, open_vali
 from keras_resattn.layers import Rectify
 from keras_resattn.losses import NegativeLogLikelihood
 from keras_resattn.models.inspection import iter_layers, last_layer
-from keras_resattn.recipes import strategies
+from keras_resattn.recipes import distribution
 from keras_resattn.recipes.checkpointing import Progress, RunCallback, part
 from keras_resattn.recipes.checks import check_callbacks, check_lengths, check_model, check_restored
 from keras_resattn.recipes.kept_epoch import Kept
@@ -110,7 +110,7 @@ def compile_and_fit(
     recipe = get_recipe(recipe)
     check_model(model, recipe)
     loss = _loss(model, recipe.mixes_labels)
-    strategy = strategies.current()
+    strategy = distribution.current_strategy()
     strategy.check(model, recipe, jit_compile, device_data, steps_per_execution)
     run_dir = None if run_dir is None else user_path(run_dir)
     callbacks = check_callbacks(callbacks, recipe)
@@ -122,7 +122,7 @@ def compile_and_fit(
     inputs = TrainingInputs.on_device(spec) if device_data else TrainingInputs.by_batches(spec)
     per_epoch = inputs.batches.steps_per_epoch
     check_lengths(recipe, per_epoch, steps_per_execution, checkpoint_steps)
-    strategy.same("the number of steps of an epoch", per_epoch)
+    strategy.check_same("the number of steps of an epoch", per_epoch)
     optimizer = strategy.make_optimizer(recipe, per_epoch)
     with contextlib.ExitStack() as stack:
         with strategy.together():
@@ -143,7 +143,7 @@ def compile_and_fit(
             loop.restore()
             if not folder.finished:
                 check_restored(loop, steps_per_execution)
-        strategy.same("the step to resume from (run_dir has to be on a file system of all processes)", loop.done)
+        strategy.check_same("the step to resume from (run_dir has to be on a file system of all processes)", loop.done)
         compiled = {
             "optimizer": optimizer,
             "loss": loss,
@@ -158,7 +158,7 @@ def compile_and_fit(
             loop.assign(inputs.model, metrics=False)
             report = Report(**folder.progress["report"])
         else:
-            with strategy.around(inputs.model):
+            with strategy.distributed(inputs.model):
                 report = _train(spec, inputs, loop, jit_compile, verbose, callbacks)
         if inputs.model is not model:
             model.compile(**compiled)

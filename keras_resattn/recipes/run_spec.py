@@ -21,8 +21,8 @@ from keras_resattn.recipes.checks import (
     check_statistics,
     warn_of_empty_classes,
 )
+from keras_resattn.recipes.distribution import Strategy
 from keras_resattn.recipes.recipe import Recipe
-from keras_resattn.recipes.strategies import Strategy
 from keras_resattn.typing import Statistics
 from keras_resattn.utils.data_format import channel_axis
 
@@ -86,7 +86,7 @@ class RunSpec:
         else:
             mean, std = kept or dataset.statistics(recipe.normalization, size)
         if isinstance(dataset, BatchStream):  # each process may have measured its own part
-            mean, std = strategy.first(mean, std)
+            mean, std = strategy.broadcast(mean, std)
         return cls(model, recipe, strategy, dataset, validation, size, [mean, std], measured, class_names, class_weight)
 
     @property
@@ -147,7 +147,7 @@ class TrainingInputs:
         batches.class_weight = spec.class_weight
         if spec.validation is None:
             return cls(spec.model, batches)
-        ordered = EvaluationBatches if strategy.devices == 1 else strategy.evaluation
+        ordered = EvaluationBatches if strategy.devices == 1 else strategy.evaluation_batches
         shares = classes if recipe.mixes_labels else None
         validation = ordered(spec.validation, recipe.batch_size, prepare, size=spec.size, shares=shares)
         return cls(spec.model, batches, validation)

@@ -16,7 +16,7 @@ from keras_resattn.data.class_matching import match_classes
 from keras_resattn.data.open_dataset import ArrayDataset, BatchStream, Dataset, open_dataset, open_validation
 from keras_resattn.models._build import classifier, full_precision, normalization
 from keras_resattn.models.class_names import set_class_names
-from keras_resattn.recipes import Recipe, Report, compile_and_fit, get_recipe, strategies
+from keras_resattn.recipes import Recipe, Report, compile_and_fit, distribution, get_recipe
 from keras_resattn.recipes.backbones import Backbone, check_statistics
 from keras_resattn.recipes.checks import EMPTY_CLASSES, check_callbacks, check_class_weight, warn_of_empty_classes
 from keras_resattn.recipes.frozen_features import as_images, extract, fold, moments, resized
@@ -156,7 +156,7 @@ def fine_tune(
         verbose=verbose,
         callbacks=callbacks,
         class_weight=class_weight,
-        strategy=strategies.current(),
+        strategy=distribution.current_strategy(),
     )
     with contextlib.ExitStack() as stack:
         with run.strategy.together():
@@ -221,7 +221,7 @@ class _Run:
     verbose: int
     callbacks: list[Any]
     class_weight: dict[int, float] | None
-    strategy: strategies.Strategy
+    strategy: distribution.Strategy
 
     @contextlib.contextmanager
     def opened_folder(self):
