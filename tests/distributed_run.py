@@ -1,8 +1,8 @@
-"""A program for `test_distribution.py`: trains on more than one device, and writes what came out.
+"""A program for `test_distribution.py`: train on more than one device, and write the result.
 
     python distributed_run.py RESULT [ADDRESS PROCESSES PROCESS]
 
-`train` is also what the tests compare it with, on one device in their own process.
+The tests call `train` on one device in their own process, to compare.
 """
 
 import json
@@ -21,14 +21,14 @@ from keras_resattn.recipes.distribution import strategy as strategy_module
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.integers(0, 256, (27, 8, 8, 3), dtype="uint8"), RNG.integers(0, 3, 27)
-# 2 epochs of 3 steps; averaged weights, a penalty, and images that are mixed with those of another device.
+# 2 epochs of 3 steps, with averaged weights, an L2 penalty, and images mixed with those of another device.
 RECIPE = get_recipe("cifar_one_cycle").replace(
     epochs=2, batch_size=8, warmup_epochs=0, learning_rate=0.1, l2=0.01, ema=0.5, mixup=0.2, cutout=4, pad=1
 )
 
 
-class StopsAfter(keras.callbacks.Callback):
-    """Stops the last process as a scheduler does."""
+class Terminate(keras.callbacks.Callback):
+    """Send SIGTERM to one process after some steps, like a scheduler."""
 
     def __init__(self, step, process):
         super().__init__()
@@ -43,7 +43,7 @@ class StopsAfter(keras.callbacks.Callback):
 def network(norm=True):
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(4, 3, kernel_initializer="zeros")(inputs)
-    if norm:  # in a model within the model, as composite layers are
+    if norm:  # inside a nested model
         x = keras.Sequential([keras.layers.BatchNormalization(momentum=0.5), keras.layers.ReLU()])(x)
     x = keras.layers.GlobalAveragePooling2D()(x)
     outputs = keras.layers.Dense(3, kernel_initializer="zeros")(x)
@@ -51,22 +51,22 @@ def network(norm=True):
 
 
 def train(norm=True, **arguments):
-    """Returns `(report, model)`. The 13 validation images are no multiple of any number of devices."""
+    """Return `(report, model)`. The 13 validation images are not a multiple of the number of devices."""
     model = network(norm)
     report = compile_and_fit(model, RECIPE, (X, Y), validation_data=(X[:13], Y[:13]), verbose=0, **arguments)
     return report, model
 
 
 def outcome(report, model):
-    """What two runs are compared by: the log's figures, and all weights."""
+    """Return what two runs are compared by: the metrics in the log, and all weights."""
     keys = ("loss", "accuracy", "val_loss", "val_accuracy")
     weights = [keras.ops.convert_to_numpy(weight).tolist() for weight in model.weights]
     return {"log": [[row[key] for key in keys] for row in report.history], "weights": weights}
 
 
-def refusals(outside):
-    """What the scope's strategy refuses, by name, with its messages. `outside` is a model from outside of the scope."""
-    asked = {
+def errors_for_unsupported_arguments(outside):
+    """Return `{name: message}` of what the scope's strategy does not support. `outside` was built before the scope."""
+    cases = {
         "batch_size": {"recipe": RECIPE.replace(batch_size=9)},
         "device_data": {"device_data": True},
         "jit_compile": {"jit_compile": True},
@@ -77,7 +77,7 @@ def refusals(outside):
     }
     defaults = {"model": network(), "recipe": RECIPE}
     messages = {}
-    for name, arguments in asked.items():
+    for name, arguments in cases.items():
         try:
             distribution.current_strategy().check(**{**defaults, **arguments})
         except ValueError as error:
@@ -93,19 +93,19 @@ def main(path, address=None, processes=None, process=None):
         tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], four)
     strategy_module.STEPS_BETWEEN_SIGNAL_CHECKS = 1
     arguments = {} if address is None else {"processes": int(processes), "process": int(process)}
-    # With several processes of JAX nothing may be computed before the scope.
+    # With several processes, JAX must not compute anything before the scope.
     outside = network() if address is None else None
-    run_dir = Path(path).parent / "run"  # that of all processes
+    run_dir = Path(path).parent / "run"  # shared by all processes
     with distribution.scope("data", address=address, **arguments):
         strategy = distribution.current_strategy()
-        result = {"devices": strategy.devices, "refused": refusals(outside or network())}
+        result = {"devices": strategy.devices, "errors": errors_for_unsupported_arguments(outside or network())}
         try:
-            train(run_dir=run_dir, callbacks=[StopsAfter(4, strategy.processes - 1)])
+            train(run_dir=run_dir, callbacks=[Terminate(4, strategy.processes - 1)])
         except SystemExit as stopped:
             result["stopped"] = stopped.code
         report, model = train(run_dir=run_dir)
         result.update(outcome(report, model), processes=report.processes)
-        result["synchronised_files"] = model.to_json().count('"synchronized": true')
+        result["synchronized_layers"] = model.to_json().count('"synchronized": true')
         if keras.backend.backend() == "torch":
             result["without_norm"] = outcome(*train(norm=False))
     Path(path).write_text(json.dumps(result))

@@ -1,4 +1,4 @@
-"""Averaged weights come with batch statistics of their own, for validation and in the end."""
+"""Averaged weights are validated and kept with batch-norm statistics recalibrated for them."""
 
 import keras
 import numpy as np
@@ -13,8 +13,8 @@ from keras_resattn.recipes import weight_averaging
 PLAIN = RECIPE.replace(ema=0.9, flip=False, pad=0)
 
 
-def normalised():
-    """A network of a convolution whose statistics depend on its weights, and dropout, which draws."""
+def network_with_batch_norm():
+    """A convolution, batch norm whose statistics depend on its weights, and dropout, which draws random numbers."""
     inputs = keras.Input((32, 32, 3))
     x = keras.layers.Conv2D(4, 5, strides=4, use_bias=False, name="conv")(inputs)
     x = keras.layers.BatchNormalization(momentum=0.99, name="bn")(x)
@@ -27,21 +27,21 @@ def statistics(layer):
 
 
 class Shuffled:
-    """Two batches of eight images, in an order that changes with each pass."""
+    """Two batches of eight images, in an order that changes with each iteration."""
 
-    passes = 0
+    iterations = 0
 
     def __iter__(self):
-        self.passes += 1
-        order = np.random.default_rng(self.passes).permutation(16)
+        self.iterations += 1
+        order = np.random.default_rng(self.iterations).permutation(16)
         for rows in (order[:8], order[8:]):
             yield X[rows], Y[rows]
 
 
 @pytest.mark.parametrize("device_data", [False, True])
 def test_statistics_are_those_of_the_averaged_weights(device_data):
-    """The mean over batches of means and variances, of what the averaged kernel makes of the last epoch's images."""
-    model = normalised()
+    """Means and variances of the averaged convolution's output, averaged over the batches of the last epoch."""
+    model = network_with_batch_norm()
     report = compile_and_fit(model, PLAIN, (X, Y), verbose=0, device_data=device_data)
     convolve = keras.Model(model.inputs, model.get_layer("conv").output)
     order = np.random.default_rng((PLAIN.seed, 2)).permutation(len(X))
@@ -54,8 +54,8 @@ def test_statistics_are_those_of_the_averaged_weights(device_data):
     assert layer.momentum == 0.99
 
 
-def test_a_normalisation_that_is_called_twice_mixes_both_calls():
-    """As in training, where the later call has more weight: here twice that of the earlier one."""
+def test_a_batch_norm_layer_called_twice_mixes_both_calls():
+    """As in training, where the later call has more weight: with a momentum of 1/2, twice that of the earlier one."""
     inputs = keras.Input((32, 32, 3))
     layer = keras.layers.BatchNormalization()
     x = keras.layers.Add()([layer(inputs), layer(keras.layers.Rescaling(5.0, 3.0)(inputs))])
@@ -67,37 +67,37 @@ def test_a_normalisation_that_is_called_twice_mixes_both_calls():
     np.testing.assert_allclose(statistics(layer), mixed, rtol=1e-4, atol=1e-4)
 
 
-def test_statistics_are_measured_as_compiled_as_the_training(monkeypatch):
+def test_recalibration_is_compiled_like_the_training(monkeypatch):
     made = []
 
-    class Recorded(weight_averaging.Training):
+    class Recorded(weight_averaging.TrainingModeModel):
         def __init__(self, *arguments):
             super().__init__(*arguments)
             made.append(self)
 
-    monkeypatch.setattr(weight_averaging, "Training", Recorded)
-    compile_and_fit(normalised(), PLAIN, (X, Y), verbose=0, jit_compile=False)
+    monkeypatch.setattr(weight_averaging, "TrainingModeModel", Recorded)
+    compile_and_fit(network_with_batch_norm(), PLAIN, (X, Y), verbose=0, jit_compile=False)
     assert [model.jit_compile for model in made] == [False]
 
 
-def test_frozen_normalisations_keep_their_statistics():
-    model = normalised()
+def test_frozen_batch_norm_keeps_its_statistics():
+    model = network_with_batch_norm()
     model.get_layer("bn").trainable = False
     compile_and_fit(model, PLAIN, (X, Y), verbose=0)
     np.testing.assert_array_equal(statistics(model.get_layer("bn")), [np.zeros(4), np.ones(4)])
 
 
 @pytest.mark.parametrize("end", [{"epochs": None, "iterations": 5}, {"epochs": 3}], ids=["in an epoch", "at its end"])
-def test_the_last_row_is_of_the_network_that_is_left(end):
-    model = normalised()
+def test_the_last_row_of_the_log_describes_the_final_model(end):
+    model = network_with_batch_norm()
     recipe = RECIPE.replace(ema=0.5, warmup_epochs=0.5, **end)
     report = compile_and_fit(model, recipe, (X, Y), validation_data=(X, Y), verbose=0)
     loss, _ = model.evaluate(network_input(X, report.mean, report.std), Y, verbose=0)
     assert report.metrics["val_loss"] == pytest.approx(loss, rel=1e-5)
 
 
-def test_validating_leaves_the_training_as_it_was():
-    alone, validated = normalised(), normalised()
+def test_validation_does_not_change_training():
+    alone, validated = network_with_batch_norm(), network_with_batch_norm()
     validated.set_weights(alone.get_weights())
     compile_and_fit(alone, PLAIN, (X, Y), verbose=0)
     compile_and_fit(validated, PLAIN, (X, Y), validation_data=(X, Y), verbose=0)
@@ -106,13 +106,12 @@ def test_validating_leaves_the_training_as_it_was():
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
-def test_a_pass_of_a_stream_goes_on_where_it_was():
-    """Statistics are measured on a pass of their own."""
+def test_recalibration_does_not_disturb_the_iteration_of_a_stream():
 
-    def as_they_are(x):
+    def to_float(x):
         return x.astype("float32")
 
-    batches = TrainingBatches(BatchStream(Shuffled(), steps=2), PLAIN, as_they_are, size=(32, 32), classes=3)
+    batches = TrainingBatches(BatchStream(Shuffled(), steps=2), PLAIN, to_float, size=(32, 32), classes=3)
     first, _ = batches[0]
     batches.batch(0)
     second, _ = batches[1]
@@ -121,8 +120,8 @@ def test_a_pass_of_a_stream_goes_on_where_it_was():
     assert len(set(rows)) == 16
 
 
-def test_an_error_while_statistics_are_measured_leaves_what_was_trained(monkeypatch):
-    model, trained = normalised(), []
+def test_an_error_during_recalibration_leaves_the_trained_weights(monkeypatch):
+    model, trained = network_with_batch_norm(), []
 
     class Remember(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):

@@ -1,6 +1,6 @@
-"""Training on several devices is training on one: the same log, the same weights, in every process.
+"""Training on several devices gives the log and the weights of training on one, in every process.
 
-`distributed_run.py` is what runs there; it stops a run in its middle and goes on with it.
+`distributed_run.py` is the program that they run; it interrupts a run and resumes it.
 """
 
 import json
@@ -27,7 +27,7 @@ PROGRAM = Path(__file__).parent / "distributed_run.py"
 
 
 def run(folder, processes=1, **environment):
-    """Runs the program in so many processes, and returns what each of them wrote."""
+    """Run the program in several processes, and return what each of them wrote."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
@@ -54,7 +54,7 @@ def assert_same_run(result, expected, tolerance=2e-6):
 
 @pytest.fixture(scope="module")
 def one_device():
-    """The run that the others have to equal: unbroken, on one device."""
+    """The run that the others must equal: uninterrupted, on one device."""
     return distributed_run.outcome(*distributed_run.train())
 
 
@@ -69,58 +69,60 @@ def two_processes(tmp_path_factory):
     return run(tmp_path_factory.mktemp("two"), processes=2)
 
 
-on_jax_and_tensorflow = pytest.mark.skipif(BACKEND == "torch", reason="PyTorch has one device in a process")
-on_jax_and_torch = pytest.mark.skipif(BACKEND == "tensorflow", reason="Keras trains one process on TensorFlow")
-on_torch = pytest.mark.skipif(BACKEND != "torch", reason="PyTorch's way")
+on_jax_and_tensorflow = pytest.mark.skipif(BACKEND == "torch", reason="PyTorch uses one device per process")
+on_torch = pytest.mark.skipif(BACKEND != "torch", reason="on PyTorch")
+# On JAX, four devices in one process cover the same code.
+in_two_processes = pytest.mark.slow if BACKEND == "jax" else on_torch
 
 
 @on_jax_and_tensorflow
-def test_four_devices_train_as_one(four_devices, one_device):
-    """Batch normalisation, averaged weights, mixing across devices and a validation set of 13 images included."""
+def test_four_devices_train_like_one(four_devices, one_device):
+    """With batch norm, averaged weights, images mixed across devices, and 13 validation images."""
     assert (four_devices["devices"], four_devices["processes"], four_devices["stopped"]) == (4, 1, 143)
     assert_same_run(four_devices, one_device)
 
 
 @on_jax_and_tensorflow
-def test_what_four_devices_cannot_do_is_refused(four_devices):
-    refused = four_devices["refused"]
-    assert "a multiple of 4, the number of devices; received: batch_size=9" in refused.pop("batch_size")
-    assert "device_data=False" in refused.pop("device_data")
-    assert "built inside the scope" in refused.pop("outside")
+def test_unsupported_arguments_on_four_devices(four_devices):
+    errors = four_devices["errors"]
+    assert "a multiple of 4, the number of devices; received: batch_size=9" in errors.pop("batch_size")
+    assert "device_data=False" in errors.pop("device_data")
+    assert "built inside the scope" in errors.pop("outside")
     if BACKEND == "tensorflow":
-        assert "clip_norm=None" in refused.pop("clip_norm")
-        assert "gradient_accumulation_steps=1" in refused.pop("gradient_accumulation_steps")
-        assert "jit_compile='auto'" in refused.pop("jit_compile")
-        assert "steps_per_execution=1" in refused.pop("steps_per_execution")
-    assert not refused
+        assert "clip_norm=None" in errors.pop("clip_norm")
+        assert "gradient_accumulation_steps=1" in errors.pop("gradient_accumulation_steps")
+        assert "jit_compile='auto'" in errors.pop("jit_compile")
+        assert "steps_per_execution=1" in errors.pop("steps_per_execution")
+    assert not errors
 
 
 @on_jax_and_tensorflow
-def test_synchronised_normalisation_is_not_left_in_the_model(four_devices):
-    """Other backends would refuse the file."""
-    assert four_devices["synchronised_files"] == 0
+def test_synchronized_batch_norm_does_not_stay_in_the_model(four_devices):
+    """Other backends cannot load such a file."""
+    assert four_devices["synchronized_layers"] == 0
 
 
-@on_jax_and_torch
-def test_two_processes_end_alike(two_processes):
+@in_two_processes
+def test_two_processes_end_with_the_same_state(two_processes):
     first, second = two_processes
     assert (first["devices"], first["processes"], first["stopped"]) == (2, 2, 143)
     assert first == second, "bit for bit"
 
 
-@pytest.mark.skipif(BACKEND != "jax", reason="PyTorch's batch normalisation sees its own process")
-def test_two_processes_train_as_one(two_processes, one_device):
+@in_two_processes
+@pytest.mark.skipif(BACKEND != "jax", reason="on PyTorch, batch norm uses the images of its own process")
+def test_two_processes_train_like_one(two_processes, one_device):
     assert_same_run(two_processes[0], one_device)
 
 
 @on_torch
-def test_two_processes_without_normalisation_train_as_one(two_processes):
+def test_two_processes_without_batch_norm_train_like_one(two_processes):
     assert_same_run(two_processes[0]["without_norm"], distributed_run.outcome(*distributed_run.train(norm=False)))
 
 
 @on_torch
-def test_two_processes_normalise_by_themselves(two_processes, monkeypatch):
-    """One process that does so: halves of a batch apart, and means of gradients and of statistics."""
+def test_two_processes_normalize_their_own_images(two_processes, monkeypatch):
+    """As one process that runs the halves of a batch separately and averages gradients and statistics."""
     model, loss = network(), keras.losses.CategoricalCrossentropy(from_logits=True)
     statistics = [variable for variable in model.non_trainable_variables if "moving" in variable.path]
 
@@ -158,22 +160,23 @@ def test_two_processes_normalise_by_themselves(two_processes, monkeypatch):
         np.testing.assert_allclose(a, b, rtol=0, atol=2e-6)
 
 
-@on_jax_and_torch
-def test_what_two_processes_cannot_do_is_refused(two_processes):
-    refused = two_processes[0]["refused"]
-    assert "a multiple of 2, the number of devices; received: batch_size=9" in refused["batch_size"]
-    assert "device_data=False" in refused["device_data"]
-    assert ("jit_compile" in refused) == (BACKEND == "torch")
+@in_two_processes
+def test_unsupported_arguments_in_two_processes(two_processes):
+    errors = two_processes[0]["errors"]
+    assert "a multiple of 2, the number of devices; received: batch_size=9" in errors["batch_size"]
+    assert "device_data=False" in errors["device_data"]
+    assert ("jit_compile" in errors) == (BACKEND == "torch")
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("count", [1, 13, 16])
 def test_validation_counts_each_image_once(processes, count):
-    """4 devices share 13 images: the rest weighs nothing, and the means are those of 13."""
+    """If 4 devices share 13 images, padding has weight zero, and means are those of the 13."""
     x = np.arange(count, dtype="uint8").reshape(-1, 1, 1, 1)
     datasets = [
         (open_dataset((x, np.arange(count))), "by index"),
-        (open_dataset(ResumableIterator(x, np.arange(count))), "a stream"),
+        (open_dataset(Stream(x, np.arange(count))), "a stream"),
     ]
     for dataset, kind in datasets:
         of_rank = [
@@ -184,7 +187,7 @@ def test_validation_counts_each_image_once(processes, count):
         seen, total, filled = [], 0.0, 0
         for index in range(of_rank[0].num_batches):
             parts = [batches[index] for batches in of_rank]
-            assert len({len(part[0]) for part in parts}) == 1, "processes have shares of one size"
+            assert len({len(part[0]) for part in parts}) == 1, "all processes have as many images"
             images, labels, weights = (np.concatenate(column) for column in zip(*parts, strict=True))
             assert len(weights) % 4 == 0
             np.testing.assert_array_equal(images.ravel(), labels)
@@ -194,8 +197,8 @@ def test_validation_counts_each_image_once(processes, count):
         np.testing.assert_allclose(total / filled, np.arange(count).mean(), rtol=1e-6)
 
 
-class ResumableIterator:
-    """Batches of 8 that come by themselves."""
+class Stream:
+    """Batches of 8 images in a fixed order."""
 
     def __init__(self, x, y):
         self.x, self.y = x, y
@@ -213,13 +216,13 @@ class ResumableIterator:
         ({"address": "localhost:1", "processes": 2, "process": 2}, "from 0 to below 2"),
     ],
 )
-def test_a_scope_of_another_kind_is_refused(arguments, message):
+def test_wrong_arguments_of_a_scope(arguments, message):
     with pytest.raises(ValueError, match=message), distribution.scope(**arguments):
         pass
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow's limit")
-def test_several_processes_on_tensorflow_are_refused(monkeypatch):
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow only")
+def test_several_processes_on_tensorflow(monkeypatch):
     with (
         pytest.raises(ValueError, match=r"MultiWorkerMirroredStrategy .*JAX or PyTorch"),
         distribution.scope(address="localhost:1", processes=2, process=0),
@@ -230,8 +233,8 @@ def test_several_processes_on_tensorflow_are_refused(monkeypatch):
         pass
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow's strategies")
-def test_other_strategies_are_refused():
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow only")
+def test_other_strategies_of_tensorflow():
     import tensorflow as tf
 
     with tf.distribute.OneDeviceStrategy("CPU:0").scope(), pytest.raises(ValueError, match="MirroredStrategy"):
@@ -239,22 +242,22 @@ def test_other_strategies_are_refused():
 
 
 @on_torch
-def test_pytorch_without_torchrun_is_told_how(monkeypatch):
+def test_the_error_without_torchrun_shows_the_command(monkeypatch):
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ValueError, match="torchrun --nproc-per-node"), distribution.scope():
         pass
 
 
-@pytest.mark.skipif(BACKEND == "jax", reason="works there")
-def test_keras_distribution_is_refused_where_it_does_nothing(monkeypatch):
+@pytest.mark.skipif(BACKEND == "jax", reason="supported on JAX")
+def test_keras_distribution_on_backends_that_ignore_it(monkeypatch):
     monkeypatch.setattr(keras.distribution, "distribution", lambda: object())
     with pytest.raises(ValueError, match="has no effect"):
         compile_and_fit(network(), RECIPE, (X, Y))
 
 
-@pytest.mark.skipif(BACKEND != "jax", reason="JAX's layouts")
-def test_sharing_the_model_is_refused():
+@pytest.mark.skipif(BACKEND != "jax", reason="JAX only")
+def test_model_parallelism():
     mesh = keras.distribution.DeviceMesh((1, 1), ("batch", "model"))
     layout = keras.distribution.LayoutMap(mesh)
     parallel = keras.distribution.ModelParallel(layout_map=layout, batch_dim_name="batch")
@@ -262,7 +265,7 @@ def test_sharing_the_model_is_refused():
         compile_and_fit(network(), RECIPE, (X, Y))
 
 
-def test_outside_of_a_scope_there_is_one_device():
+def test_the_strategy_outside_of_a_scope_is_one_device():
     strategy = distribution.current_strategy()
     assert type(strategy) is distribution.Strategy
     assert (strategy.rank, strategy.processes, strategy.devices) == (0, 1, 1)

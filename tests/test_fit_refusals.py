@@ -1,4 +1,4 @@
-"""Training by a recipe: what it refuses, before any work."""
+"""Training with a recipe: wrong arguments raise before any work."""
 
 import keras
 import pytest
@@ -10,7 +10,7 @@ from keras_resattn import compile_and_fit
 pytestmark = pytest.mark.once
 
 
-def test_another_runs_folder_is_left_alone(tmp_path):
+def test_the_folder_of_another_run_is_not_touched(tmp_path):
     compile_and_fit(tiny(), RECIPE, (X, Y), run_dir=tmp_path, verbose=0)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     for recipe, data, resume in (
@@ -34,7 +34,7 @@ def test_another_runs_folder_is_left_alone(tmp_path):
         ((X[0], Y), "shape"),
     ],
 )
-def test_data_that_does_not_fit_is_refused_before_any_work(tmp_path, data, message):
+def test_data_that_do_not_fit(tmp_path, data, message):
     with pytest.raises(ValueError, match=message):
         compile_and_fit(tiny(), RECIPE, data, run_dir=tmp_path / "run", verbose=0)
     assert not (tmp_path / "run").exists()
@@ -55,7 +55,7 @@ def test_data_that_does_not_fit_is_refused_before_any_work(tmp_path, data, messa
         (RECIPE.replace(dropout=0.3), {}, "dropout=0.3"),
     ],
 )
-def test_what_does_not_go_with_the_network_is_refused_before_any_work(tmp_path, recipe, arguments, message):
+def test_arguments_that_do_not_fit_the_network(tmp_path, recipe, arguments, message):
     with pytest.raises(ValueError, match=message):
         compile_and_fit(tiny(), recipe, (X, Y), run_dir=tmp_path / "run", verbose=0, **arguments)
     assert not (tmp_path / "run").exists()
@@ -69,14 +69,14 @@ def test_what_does_not_go_with_the_network_is_refused_before_any_work(tmp_path, 
         ({"statistics": ([0.0] * 3, [255.0] * 3)}, "statistics is None there"),
     ],
 )
-def test_a_refused_folder_says_what_differs(tmp_path, change, message):
+def test_the_error_lists_how_a_run_differs(tmp_path, change, message):
     arguments = {"recipe": RECIPE, "data": (X, Y), "run_dir": tmp_path, "verbose": 0}
     compile_and_fit(tiny(), **arguments)
     with pytest.raises(ValueError, match=message):
         compile_and_fit(tiny(), **{**arguments, **change})
 
 
-def test_a_run_does_not_go_on_in_another_precision(tmp_path):
+def test_a_run_is_not_resumed_in_another_precision(tmp_path):
     compile_and_fit(tiny(), RECIPE, (X, Y), run_dir=tmp_path, verbose=0)
     policy = keras.config.dtype_policy()
     try:
@@ -87,7 +87,7 @@ def test_a_run_does_not_go_on_in_another_precision(tmp_path):
         keras.config.set_dtype_policy(policy)
 
 
-def test_a_network_whose_outputs_mean_nothing_known_is_refused_before_any_work(tmp_path):
+def test_a_network_with_outputs_of_unknown_meaning(tmp_path):
     inputs = keras.Input((32, 32, 3))
     outputs = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(3, 1)(inputs))
     with pytest.raises(ValueError, match="received: GlobalAveragePooling2D"):
@@ -96,18 +96,18 @@ def test_a_network_whose_outputs_mean_nothing_known_is_refused_before_any_work(t
 
 
 @pytest.mark.parametrize("model", ["WideResNet-10-1", None, keras.Sequential([keras.layers.Conv2D(3, 1)])])
-def test_what_is_no_classifier_is_refused(model):
+def test_a_model_that_is_not_a_classifier(model):
     with pytest.raises(ValueError, match=r"output of shape \(n, classes\)"):
         compile_and_fit(model, RECIPE, (X, Y), verbose=0)
 
 
-def test_a_run_dir_that_is_a_file_is_refused(tmp_path):
+def test_a_run_dir_that_is_a_file(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="is a file"):
         compile_and_fit(tiny(), RECIPE, (X, Y), run_dir=tmp_path / "file", verbose=0)
 
 
-def test_a_warm_up_longer_than_the_run_is_refused_before_any_work(tmp_path):
+def test_a_warm_up_longer_than_the_run(tmp_path):
     with pytest.raises(ValueError, match="more than the 2 steps of the warm-up"):
         compile_and_fit(tiny(), RECIPE.replace(iterations=2), (X, Y), run_dir=tmp_path / "run", verbose=0)
     assert not (tmp_path / "run").exists()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from helpers import random_array, weights_of
 from PIL import Image
-from resuming import Killed, Stop, kill
+from resuming import Killed, killed_at
 
 from keras_resattn import compile_and_fit
 from keras_resattn.data import ArrayDataset
@@ -110,7 +110,7 @@ def test_images_of_several_sizes_have_weights(unbroken):
 @pytest.mark.parametrize("step", [3, 8, 12])
 def test_a_killed_run_resumes_at_its_size(tmp_path, unbroken, step):
     with pytest.raises(Killed):
-        train(tmp_path, callbacks=[Stop(step, kill)], checkpoint_steps=1)
+        train(tmp_path, callbacks=killed_at(step), checkpoint_steps=1)
     model, report = train(tmp_path, checkpoint_steps=1)
     for a, b in zip(weights_of(model), unbroken[0], strict=True):
         np.testing.assert_array_equal(a, b)

@@ -1,4 +1,4 @@
-"""The revision of the package: of its own checkout alone, and never of a repository that it is installed in."""
+"""The recorded git revision is that of the package's own checkout, never of a repository it is installed in."""
 
 import subprocess
 
@@ -19,7 +19,7 @@ def git(folder, *arguments):
 
 
 def package(root, setup):
-    """Writes the beginnings of the package into `root`."""
+    """Write a minimal package into `root`."""
     (root / "keras_resattn").mkdir(parents=True)
     (root / "keras_resattn" / "__init__.py").write_text("")
     if setup is not None:

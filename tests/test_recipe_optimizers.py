@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import weights_of
-from resuming import RECIPE, Killed, Stop, kill, train
+from resuming import RECIPE, Killed, killed_at, train
 
 from keras_resattn.recipes import Recipe
 from keras_resattn.recipes.optimizers import build_optimizer
@@ -46,7 +46,7 @@ def test_any_optimizer_resumes_where_it_was_killed(tmp_path, optimizer):
     assert recipe == Recipe.from_json(recipe.to_json())
     whole, _ = train(recipe=recipe)
     with pytest.raises(Killed):
-        train(tmp_path, recipe, callbacks=[Stop(8, kill)], checkpoint_steps=1)
+        train(tmp_path, recipe, callbacks=killed_at(8), checkpoint_steps=1)
     resumed, report = train(tmp_path, recipe)
     assert json.loads(json.dumps(report.recipe))["optimizer"] == recipe.optimizer
     for a, b in zip(weights_of(resumed), weights_of(whole), strict=True):
@@ -57,7 +57,7 @@ def test_adamw_resumes_with_averages_clipping_and_accumulation(tmp_path):
     recipe = ADAMW.replace(clip_norm=0.5, gradient_accumulation_steps=2)
     whole, report = train(recipe=recipe)
     with pytest.raises(Killed):
-        train(tmp_path, recipe, callbacks=[Stop(8, kill)], checkpoint_steps=1)
+        train(tmp_path, recipe, callbacks=killed_at(8), checkpoint_steps=1)
     resumed, _ = train(tmp_path, recipe)
     for a, b in zip(weights_of(resumed), weights_of(whole), strict=True):
         np.testing.assert_array_equal(a, b)

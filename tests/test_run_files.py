@@ -1,4 +1,4 @@
-"""The files of a run folder: one process at a time, damaged or edited ones named, a full disk that loses nothing."""
+"""Files of a run folder: errors name damaged or edited ones, and a full disk or a second process does no harm."""
 
 import errno
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import tiny, weights_of
-from resuming import RECIPE, Killed, Stop, X, Y, files_of, kill, train
+from resuming import RECIPE, AtStep, Killed, X, Y, files_of, killed_at, train
 
 from keras_resattn import compile_and_fit
 from keras_resattn.evaluation import evaluate_run, load_run
@@ -20,7 +20,7 @@ from keras_resattn.utils.io import LOCK, atomic_write, locked
 
 pytestmark = pytest.mark.once
 
-# Trains in no time; what is tried here does not depend on it.
+# Trains fast; these tests do not depend on the recipe.
 QUICK = RECIPE.replace(epochs=2, ema=None, mixup=0.0, cutmix=0.0, cutout=0, batch_size=20, warmup_epochs=0)
 
 
@@ -30,13 +30,13 @@ def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     train(root / "finished", QUICK)
     with pytest.raises(Killed):
-        train(root / "killed", QUICK, callbacks=[Stop(3, kill)])
+        train(root / "killed", QUICK, callbacks=killed_at(3))
     return root
 
 
 @pytest.fixture
 def copied(folders, tmp_path):
-    """A copy of one of them."""
+    """A function that copies one of the two folders."""
 
     def copy(name):
         target = tmp_path / name
@@ -97,13 +97,13 @@ def test_a_report_without_its_fields_is_named(copied):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"std": [1.0, 1.0, 1.0]}, r"statistics\.json to say what report\.json does; one of them was edited"),
+        ({"std": [1.0, 1.0, 1.0]}, r"statistics\.json to match report\.json; one of them was edited"),
         ({"mean": "abc"}, r"report\.json to hold finite numbers as mean and std; received: \['abc'"),
         ({"mean": [float("nan")] * 3}, r"report\.json to hold finite numbers"),
     ],
     ids=["edited", "text", "nan"],
 )
-def test_statistics_edited_in_the_report_are_noticed(copied, changes, message):
+def test_statistics_edited_in_the_report_are_detected(copied, changes, message):
     run = copied("finished")
     report = json.loads((run / "report.json").read_text())
     (run / "report.json").write_text(json.dumps(report | changes))
@@ -113,7 +113,7 @@ def test_statistics_edited_in_the_report_are_noticed(copied, changes, message):
 
 
 def edited(run, **changes):
-    """Writes a checkpoint again, with changes of what it says of its run; a `None` takes an array out."""
+    """Rewrite a checkpoint with an edited progress."""
     with np.load(run / "checkpoint.npz") as file:
         arrays = dict(file)
     progress = {**json.loads(arrays["progress"].tobytes()), **changes}
@@ -122,15 +122,15 @@ def edited(run, **changes):
 
 
 @pytest.mark.parametrize("step", [-1, 1, 10**12, "2", None, 1.5])
-def test_an_edited_step_is_noticed(copied, step):
+def test_an_edited_step_is_detected(copied, step):
     run = copied("killed")
     edited(run, step=step)
-    with pytest.raises(ValueError, match=r"checkpoint\.npz as a run wrote it; it was edited"):
+    with pytest.raises(ValueError, match=r"checkpoint\.npz to be as a run wrote it; it was edited"):
         train(run, QUICK)
 
 
 @pytest.mark.parametrize("name", ["seal", "progress", "model/0", "optimizer/1"])
-def test_a_checkpoint_that_lacks_something_is_refused(copied, name):
+def test_an_incomplete_checkpoint_leaves_the_model_unchanged(copied, name):
     run = copied("killed")
     with np.load(run / "checkpoint.npz") as file:
         arrays = {key: value for key, value in file.items() if key != name}
@@ -145,36 +145,36 @@ def test_a_checkpoint_that_lacks_something_is_refused(copied, name):
 
 @pytest.mark.parametrize("name", ["recipe.json", "statistics.json"])
 @pytest.mark.parametrize("state", ["killed", "finished"])
-def test_an_edited_copy_is_noticed_and_a_missing_one_written_again(copied, state, name):
+def test_an_edited_copy_is_detected_and_a_missing_one_written_again(copied, state, name):
     run = copied(state)
     original = (run / name).read_text()
     content = json.loads(original)
     content[next(iter(content)) if isinstance(content, dict) else 0] = [1.0, 2.0, 3.0]
     (run / name).write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=rf"{run / name} to say what checkpoint\.npz does; .*delete"):
+    with pytest.raises(ValueError, match=rf"{run / name} to match checkpoint\.npz; .*delete"):
         train(run, QUICK)
     (run / name).unlink()
     train(run, QUICK)
     assert not (run / name).exists() if state == "finished" else (run / name).read_text() == original
 
 
-def test_a_recipe_of_the_users_is_not_overwritten(tmp_path):
+def test_a_recipe_file_of_the_user_is_not_overwritten(tmp_path):
     (tmp_path / "recipe.json").write_text(QUICK.to_json())
-    with pytest.raises(ValueError, match=r"recipe\.json to describe a run; it is something else"):
+    with pytest.raises(ValueError, match=r"recipe\.json to describe a run; it holds something else"):
         train(tmp_path, QUICK)
     assert (tmp_path / "recipe.json").read_text() == QUICK.to_json()
 
 
-def test_the_checkpoint_says_whose_it_is(copied):
-    """Files beside it may be another run's."""
+def test_the_checkpoint_identifies_its_run(copied):
+    """The files next to it may belong to another run."""
     run = copied("killed")
     (run / "recipe.json").unlink()
     with pytest.raises(ValueError, match="seed is 0 there, 1 here"):
         train(run, QUICK.replace(seed=1))
 
 
-def test_a_folder_has_room_for_one_process(tmp_path, copied):
-    """Another process, that holds the folder before its first checkpoint, is not disturbed."""
+def test_one_process_trains_in_a_folder(tmp_path, copied):
+    """A process that trains in the folder is not disturbed, even before its first checkpoint."""
     run = tmp_path / "run"
     script = """
         import sys, pathlib
@@ -197,23 +197,23 @@ def test_a_folder_has_room_for_one_process(tmp_path, copied):
     assert not list(run.glob(".partial-*"))
 
 
-def test_a_finished_run_is_read_while_its_folder_is_locked(copied):
+def test_a_finished_run_can_be_read_while_its_folder_is_locked(copied):
     run = copied("finished")
     with locked(run):
         assert train(run, QUICK)[1].steps == 4
 
 
-def test_a_second_call_inside_the_first_is_kept_out(tmp_path):
+def test_a_nested_call_cannot_train_in_the_same_folder(tmp_path):
     def begin_another():
         train(tmp_path, QUICK.replace(seed=1))
 
     with pytest.raises(BlockingIOError, match="locked by process"):
-        train(tmp_path, QUICK, callbacks=[Stop(1, begin_another)])
+        train(tmp_path, QUICK, callbacks=[AtStep(1, begin_another)])
     assert train(tmp_path, QUICK)[1].recipe["seed"] == 0
 
 
 @pytest.mark.parametrize("name", ["log.csv", "model.weights.h5", "model.json", "report.json", "recipe.json"])
-def test_a_full_disk_is_said_with_the_file_that_it_was(tmp_path, monkeypatch, name):
+def test_an_error_on_a_full_disk_names_the_file(tmp_path, monkeypatch, name):
     replace = io.os.replace
 
     def full(dataset, target):
@@ -232,9 +232,9 @@ def test_a_full_disk_is_said_with_the_file_that_it_was(tmp_path, monkeypatch, na
     assert read_report(tmp_path)["steps"] == 4
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="a limit that POSIX has")
-def test_a_disk_that_is_really_full_leaves_the_old_file(tmp_path):
-    """Writes of more than the allowed size fail as those on a full disk do."""
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit of POSIX")
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    """Writes beyond a size limit fail like writes to a full disk."""
     script = """
         import resource, sys
         from pathlib import Path
@@ -256,7 +256,7 @@ def test_a_disk_that_is_really_full_leaves_the_old_file(tmp_path):
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"small": chr(0) * 3, "large": "old"}
 
 
-def test_an_error_of_another_kind_stays_what_it_is(tmp_path):
+def test_other_errors_are_not_wrapped(tmp_path):
     with pytest.raises(KeyError), atomic_write(tmp_path / "file"):
         raise KeyError("name")
     with pytest.raises(FileNotFoundError, match=r"file could not be written"), atomic_write(tmp_path / "none" / "file"):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers import tiny, weights_of
 from resuming import RECIPE as FULL
-from resuming import Killed, Stop, kill
+from resuming import Killed, killed_at
 from test_transfer import backbone, images
 from test_transfer import run as run_transfer
 from training import RECIPE, X, Y
@@ -88,7 +88,7 @@ def test_a_weighted_run_resumes_and_is_another_than_one_of_other_weights(tmp_pat
 
     whole = train()
     with pytest.raises(Killed):
-        train(tmp_path, callbacks=[Stop(4, kill)], checkpoint_steps=1)
+        train(tmp_path, callbacks=killed_at(4), checkpoint_steps=1)
     with pytest.raises(ValueError, match="other images, labels or sample weights"):
         train(tmp_path, weights=W + 1)
     with pytest.raises(ValueError, match=r"class_weight is \[0\.5, 2\.0, 1\.5\] there, None here"):

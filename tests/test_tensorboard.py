@@ -1,4 +1,4 @@
-"""`keras-resattn train --tensorboard`: logs where TensorBoard is installed, and what is said where it is not."""
+"""`keras-resattn train --tensorboard` writes logs, or fails with a clear error if TensorBoard is not installed."""
 
 import importlib.util
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.once
 
 @pytest.fixture
 def train(tmp_path):
-    """A function that runs the command, for two epochs of two steps, with `--tensorboard logs`; and its folder."""
+    """`(function, folder)`: the function runs the command for two epochs of two steps, with `--tensorboard logs`."""
     x, y = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype="uint8"), np.arange(8) % 3
     np.savez(tmp_path / "data.npz", x_train=x, y_train=y, x_validation=x[:4], y_validation=y[:4])
     data = ["--data", str(tmp_path / "data.npz"), "--validation", str(tmp_path / "data.npz")]
@@ -40,7 +40,7 @@ def test_logs_hold_the_losses_of_all_epochs(train):
 
 
 @pytest.mark.parametrize("missing", ["tensorflow", "tensorboard"])
-def test_what_is_not_installed_is_said_before_any_work(train, missing, monkeypatch, capsys):
+def test_the_error_without_tensorboard_comes_before_any_work(train, missing, monkeypatch, capsys):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *args: None if name == missing else find(name, *args))
     run, folder = train

@@ -1,4 +1,4 @@
-"""What the tests of training share: twenty images of three classes, and a recipe of three short epochs."""
+"""Shared by the tests of training: twenty images of three classes, and a recipe of three short epochs."""
 
 import numpy as np
 

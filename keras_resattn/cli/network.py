@@ -60,7 +60,7 @@ class Network:
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Return the probabilities of the classes for images `(n, h, w, c)`, 0 to 255, as `(n, classes)` float."""
-        from keras_resattn.recipes.fit import returns_logits
+        from keras_resattn.recipes.loss_and_metrics import returns_logits
 
         outputs = np.asarray(self.model.predict(self.input(images), verbose=0), "float64")
         if not returns_logits(self.model):

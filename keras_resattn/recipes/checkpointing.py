@@ -1,325 +1,236 @@
-"""What happens around Keras' training steps: resuming at any one, watching the loss, stopping in good order."""
+"""Checkpoints of a run and resuming from them, at any step: the callback that accompanies `Model.fit`."""
 
-import collections
 import contextlib
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
-import numpy as np
 
+from keras_resattn.recipes.checkpoint_file import assign_variables, check_variables
 from keras_resattn.recipes.distribution import Strategy
-from keras_resattn.recipes.run_folder import RunFolder, assign, check
+from keras_resattn.recipes.run_folder import RunFolder
+from keras_resattn.recipes.run_spec import TrainingInputs
+from keras_resattn.recipes.stop_signals import deferred_signals
+from keras_resattn.recipes.training_steps import TrainingSteps
 
-# Losses are read so many steps late: reading one at once would make an accelerator wait for its host.
-LAG = 4
+# Losses are read this many steps late: reading the latest one would make an accelerator wait for its host.
+UNREAD_LOSSES = 4
 SECONDS_BETWEEN_CHECKPOINTS = 300
 
 
 class RunCallback(keras.callbacks.Callback):
-    """Carries a run through `Model.fit`, from any step to the end.
-
-    Keras' own loop counts epochs from their beginning. So an epoch that was broken off is run from its beginning, too,
-    but the steps that are done already, and those past the recipe's last one, do nothing.
+    """Log, checkpoint and resume a run, and stop it on signals and on a NaN or infinite loss.
 
     Args:
         folder: The `RunFolder`.
+        inputs: The `TrainingInputs`.
+        strategy: The `Strategy`, whose processes stop together.
+        checkpoint_steps: Steps between checkpoints inside an epoch; `None` writes one every five minutes.
+
+    Attributes:
         steps: Number of steps of the whole run.
-        steps_per_epoch: Number of steps of an epoch.
-        rows_of: Function of a step that returns the indices of its images, or `None`.
-        batch_size: Images in a step.
-        checkpoint_steps: Steps between checkpoints inside an epoch; `None`: one every five minutes.
-        left_out: Variables of the model that no checkpoint holds.
-        strategy: An `Strategy`, whose processes stop together.
-        image_size: Function of a step that returns the side of its images, for the log; `None` where there is one size.
+        completed_steps: Number of steps up to the last checkpoint, or, without `run_dir`, to the last one due.
+        history: Rows of the log, one per epoch.
+        weight_hashes: `{epoch: hash of the weights at its end}`, see `KeptEpoch`.
+        epoch: The current epoch, from 0.
+        first_step: The first step that the current epoch trains.
     """
 
     def __init__(
-        self,
-        folder: RunFolder,
-        steps: int,
-        steps_per_epoch: int,
-        rows_of: Callable[[int], Any],
-        batch_size: int,
-        checkpoint_steps: int | None = None,
-        left_out: Iterable[Any] = (),
-        strategy: Strategy | None = None,
-        image_size: Callable[[int], int | None] = lambda step: None,
+        self, folder: RunFolder, inputs: TrainingInputs, strategy: Strategy, checkpoint_steps: int | None = None
     ) -> None:
         super().__init__()
-        self.folder = folder
-        self.steps, self.steps_per_epoch = steps, steps_per_epoch
-        self.rows_of = rows_of
-        self.batch_size = batch_size
-        self.checkpoint_steps = checkpoint_steps
-        self.left_out = {id(variable) for variable in left_out}
-        self.strategy = strategy or Strategy()
-        self.image_size = image_size
-        self.rows = []
-        self.weights = {}  # a hash of those that each epoch ended with, see `Kept`
-        self.done = 0
-        self.signal = None
-        self._arrays = None
+        batches, recipe = inputs.batches, inputs.batches.recipe
+        self.steps, self.steps_per_epoch = recipe.steps(batches.steps_per_epoch), batches.steps_per_epoch
+        self.batch_size = recipe.batch_size
+        self.completed_steps, self.history, self.weight_hashes = 0, [], {}
+        self._folder, self._batches, self._strategy = folder, batches, strategy
+        self._checkpoint_steps = checkpoint_steps
+        self._excluded = {id(variable) for variable in inputs.excluded_variables}
+        self._arrays, self._signal = None, None
         self._seconds_before, self._started = 0.0, time.monotonic()
-        self._size = 1
 
     def restore(self) -> None:
-        """Reads the folder's checkpoint, if there is one; `done` is then its step. Variables wait for `fit`."""
-        loaded = self.folder.load()
+        """Read the folder's checkpoint, if there is one. Variables are assigned when `fit` starts."""
+        loaded = self._folder.load()
         if loaded is not None:
             self._arrays, progress = loaded
-            self.done, self.rows, self.weights = progress["step"], progress["rows"], progress["weights"]
-            self._seconds_before = progress["seconds"]
+            self.completed_steps, self.history = progress["step"], progress["history"]
+            self.weight_hashes, self._seconds_before = progress["weight_hashes"], progress["seconds"]
 
     def assign(self, model: keras.Model, metrics: bool = True) -> None:
-        """Gives the model, its optimizer and its metrics the checkpoint's values; all of them, or none."""
+        """Assign the checkpoint's values to the model, its optimizer and its metrics: all of them or, on error, none.
+
+        Args:
+            model: The compiled model.
+            metrics: Whether to include the metrics.
+        """
         if self._arrays is None:
             return
         groups = {group: found for group, found in self._variables(model).items() if metrics or group != "metrics"}
         for group, variables in groups.items():
-            check(variables, self._arrays, group)
+            check_variables(variables, self._arrays, group)
         for group, variables in groups.items():
-            assign(variables, self._arrays, group)
+            assign_variables(variables, self._arrays, group)
 
-    def kept_variables(self, model: keras.Model, variables: Iterable[Any] | None = None) -> list[Any]:
-        """Returns those of a model's weights (or of other variables) that a run keeps: all but images on the device."""
-        return [v for v in (model.weights if variables is None else variables) if id(v) not in self.left_out]
+    def saved_variables(self, model: keras.Model, variables: Iterable[Any] | None = None) -> list[Any]:
+        """Return those of a model's weights, or of other variables, that checkpoints hold: not images on the device."""
+        return [v for v in (model.weights if variables is None else variables) if id(v) not in self._excluded]
 
     def finish(self, model: keras.Model, report: dict[str, Any]) -> None:
-        """Writes the last checkpoint, of the weights that are kept, with the report: the run is finished."""
-        if self.folder.path is None or self.folder.finished:
+        """Write the last checkpoint, with the weights that the run keeps and its report."""
+        if self._folder.path is None or self._folder.finished:
             return
         groups = {group: found for group, found in self._variables(model).items() if group != "metrics"}
         try:
-            self.folder.save(groups, {**self._progress(self.done), "report": report})
+            self._folder.save(groups, {**self._progress(self.completed_steps), "report": report})
         except FloatingPointError as error:
-            raise FloatingPointError(self._diverged(f"{error} after", "", max(self.done - 1, 0))) from None
+            raise self._divergence(f"{error} after", max(self.completed_steps - 1, 0), 1) from None
 
     def _progress(self, step):
-        # The rows are in the checkpoint, too: one file holds all that a run needs to be resumed.
-        return {"step": step, "rows": self.rows, "weights": self.weights, "seconds": self._seconds()}
+        # Includes the log: one file holds everything that resuming needs.
+        progress = {"step": step, "history": self.history, "weight_hashes": self.weight_hashes}
+        return {**progress, "seconds": self._seconds()}
 
     def _variables(self, model):
         return {
-            "model": self.kept_variables(model, model.variables),
+            "model": self.saved_variables(model, model.variables),
             "optimizer": list(model.optimizer.variables),
             "metrics": list(model.metrics_variables),
         }
 
     @contextlib.contextmanager
-    def around(self, model: keras.Model) -> Iterator[None]:
-        """Puts itself between Keras and its compiled step, and between signals and the process, for a `fit`."""
+    def attached(self, model: keras.Model) -> Iterator[None]:
+        """Wrap the model's compiled step, and defer signals to the end of a step, for a `fit` inside the block."""
         model.make_train_function()
         compiled = model.train_function
-        model.train_function = self._around_step(compiled, model.steps_per_execution)
+        first_step = self.completed_steps // self.steps_per_epoch * self.steps_per_epoch
+        self._training = model.train_function = TrainingSteps(model, first_step, self._is_skipped)
         finalize = model.optimizer.finalize_variable_values
 
         def finalize_finished(variables):
-            # On JAX Keras puts averaged weights into the model even where an error ends the training.
-            if self.done >= self.steps or model.stop_training:
+            # On JAX, Keras puts averaged weights into the model even if an error ends the training.
+            if self.completed_steps >= self.steps or model.stop_training:
                 finalize(variables)
-                part(variables)
+                unshare_values(variables)
 
         model.optimizer.finalize_variable_values = finalize_finished
         try:
-            with self._signals():
+            with deferred_signals(self._receive):
                 yield
         finally:
             model.train_function = compiled
             model.optimizer.finalize_variable_values = finalize
 
-    def _around_step(self, compiled, size):
-        self._size = size
-        self._step = self.done // self.steps_per_epoch * self.steps_per_epoch
-        self._losses = collections.deque()
-        self._logs = {}
+    def _is_skipped(self, step):
+        return step < self.completed_steps or step >= self.steps
 
-        def step(*arguments):
-            # JAX' step takes its state and returns it; the others take batches and return logs alone.
-            *state, batches = arguments
-            first, self._step = self._step, self._step + size
-            if first < self.done or first >= self.steps:
-                if hasattr(batches, "__next__"):  # PyTorch's have been taken already
-                    for _ in range(size):
-                        next(batches)
-                return (self._logs, *state) if state else self._logs
-            try:
-                result = compiled(*arguments)
-            except BaseException:
-                if state:  # Keras took the variables' values out of the model, and would not put these back
-                    groups = (
-                        "trainable_variables",
-                        "non_trainable_variables",
-                        "optimizer_variables",
-                        "metrics_variables",
-                    )
-                    self._model._jax_state = dict(zip(groups, state[0], strict=True))
-                    self._model._jax_state_synced = False
-                raise
-            self._logs = result[0] if state else result
-            self._losses.append((first, self._logs["loss"]))
-            return result
-
-        return step
-
-    def _watch(self, unread):
-        while len(self._losses) > unread:
-            step, loss = self._losses.popleft()
-            loss = float(np.mean(keras.ops.convert_to_numpy(loss)))
-            if not np.isfinite(loss):
-                raise FloatingPointError(self._diverged(f"The loss is {loss} from", " on", step))
-
-    def _diverged(self, found, since, step):
-        epoch, in_epoch = divmod(step, self.steps_per_epoch)
-        rows = [self.rows_of(each) for each in range(step, min(step + self._size, self.steps))]
-        known = [str(row) for each in rows if each is not None for row in each]
-        images = f" of the images {', '.join(known)}" if known else ""
-        which = f"step {step + 1}" if self._size == 1 else f"one of steps {step + 1} to {step + self._size}"
-        if self.folder.path is None or not self.done:
-            kept = "Nothing was saved."
-        else:
-            kept = f"{self.folder.path} holds the last good checkpoint, of step {self.done}."
-        return (
-            f"{found} {which}{since} (epoch {epoch + 1}, step {in_epoch + 1} of "
-            f"{self.steps_per_epoch}){images}. {kept} Try a lower learning rate or a longer warm-up."
-        )
+    def _receive(self, signal_number):
+        self._signal = signal_number
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Assign the checkpoint's values before the first step of a resumed run."""
         self.epoch = epoch
         if self._arrays is not None:
-            in_epoch = self.done % self.steps_per_epoch != 0
-            self.assign(self.model, metrics=in_epoch)
+            inside_epoch = self.completed_steps % self.steps_per_epoch != 0
+            self.assign(self.model, metrics=inside_epoch)
             self._arrays = None
-            self._logs = self.model.get_metrics_result() if in_epoch else {}
+            self._training.logs = self.model.get_metrics_result() if inside_epoch else {}
         self._started = self._checkpointed = time.monotonic()
-        self.first = max(self.done, epoch * self.steps_per_epoch)
+        self.first_step = max(self.completed_steps, epoch * self.steps_per_epoch)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Write a checkpoint between two steps if one is due, and stop if a signal came."""
         step = self.epoch * self.steps_per_epoch + batch
-        if step <= self.done or step >= self.steps:
+        if step <= self.completed_steps or step >= self.steps:
             return
-        self._watch(LAG)
-        if self.checkpoint_steps is None:
+        self._check_losses(unread=UNREAD_LOSSES)
+        if self._checkpoint_steps is None:
             due = time.monotonic() - self._checkpointed > SECONDS_BETWEEN_CHECKPOINTS
         else:
-            due = step // self.checkpoint_steps > self.done // self.checkpoint_steps
-        asked = self.strategy.signal(self.signal, step)
-        if due or asked:
+            due = step // self._checkpoint_steps > self.completed_steps // self._checkpoint_steps
+        signal_number = self._strategy.signal(self._signal, step)
+        if due or signal_number:
             self._save(step)
-        self._stop(asked)
+        self._stop(signal_number)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._watch(0)
+        """Log the epoch and write its checkpoint."""
+        self._check_losses()
         end = min((epoch + 1) * self.steps_per_epoch, self.steps)
-        done = min(self._step, end)  # less where a callback stopped the training inside the epoch
+        step = min(self._training.next_step, end)  # before the end if a callback stopped the training inside the epoch
+        self.history.append(self._row(epoch, step, logs or {}))
+        self._seconds_before, self._started = 0.0, time.monotonic()
+        if step == end:
+            self._save(end)
+        else:  # not resumable, since metrics may be those of the validation; the previous checkpoint is kept
+            self.completed_steps = step
+        self._folder.write_log(self.history)
+        self._stop(self._strategy.signal(self._signal))
+
+    def _row(self, epoch, step, logs):
         seconds = self._seconds()
-        row = {"epoch": epoch + 1, **{key: float(value) for key, value in (logs or {}).items() if key != "images/s"}}
+        row = {"epoch": epoch + 1, **{key: float(value) for key, value in logs.items() if key != "images/s"}}
         row["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row["seconds"] = round(seconds, 1)
-        side = self.image_size(done - 1)
+        side = self._batches.recipe.image_size(step - 1, self.steps_per_epoch)
         row.update({} if side is None else {"image_size": side})
-        row["images/s"] = round((done - epoch * self.steps_per_epoch) * self.batch_size / seconds, 1)
-        self.rows.append(row)
-        self._seconds_before = 0.0
-        self._started = time.monotonic()
-        if done == end:
-            self._save(end)
-        else:  # nothing to go on from: metrics may be the validation's by now. The checkpoint before stays
-            self._watch(0)
-            self.done = done
-        self.folder.write_log(self.rows)
-        self._stop(self.strategy.signal(self.signal))
+        row["images/s"] = round((step - epoch * self.steps_per_epoch) * self.batch_size / seconds, 1)
+        return row
 
     def _seconds(self):
         return self._seconds_before + time.monotonic() - self._started
 
     def _save(self, step):
-        self._watch(0)
-        if self.folder.path is not None:
+        self._check_losses()
+        if self._folder.path is not None:
             try:
-                self.folder.save(self._variables(self.model), self._progress(step))
+                self._folder.save(self._variables(self.model), self._progress(step))
             except FloatingPointError as error:
-                raise FloatingPointError(self._diverged(f"{error} after", "", step - self._size)) from None
-        self.done = step
+                size = self._training.size
+                raise self._divergence(f"{error} after", step - size, size) from None
+        self.completed_steps = step
         self._checkpointed = time.monotonic()
 
-    @contextlib.contextmanager
-    def _signals(self):
-        """Ends the step that is running before Ctrl-C or a scheduler's SIGTERM stops the process."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
+    def _check_losses(self, unread=0):
+        bad = self._training.first_bad_loss(unread)
+        if bad is not None:
+            step, loss = bad
+            raise self._divergence(f"The loss is {loss} since", step, self._training.size)
+
+    def _divergence(self, found, step, size):
+        """Return the error for `size` steps from `step` on, naming their images and the last good checkpoint."""
+        epoch, in_epoch = divmod(step, self.steps_per_epoch)
+        rows = [self._batches.rows(each) for each in range(step, min(step + size, self.steps))]
+        numbers = ", ".join(str(row) for each in rows if each is not None for row in each)
+        images = f"; images {numbers}" if numbers else ""
+        which = f"step {step + 1}" if size == 1 else f"one of steps {step + 1} to {step + size}"
+        if self._folder.path is None or not self.completed_steps:
+            kept = "No checkpoint was saved."
+        else:
+            kept = f"{self._folder.path} holds the last good checkpoint, after step {self.completed_steps}."
+        return FloatingPointError(
+            f"{found} {which} (epoch {epoch + 1}, step {in_epoch + 1} of {self.steps_per_epoch}{images}). {kept} "
+            "Try a lower learning rate or a longer warm-up."
+        )
+
+    def _stop(self, signal_number):
+        if signal_number is None:
             return
-        previous = {}
-
-        def ask(number, frame):
-            if self.signal is not None:  # asked twice
-                raise KeyboardInterrupt
-            self.signal = number
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, ask)
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-    def _stop(self, asked):
-        if asked is None:
-            return
-        kept = "" if self.folder.path is None else f"; {self.folder.path} goes on from there"
-        message = f"Stopped after step {self.done} of {self.steps}{kept}."
-        if asked == signal.SIGINT:
+        kept = "" if self._folder.path is None else f" The checkpoint is in {self._folder.path}; rerun to resume."
+        message = f"Stopped after step {self.completed_steps} of {self.steps}.{kept}"
+        if signal_number == signal.SIGINT:
             raise KeyboardInterrupt(message)
-        if self.strategy.rank == 0:
-            print(message, file=sys.stderr)  # an exit status has no room for it
-        raise SystemExit(128 + asked)
+        if self._strategy.rank == 0:
+            print(message, file=sys.stderr)  # SystemExit with a status prints nothing
+        raise SystemExit(128 + signal_number)
 
 
-def part(variables: Iterable[Any]) -> None:
-    """Gives variables arrays of their own: on JAX averaged weights share those of the optimizer, and a later step of
-    either deletes both.
-    """
+def unshare_values(variables: Iterable[Any]) -> None:
+    """Copy the variables' arrays on JAX: averaged weights share the optimizer's, which a later step deletes."""
     if keras.backend.backend() == "jax":
         for variable in variables:
             variable.assign(keras.ops.copy(variable.value))
-
-
-class Progress(keras.callbacks.ProgbarLogger):
-    """Keras' progress bar, with images per second beside it.
-
-    Args:
-        loop: The `RunCallback` whose steps it shows.
-    """
-
-    # It only prints, so that Keras may call it beside the next step.
-    async_safe = True
-
-    def __init__(self, loop: RunCallback) -> None:
-        super().__init__()
-        self.loop = loop
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        if self.loop.done:
-            print(f"Going on from step {self.loop.done} of {self.loop.steps}.")
-        super().on_train_begin(logs)
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._begun = time.monotonic()
-        super().on_epoch_begin(epoch, logs)
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        super().on_train_batch_end(batch, self._with_speed(batch + 1, logs))
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        super().on_epoch_end(epoch, {**(logs or {}), "images/s": self.loop.rows[-1]["images/s"]})
-
-    def _with_speed(self, steps, logs):
-        done = steps + self.loop.epoch * self.loop.steps_per_epoch - self.loop.first
-        if done <= 0:
-            return logs
-        return {**(logs or {}), "images/s": done * self.loop.batch_size / (time.monotonic() - self._begun)}

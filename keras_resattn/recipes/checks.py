@@ -230,10 +230,10 @@ def check_lengths(recipe: Recipe, steps_per_epoch: int, steps_per_execution: int
     recipe.learning_rate_schedule(steps_per_epoch)  # raises if the schedule does not fit the length of the run
 
 
-def check_restored(loop: Any, steps_per_execution: int) -> None:
+def check_restored(run: Any, steps_per_execution: int) -> None:
     """Raise a `ValueError` if a run cannot resume from its checkpoint with `steps_per_execution`."""
-    if loop.done < loop.steps and loop.done % steps_per_execution:
+    if run.completed_steps < run.steps and run.completed_steps % steps_per_execution:
         raise ValueError(
-            f"Expected steps_per_execution to divide the {loop.done} completed steps; "
+            f"Expected steps_per_execution to divide the {run.completed_steps} completed steps; "
             f"received: steps_per_execution={steps_per_execution}."
         )

@@ -1,77 +1,85 @@
-"""Which epoch the weights belong to that a run ends with: a user's callback may put back those of an earlier one."""
+"""Find the epoch whose weights a run ends with: a user's callback may restore those of an earlier epoch."""
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import numpy as np
 
+from keras_resattn.recipes.checkpointing import RunCallback
+from keras_resattn.recipes.weight_averaging import AveragedWeights
 
-class Kept:
-    """Follows a model's weights through `fit`, where callbacks of the user's may change them.
 
-    With averaged weights, callbacks find these in the model at an epoch's end, with the batch-norm statistics that
-    belong to them: they are what the epoch's validation figures describe, and what the run ends with.
+class KeptEpoch:
+    """Track a model's weights through `fit`, where the user's callbacks may change them.
+
+    With averaged weights, the callbacks find the averages in the model at the end of an epoch, with the batch-norm
+    statistics that belong to them: the epoch's validation metrics describe them, and the run ends with them.
 
     Args:
-        loop: The `RunCallback` of the run, whose `weights` get a hash for each epoch.
+        run: The `RunCallback`, whose `weight_hashes` get an entry for each epoch.
         averages: The `AveragedWeights`, or `None`.
-        callbacks: The user's.
+        callbacks: The user's callbacks.
+
+    Attributes:
+        averages: As passed.
+        callbacks: The user's callbacks with those that track the weights before and after them.
     """
 
-    def __init__(self, loop: Any, averages: Any, callbacks: Sequence[keras.callbacks.Callback]) -> None:
-        self._loop, self.averages = loop, averages
-        self.callbacks = [_Before(self), *callbacks, _After(self)] if callbacks else [_Before(self)]
-        self._hashes = bool(callbacks)  # nobody else changes weights
-        self._ended = None
+    def __init__(
+        self, run: RunCallback, averages: AveragedWeights | None, callbacks: Sequence[keras.callbacks.Callback]
+    ) -> None:
+        self._run, self.averages = run, averages
+        self.callbacks = [_BeforeUser(self), *callbacks, _AfterUser(self)] if callbacks else [_BeforeUser(self)]
+        self._tracks = bool(callbacks)  # nothing else changes the weights
+        self._final = None
 
     def before_epoch_end(self, model: keras.Model, epoch: int) -> None:
-        """Shows the epoch's weights to the user's callbacks."""
-        if self._hashes:
+        """Put the weights that the epoch ends with into the model, and record their hash."""
+        if self._tracks:
             if self.averages is not None:
-                self.averages.show(epoch)
-            self._loop.weights[str(epoch + 1)] = self._hash(model)
+                self.averages.swap_in(epoch)
+            self._run.weight_hashes[str(epoch + 1)] = self._hash(model)
 
     def after_epoch_end(self, model: keras.Model, epoch: int) -> None:
-        """Takes averaged weights back out of the model, for the next epoch."""
+        """Put the raw weights back into the model for the next epoch."""
         if self.averages is None:
             return
-        changed = self._hash(model) != self._loop.weights[str(epoch + 1)]
-        self.averages.hide()
+        changed = self._hash(model) != self._run.weight_hashes[str(epoch + 1)]
+        self.averages.swap_out()
         if changed:
             raise ValueError(
-                "Expected callbacks that leave the weights alone in on_epoch_end where a recipe averages them (ema): "
-                "the model then holds the averages, and a change of these is lost. Change weights in on_epoch_begin."
+                "Expected callbacks that do not change weights in on_epoch_end if the recipe averages weights (ema): "
+                "the model then holds the averages, and changes to them are lost. Change weights in on_epoch_begin."
             )
 
     def before_train_end(self, model: keras.Model, epoch: int) -> None:
-        """Gives averaged weights their statistics before the user's callbacks see what training ends with."""
+        """Recalibrate batch norm for averaged weights before the user's callbacks see the final model."""
         if self.averages is not None:
-            self.averages.statistics.measure(epoch)
-        if self._hashes:
-            self._ended = self._hash(model)
+            self.averages.recalibrator.recalibrate(epoch)
+        if self._tracks:
+            self._final = self._hash(model)
 
-    def epoch(self, model: keras.Model) -> int | None:
-        """Returns the number of the epoch that ended with the model's weights, or `None` if none did."""
-        last = self._loop.rows[-1]["epoch"]
-        if not self._hashes:
+    def find(self, model: keras.Model) -> int | None:
+        """Return the number, from 1, of the epoch that ended with the model's weights, or `None` if none did."""
+        last = self._run.history[-1]["epoch"]
+        if not self._tracks:
             return last
         found = self._hash(model)
-        if self.averages is not None and found == self._ended:
+        if self.averages is not None and found == self._final:
             return last
-        epochs = [int(epoch) for epoch, of_epoch in self._loop.weights.items() if of_epoch == found]
+        epochs = [int(epoch) for epoch, of_epoch in self._run.weight_hashes.items() if of_epoch == found]
         return max(epochs, default=None)
 
     def _hash(self, model):
         digest = hashlib.sha256()
-        for variable in self._loop.kept_variables(model):
+        for variable in self._run.saved_variables(model):
             digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).data.cast("B"))
         return digest.hexdigest()
 
 
-class _Before(keras.callbacks.Callback):
-    """Comes before the user's callbacks."""
+class _BeforeUser(keras.callbacks.Callback):
+    """Runs before the user's callbacks."""
 
     def __init__(self, kept):
         super().__init__()
@@ -88,8 +96,8 @@ class _Before(keras.callbacks.Callback):
         self._kept.before_train_end(self.model, self._epoch)
 
 
-class _After(keras.callbacks.Callback):
-    """Comes after them."""
+class _AfterUser(keras.callbacks.Callback):
+    """Runs after the user's callbacks."""
 
     def __init__(self, kept):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a run is made of, before its first step: network, recipe and data, and the batches that come of them."""
+"""Everything a run needs before its first step: network, recipe and data, and the batches made from them."""
 
 import dataclasses
 import functools
@@ -29,19 +29,19 @@ from keras_resattn.utils.data_format import channel_axis
 
 @dataclass(frozen=True)
 class RunSpec:
-    """What a run is made of, opened and checked.
+    """Inputs of a run, opened and checked.
 
     Attributes:
-        model: The classifier, as it was given.
+        model: The classifier as passed by the user.
         recipe: A `Recipe`.
-        strategy: The `Strategy` that carries it out.
-        dataset: The training data, with the labels that the recipe's noise makes of theirs.
-        validation: The data measured after every epoch, or `None`.
-        size: Height and width of the images that the network takes.
-        statistics: `[mean, std]` that images are normalised with.
-        measured: Whether these are the training data's own.
-        class_names: Names of the classes in the order of the network's outputs, or `None`.
-        class_weight: Weight of each class' images in the loss, or `None`.
+        strategy: The distribution `Strategy`.
+        dataset: The training data, with the recipe's label noise applied.
+        validation: Data evaluated after every epoch, or `None`.
+        size: Height and width of the network's input images.
+        statistics: `[mean, std]` used to normalize images.
+        computed_statistics: Whether they were computed from the training data.
+        class_names: Class names in the order of the network's outputs, or `None`.
+        class_weight: Weight of each class in the loss, or `None`.
     """
 
     model: keras.Model
@@ -51,12 +51,12 @@ class RunSpec:
     validation: Dataset | BatchStream | None
     size: tuple[int, ...]
     statistics: list[Any]
-    measured: bool
+    computed_statistics: bool
     class_names: list[str] | None = None
     class_weight: list[Any] | None = None
 
     @classmethod
-    def of(
+    def create(
         cls,
         model: keras.Model,
         recipe: Recipe,
@@ -64,12 +64,24 @@ class RunSpec:
         dataset: Dataset | BatchStream,
         validation: Dataset | BatchStream | None,
         statistics: Statistics | None,
-        kept: Any = None,
+        checkpoint_statistics: Any = None,
         class_weight: Any = None,
     ) -> Self:
-        """Checks that data fit the network, and normalises by `statistics`, or else those kept or measured.
+        """Check that the data fit the network, and determine the statistics that normalize images.
 
-        A run that is resumed keeps those of its checkpoint: measured again, those of a stream might be others.
+        Args:
+            model: A classifier that `check_model` accepts.
+            recipe: A `Recipe`.
+            strategy: The distribution `Strategy`.
+            dataset: Training data.
+            validation: Data evaluated after every epoch, or `None`.
+            statistics: `(mean, std)`, or `None` to compute them from the training data.
+            checkpoint_statistics: `[mean, std]` of the checkpoint to resume, used instead of computing them again: on a
+                stream, new ones might differ.
+            class_weight: `{label: weight}`, or `None`.
+
+        Raises:
+            ValueError: if data, statistics or class weights do not fit the network.
         """
         class_weight = check_class_weight(class_weight, model.output_shape[-1])
         dataset, validation, class_names = check_classes(model, dataset, validation)
@@ -79,34 +91,35 @@ class RunSpec:
         if strategy.rank == 0:
             warn_of_empty_classes(dataset, model.output_shape[-1], class_names)
         dataset = with_label_noise(dataset, recipe.label_noise, model.output_shape[-1], recipe.seed)
-        measured = statistics is None
-        if not measured:
+        computed = statistics is None
+        if computed:
+            mean, std = checkpoint_statistics or dataset.statistics(recipe.normalization, size)
+        else:
             channels = model.input_shape[channel_axis(keras.config.image_data_format())]
             mean, std = check_statistics(statistics, channels, size)
-        else:
-            mean, std = kept or dataset.statistics(recipe.normalization, size)
-        if isinstance(dataset, BatchStream):  # each process may have measured its own part
+        if isinstance(dataset, BatchStream):  # each process may have read another part
             mean, std = strategy.broadcast(mean, std)
-        return cls(model, recipe, strategy, dataset, validation, size, [mean, std], measured, class_names, class_weight)
+        return cls(model, recipe, strategy, dataset, validation, size, [mean, std], computed, class_names, class_weight)
 
     @property
     def classes(self) -> int:
+        """Number of classes."""
         return self.model.output_shape[-1]
 
     def name_classes(self) -> None:
-        """Gives the network the names of its classes, if there are any and it has a place for them."""
+        """Store the class names in the network, if there are any and the network can keep them."""
         if self.class_names is not None and keeps_class_names(self.model):
             set_class_names(self.model, self.class_names)
 
     def identity(self, steps_per_epoch: int) -> dict[str, Any]:
-        """What makes the run itself: with another of these, it is another run."""
+        """Return what identifies the run; if any of it changes, it is another run."""
         return {
             "network": self.model.name,
             "precision": self.model.dtype_policy.name,
             "recipe": dataclasses.asdict(self.recipe),
             "data": self.dataset.fingerprint(),
             "steps_per_epoch": steps_per_epoch,
-            "statistics": None if self.measured else self.statistics,
+            "statistics": None if self.computed_statistics else self.statistics,
             "class_names": self.class_names,
             "class_weight": self.class_weight,
         }
@@ -114,32 +127,32 @@ class RunSpec:
 
 @dataclass(frozen=True)
 class TrainingInputs:
-    """What `fit` is called on and with.
+    """Model and data for `fit`.
 
     Attributes:
-        model: The model to train: the spec's own, or one around it.
-        batches: A `PyDataset` of training batches, which knows its `steps_per_epoch` and `rows`.
+        model: The model to train: the user's, or one around it.
+        batches: `TrainingBatches`.
         validation: Validation batches, or `None`.
-        left_out: Variables that no checkpoint holds.
+        excluded_variables: Variables that are not saved in checkpoints.
     """
 
     model: keras.Model
-    batches: keras.utils.PyDataset
+    batches: TrainingBatches
     validation: object = None
-    left_out: list[Any] = dataclasses.field(default_factory=list)
+    excluded_variables: list[Any] = dataclasses.field(default_factory=list)
 
     @classmethod
     def on_device(cls, spec: RunSpec) -> Self:
-        """Images that lie on the device."""
-        dataset: Any = spec.dataset  # which `on_device` checks, like validation data
-        measured: Any = spec.validation
-        model, batches, validation = on_device(spec.model, dataset, spec.recipe, *spec.statistics, validation=measured)
+        """Keep all images on the device, and augment them there."""
+        dataset: Any = spec.dataset  # `on_device` checks it, and the validation data
+        validation: Any = spec.validation
+        model, batches, batched = on_device(spec.model, dataset, spec.recipe, *spec.statistics, validation=validation)
         batches.class_weight = spec.class_weight
-        return cls(model, batches, validation, model.get_layer("images").variables)
+        return cls(model, batches, batched, model.get_layer("images").variables)
 
     @classmethod
-    def by_batches(cls, spec: RunSpec) -> Self:
-        """Batches that the host prepares, for this process' part of the devices."""
+    def on_host(cls, spec: RunSpec) -> Self:
+        """Prepare batches on the host, for this process' part of the devices."""
         recipe, strategy, classes = spec.recipe, spec.strategy, spec.classes
         mean, std = spec.statistics
         prepare = functools.partial(normalize, mean=mean, std=std)
@@ -147,7 +160,7 @@ class TrainingInputs:
         batches.class_weight = spec.class_weight
         if spec.validation is None:
             return cls(spec.model, batches)
-        ordered = EvaluationBatches if strategy.devices == 1 else strategy.evaluation_batches
+        evaluation_batches = EvaluationBatches if strategy.devices == 1 else strategy.evaluation_batches
         shares = classes if recipe.mixes_labels else None
-        validation = ordered(spec.validation, recipe.batch_size, prepare, size=spec.size, shares=shares)
+        validation = evaluation_batches(spec.validation, recipe.batch_size, prepare, size=spec.size, shares=shares)
         return cls(spec.model, batches, validation)

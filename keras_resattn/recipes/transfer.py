@@ -20,7 +20,8 @@ from keras_resattn.recipes import Recipe, Report, compile_and_fit, distribution,
 from keras_resattn.recipes.backbones import Backbone, check_statistics
 from keras_resattn.recipes.checks import EMPTY_CLASSES, check_callbacks, check_class_weight, warn_of_empty_classes
 from keras_resattn.recipes.frozen_features import as_images, extract, fold, moments, resized
-from keras_resattn.recipes.run_folder import RunFolder, differing, held_run
+from keras_resattn.recipes.run_folder import RunFolder
+from keras_resattn.recipes.run_identity import differing_fields, read_identity
 from keras_resattn.typing import DataLike, PathLike, Pooling, Size, Statistics
 from keras_resattn.utils.data_format import channel_axis, image_shape
 from keras_resattn.utils.io import atomic_write, locked, user_path, write_json
@@ -263,8 +264,8 @@ class _Run:
         }
 
     def _check_folder(self):
-        held = held_run(self.folder / IDENTITY, self.resume or self.strategy.rank > 0)
-        others = {} if held is None else differing(held, self.identity)
+        held = read_identity(self.folder / IDENTITY, self.resume or self.strategy.rank > 0)
+        others = {} if held is None else differing_fields(held, self.identity)
         if others:
             raise ValueError(
                 f"Expected {self.folder} to hold this run; it holds one of other {', '.join(others)}. "

@@ -1,9 +1,8 @@
-"""Averaged weights, with the statistics of batch normalisation that go with them.
+"""Averaged weights (EMA), and batch-norm statistics recalibrated for them.
 
-The moving statistics of batch normalisation are those of the weights that were trained, a few steps late. Averaged
-weights are others, and a deep network with the wrong statistics loses points of accuracy: they are measured anew, as in
-stochastic weight averaging (Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization", 2018,
-Sec. 3.2).
+Moving batch-norm statistics belong to the weights that were trained, a few steps late. With averaged weights they are
+wrong, which costs a deep network points of accuracy. They are therefore re-estimated, as in stochastic weight averaging
+(Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization", 2018, Sec. 3.2).
 """
 
 import contextlib
@@ -15,94 +14,101 @@ import keras
 import numpy as np
 
 from keras_resattn.models.inspection import batch_norm_layers
+from keras_resattn.recipes.distribution import Strategy
+from keras_resattn.recipes.run_spec import TrainingInputs
 from keras_resattn.typing import Tensor
 
-IMAGES = 10_000  # that statistics are measured on
+RECALIBRATION_IMAGES = 10_000
 
 
 class AveragedWeights(keras.callbacks.SwapEMAWeights):
-    """Puts averaged weights, and their statistics, into the model while it is measured on validation data.
+    """Validate with averaged weights and their batch-norm statistics.
 
     Args:
-        statistics: A `BatchNormRecalibrator`.
+        recalibrator: The `BatchNormRecalibrator` of the model.
     """
 
-    def __init__(self, statistics: "BatchNormRecalibrator") -> None:
+    def __init__(self, recalibrator: "BatchNormRecalibrator") -> None:
         super().__init__()
-        self.statistics = statistics
+        self.recalibrator = recalibrator
         self._epoch: Any = 0
-        self._trained: Any = None
-        self._exact = []
-        self._measured: tuple[Any, Any] = (None, None)  # an epoch, and the statistics that its validation had
+        self._raw_statistics: Any = None
+        self._raw_values = []
+        self._recalibrated: tuple[Any, Any] = (None, None)  # an epoch and its statistics
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Remember the epoch, whose images recalibration uses."""
         super().on_epoch_begin(epoch, logs)
         self._epoch = epoch
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Put averaged weights and their statistics into the model."""
         if keras.backend.backend() == "tensorflow":  # where Keras swaps by adding and subtracting, which rounds
             variables = (*self.model.trainable_variables, *self.model.optimizer.variables)
-            self._exact = [(variable, keras.ops.convert_to_numpy(variable).copy()) for variable in variables]
+            self._raw_values = [(variable, keras.ops.convert_to_numpy(variable).copy()) for variable in variables]
         super().on_test_begin(logs)
-        self._trained = self.statistics.read()
+        self._raw_statistics = self.recalibrator.read()
         try:
-            if self._measured[0] == self._epoch:
-                self.statistics.write(self._measured[1])
+            if self._recalibrated[0] == self._epoch:
+                self.recalibrator.write(self._recalibrated[1])
             else:
-                self.statistics.measure(self._epoch)
-                self._measured = (self._epoch, self.statistics.read())
-        except BaseException:  # Keras would leave the average in the model
+                self.recalibrator.recalibrate(self._epoch)
+                self._recalibrated = (self._epoch, self.recalibrator.read())
+        except BaseException:  # Keras would leave the averages in the model
             self.on_test_end()
             raise
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
-        self.statistics.write(self._trained)
-        self._trained = None
+        """Put the raw weights and their statistics back."""
+        self.recalibrator.write(self._raw_statistics)
+        self._raw_statistics = None
         super().on_test_end(logs)
-        for variable, value in self._exact:
+        for variable, value in self._raw_values:
             variable.assign(value)
-        self._exact = []
+        self._raw_values = []
 
-    def show(self, epoch: int | None) -> None:
-        """Puts the averages of an epoch into the model, as for its validation."""
+    def swap_in(self, epoch: int | None) -> None:
+        """Put the averages of an epoch into the model, as for its validation."""
         self._epoch = epoch
         self.on_test_begin()
 
-    def hide(self) -> None:
-        """Takes them out again; a second call does nothing."""
-        if self._trained is not None:
+    def swap_out(self) -> None:
+        """Put the raw weights back; does nothing if they are in the model."""
+        if self._raw_statistics is not None:
             self.on_test_end()
 
 
 class BatchNormRecalibrator:
-    """The moving statistics of a model's batch normalisations, as its present weights make them.
+    """Re-estimate a model's moving batch-norm statistics for its current weights.
+
+    Layers that are not trainable keep their statistics, as in training.
 
     Args:
-        inputs: The `TrainingInputs` of the run. Layers that are not trainable keep their statistics, as in training.
+        inputs: The `TrainingInputs` of the run.
         strategy: The `Strategy` that trains it.
         jit_compile: As in `keras.Model.compile`.
     """
 
-    def __init__(self, inputs: Any, strategy: Any, jit_compile: bool | Literal["auto"]) -> None:
-        model, self._batches, self._engine = inputs.model, inputs.batches, strategy
+    def __init__(self, inputs: TrainingInputs, strategy: Strategy, jit_compile: bool | Literal["auto"]) -> None:
+        model, self._batches, self._strategy = inputs.model, inputs.batches, strategy
         self._layers = [layer for layer in batch_norm_layers(model) if layer.trainable]
         self._variables = [variable for layer in self._layers for variable in layer.non_trainable_variables]
         weights = {id(variable) for variable in model.weights}
         seeds = [variable for variable in model.non_trainable_variables if id(variable) not in weights]
-        self._changing = [*self._variables, *seeds]  # by a forward pass
-        self._forward = Training(model, jit_compile)
+        self._changing = [*self._variables, *seeds]  # in a forward pass
+        self._forward = TrainingModeModel(model, jit_compile)
 
     def read(self) -> list[np.ndarray]:
-        """Returns the values of all that a measurement changes."""
+        """Return copies of all values that recalibration changes."""
         return [keras.ops.convert_to_numpy(variable).copy() for variable in self._changing]
 
     def write(self, values: Sequence[np.ndarray]) -> None:
-        """Gives back what `read` returned."""
+        """Restore values that `read` returned."""
         for variable, value in zip(self._changing, values, strict=True):
             variable.assign(value)
 
-    def measure(self, epoch: int) -> None:
-        """Sets the statistics to their mean over the first batches of an epoch, some ten thousand images of it."""
+    def recalibrate(self, epoch: int) -> None:
+        """Set the statistics to their mean over the first batches of an epoch, about 10,000 images."""
         if not self._layers:
             return
         before = self.read()
@@ -116,28 +122,31 @@ class BatchNormRecalibrator:
             variable.assign(mean.reshape(variable.shape).astype(variable.dtype))
 
     def _means(self, epoch, before):
-        """The mean of each value over batches: what each of them adds to the moving average, scaled up."""
-        batches, last, sums = self._batches, _joined(self._variables), 0
-        count = min(math.ceil(IMAGES / batches.recipe.batch_size), batches.steps_per_epoch)
-        kept = None
+        """Return the mean of each statistic over batches, from what each batch contributes to the moving average."""
+        batches, last, sums = self._batches, _concatenated(self._variables), 0
+        count = min(math.ceil(RECALIBRATION_IMAGES / batches.recipe.batch_size), batches.steps_per_epoch)
+        retained = None
         for step in range(count):
             x, *_ = batches.batch(epoch * batches.steps_per_epoch + step)
-            kept = self._kept(x, before) if kept is None else kept
+            retained = self._retained(x, before) if retained is None else retained
             self._forward.test_on_batch(x)
-            now = _joined(self._variables)
-            sums = sums + (now - kept * last) / (1 - kept)
+            now = _concatenated(self._variables)
+            sums = sums + (now - retained * last) / (1 - retained)
             last = now
-        return np.mean(self._engine.gather(sums / count), axis=0)
+        return np.mean(self._strategy.gather(sums / count), axis=0)
 
-    def _kept(self, x, before):
-        """The share of the values before that a pass leaves in a moving average: less where it calls a layer twice."""
+    def _retained(self, x, before):
+        """Return the weight of the previous value in a moving average: 1/2, or 1/4 if a layer is called twice.
+
+        It cannot be read from the graph, since layers inside composite layers have no nodes.
+        """
         after = []
         for shift in (0, 1):
             self.write(before)
             for variable in self._variables:
                 variable.assign(variable + shift)
             self._forward.test_on_batch(x)
-            after.append(_joined(self._variables))
+            after.append(_concatenated(self._variables))
         self.write(before)
         return 0.5 ** np.maximum(np.round(-np.log2(np.maximum(after[1] - after[0], 2.0**-20))), 1)
 
@@ -153,8 +162,8 @@ class BatchNormRecalibrator:
                 layer.momentum = before
 
 
-class Training(keras.Model):
-    """A model that is tested as it trains: on the statistics of batches, and with dropout."""
+class TrainingModeModel(keras.Model):
+    """A model that Keras tests in training mode: with the statistics of batches, and with dropout."""
 
     def __init__(self, model: keras.Model, jit_compile: bool | Literal["auto"]) -> None:
         super().__init__()
@@ -162,14 +171,16 @@ class Training(keras.Model):
         self.compile(jit_compile=jit_compile)
 
     def call(self, x: Any) -> Tensor:
+        """Call the model in training mode."""
         return self.model(x, training=True)
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool | None = True
     ) -> Any:
-        return keras.ops.mean(y_pred)  # nobody looks at it
+        """Return any scalar; the loss is not used."""
+        return keras.ops.mean(y_pred)
 
 
-def _joined(variables):
+def _concatenated(variables):
     values = [keras.ops.convert_to_numpy(variable) for variable in variables]
     return np.concatenate([value.reshape(-1).astype("float64") for value in values])

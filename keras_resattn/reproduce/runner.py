@@ -20,7 +20,7 @@ from keras_resattn.models.residual_attention import ResidualAttentionNet
 from keras_resattn.models.variants import VARIANTS
 from keras_resattn.recipes import Report, compile_and_fit
 from keras_resattn.recipes.recipe import Recipe
-from keras_resattn.recipes.run_folder import differing
+from keras_resattn.recipes.run_identity import differing_fields
 from keras_resattn.reproduce.datasets import Splits, data_name, open_splits
 from keras_resattn.reproduce.published import original
 from keras_resattn.reproduce.rows import DATASETS, Row, Table
@@ -208,7 +208,7 @@ def _read_finished(folder, identity):
     content = read_json(path, remedy)
     if not all(isinstance(content.get(key), dict) for key in ("run", "result")):
         raise ValueError(f"Expected {path} to hold a run and its result; it does not. {remedy}")
-    different = differing(content["run"], identity)
+    different = differing_fields(content["run"], identity)
     if different:
         raise ValueError(
             f"Expected {folder} to hold the run of this row; it holds a run with different values of "

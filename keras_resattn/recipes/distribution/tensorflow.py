@@ -31,6 +31,7 @@ class Mirrored(Strategy):
         device_data: bool = False,
         steps_per_execution: int = 1,
     ) -> None:
+        """Require what Keras supports with `MirroredStrategy`. See `Strategy.check`."""
         import tensorflow as tf
 
         inside = all(isinstance(variable.value, tf.distribute.DistributedValues) for variable in model.variables)
@@ -57,11 +58,12 @@ class Mirrored(Strategy):
         self._require(single, "steps_per_execution=1", f"steps_per_execution={steps_per_execution}")
 
     def make_optimizer(self, recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-        # The penalty is added to each device's gradient, and the gradients are summed.
+        """Return the recipe's optimizer, whose penalty is added on each device before gradients are summed."""
         return recipe.replace(l2=recipe.l2 / self.devices).make_optimizer(steps_per_epoch)
 
     @contextlib.contextmanager
     def distributed(self, model: keras.Model) -> Iterator[None]:
+        """Synchronize batch normalization inside the block."""
         layers = batch_norm_layers(model)
         before = [layer.synchronized for layer in layers]
         for layer in layers:

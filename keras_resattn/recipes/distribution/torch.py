@@ -37,10 +37,12 @@ class DistributedDataParallel(Strategy):
         device_data: bool = False,
         steps_per_execution: int = 1,
     ) -> None:
+        """Require a step that is not compiled. See `Strategy.check`."""
         super().check(model, recipe, jit_compile, device_data, steps_per_execution)
         self._require(jit_compile in ("auto", False), "jit_compile='auto' or False", f"jit_compile={jit_compile}")
 
     def gather(self, value: Any) -> list[np.ndarray]:
+        """Return the values of all processes, see `Strategy.gather`."""
         from torch import distributed
 
         values: list[Any] = [None] * self.processes
@@ -49,6 +51,7 @@ class DistributedDataParallel(Strategy):
 
     @contextlib.contextmanager
     def distributed(self, model: keras.Model) -> Iterator[None]:
+        """Train through PyTorch's wrapper inside the block."""
         from torch.nn import parallel
 
         statistics = [
