@@ -52,6 +52,7 @@ def test_training_follows_the_authors_loss():
     assert history["loss"] == pytest.approx([error + overlap] * 2, rel=1e-5)
 
 
+@pytest.mark.once
 def test_taps_by_name(base):
     model = attend_and_rectify(base, ["pool", "conv1"], attention_width=3)
     assert received(model, "attention1_mask") == received(model, "attention1_outputs")[:1] == ["pool"]
@@ -66,6 +67,7 @@ def test_taps_by_name(base):
     assert attend_and_rectify(base, ["pool"], attention_depth=1, classes=5, name="mine").name == "mine"
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("depth", "taps"), [(None, ["conv2", "conv3", "scale"]), (2, ["conv3", "scale"])])
 def test_automatic_taps_are_the_last_maps_of_each_resolution(base, depth, taps, caplog):
     with caplog.at_level(logging.INFO, "keras_resattn"):
@@ -74,6 +76,7 @@ def test_automatic_taps_are_the_last_maps_of_each_resolution(base, depth, taps, 
     assert f"cnn ends in softmax; gated attention on {', '.join(taps)}" in caplog.text
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("network", "taps", "features"),
     [
@@ -157,6 +160,7 @@ def test_on_a_sequential_model():
     assert_close(*predict_both(model, base, random_array(2, 16, 16, 3)), 1e-6)
 
 
+@pytest.mark.once
 def test_on_a_model_with_a_convolutional_classifier():
     """The logits have no vector as input, so the gate reads the mean of the last map."""
     inputs = keras.Input((8, 8, 3))
@@ -169,6 +173,7 @@ def test_on_a_model_with_a_convolutional_classifier():
     assert model.output_shape == (None, 5)
 
 
+@pytest.mark.once
 def test_on_a_model_with_a_dense_layer_on_a_map():
     inputs = keras.Input((8, 8, 3))
     x = layers.Dense(5, name="dense")(layers.Conv2D(4, 3, name="conv")(inputs))
@@ -221,6 +226,7 @@ def test_a_gradient_scale_of_zero_leaves_the_base_its_own_gradient():
             assert np.abs(whole[path] - step).max() > 0.05 * np.abs(step).max(), "modules train what is below them"
 
 
+@pytest.mark.once
 def test_a_gradient_scale_has_nodes_of_its_own(base):
     model = attend_and_rectify(base, ["conv3"], gradient_scale=0.5)
     assert received(model, "attention1_mask") == ["attention1_gradient"]
@@ -230,6 +236,7 @@ def test_a_gradient_scale_has_nodes_of_its_own(base):
     assert received(model, "rectify")[-1] == "classifier", "the base's own output keeps its gradient"
 
 
+@pytest.mark.once
 def test_counting_before_and_after(base):
     """Counting and attention maps call layers on other inputs; only calls in the model itself may count."""
     macs = count_macs(base)
@@ -262,6 +269,7 @@ def test_layers_that_were_first_called_elsewhere():
     assert_close(actual, softmax(y.astype("float64")), 1e-6)
 
 
+@pytest.mark.once
 def test_tensors_of_a_layer_that_is_called_twice():
     inputs = keras.Input((8, 8, 3))
     conv = layers.Conv2D(3, 3, name="conv")
@@ -277,6 +285,7 @@ def test_tensors_of_a_layer_that_is_called_twice():
         attend_and_rectify(model, ["conv"])
 
 
+@pytest.mark.once
 def test_tensors_of_a_layer_with_several_outputs():
     inputs = keras.Input((6, 6, 3))
     x, masks = layers.Conv2D(3, 1)(inputs), layers.Conv2D(2, 1)(inputs)

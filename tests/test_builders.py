@@ -47,12 +47,14 @@ NAMES = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", NAMES)
 def test_names_of_the_layers_are_frozen(name):
     model = undrawn(getattr(keras_resattn, name), weights=None)
     assert [layer.name for layer in model.layers[1:]] == NAMES[name]  # after the input
 
 
+@pytest.mark.once
 def test_names_follow_p_t_and_r(narrow_network):
     model = undrawn(narrow_network, p=2, t=3, r=2)
     module = [layer.name for layer in model.layers if "attention1" in layer.name]
@@ -61,12 +63,14 @@ def test_names_follow_p_t_and_r(narrow_network):
     assert model.get_layer("stage1_attention1_mask").units == 2
 
 
+@pytest.mark.once
 def test_networks_without_pre_and_post_units_or_without_modules(narrow_network):
     shortest, plain = undrawn(narrow_network, p=0, t=1), undrawn(narrow_network, modules=(0, 0, 0))
     assert shortest.get_layer("stage1_attention1_merge").output.shape == (None, 32, 32, 16)
     assert not any("attention" in layer.name for layer in plain.layers)
 
 
+@pytest.mark.once
 def test_summary_has_a_row_for_each_layer_of_the_papers_table(capsys):
     model = undrawn(ResidualAttention56, weights=None)
     model.summary(line_length=120)
@@ -75,6 +79,7 @@ def test_summary_has_a_row_for_each_layer_of_the_papers_table(capsys):
     assert len(model.layers) <= 60
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", VARIANTS)
 def test_signature_is_that_of_keras_applications(name):
     signature = inspect.signature(getattr(keras_resattn, name))
@@ -95,17 +100,20 @@ def test_signature_is_that_of_keras_applications(name):
     assert getattr(keras_resattn, name).__name__ == name
 
 
+@pytest.mark.once
 def test_the_general_builder_takes_the_same_eight_arguments_first():
     parameters = list(inspect.signature(ResidualAttentionNet).parameters.values())
     assert [p.name for p in parameters[:8]] == list(inspect.signature(keras.applications.ResNet50).parameters)
     assert {p.kind for p in parameters[8:]} == {inspect.Parameter.KEYWORD_ONLY}
 
 
+@pytest.mark.once
 def test_arguments_by_position():
     model = undrawn(lambda: CifarResidualAttention56(False, None, None, (48, 40, 1), "max", 3, None, "mine"))
     assert (model.name, model.input_shape, model.output_shape) == ("mine", (None, 48, 40, 1), (None, 256))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("topology", TOPOLOGIES)
 def test_the_general_builder_takes_its_defaults_from_the_topology(topology):
     modules = (0,) * len(TOPOLOGIES[topology].widths)
@@ -114,6 +122,7 @@ def test_the_general_builder_takes_its_defaults_from_the_topology(topology):
     assert (model.input_shape, model.output_shape) == ((None, size, size, 3), (None, classes))
 
 
+@pytest.mark.once
 def test_a_variant_with_changes():
     model = undrawn(ResidualAttentionNet, weights=None, variant="CifarResidualAttention56", widths=[4, 4, 8], t=1)
     names = [layer.name for layer in model.layers]
@@ -122,6 +131,7 @@ def test_a_variant_with_changes():
     assert model.get_layer("post_relu").output.shape == (None, 8, 8, 32)
 
 
+@pytest.mark.once
 def test_channels_of_the_stages():
     def channels(**arguments):
         model = undrawn(ResidualAttentionNet, weights=None, **arguments)
@@ -132,6 +142,7 @@ def test_channels_of_the_stages():
     assert channels(variant="AttentionInception56", widths=(8, 8, 8, 8)) == [256, 512, 1024]
 
 
+@pytest.mark.once
 def test_layer_names_do_not_depend_on_the_model_name(narrow_network):
     one, other = undrawn(narrow_network, name="one"), undrawn(narrow_network, name="other")
     assert (one.name, other.name) == ("one", "other")
@@ -195,6 +206,7 @@ def test_classifier_activation(narrow_network, images):
 # --- As a part of other models -------------------------------------------------------------------
 
 
+@pytest.mark.once
 def test_input_tensor_that_is_an_input(narrow_network):
     inputs = keras.Input((40, 48, 1), name="grey")
     model = narrow_network(input_tensor=inputs)

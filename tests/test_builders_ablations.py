@@ -3,13 +3,13 @@
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, forward, randomise, weights_by_path
+from helpers import assert_close, predict, randomise, weights_by_path
 
 
 def module_outputs(model, images):
     """Return trunk, mask and merge of the first module."""
     names = [f"stage1_attention1_{part}" for part in ("trunk2", "mask", "merge")]
-    return forward(keras.Model(model.input, [model.get_layer(name).output for name in names]), images)
+    return predict(keras.Model(model.input, [model.get_layer(name).output for name in names]), images)
 
 
 @pytest.mark.parametrize("arguments", [{}, {"learning": "residual"}])
@@ -36,6 +36,7 @@ def test_mask_activations(narrow_network, images):
     np.testing.assert_allclose(logits.mean((1, 2)), 0, atol=1e-4)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("arguments", "count"), [({}, 3), ({"local_units": 1}, 1)])
 def test_local_mask(narrow_network, arguments, count):
     mask = narrow_network(mask="local", **arguments).get_layer("stage1_attention1_mask")
@@ -43,6 +44,7 @@ def test_local_mask(narrow_network, arguments, count):
     assert units == {f"local_unit{i + 1}" for i in range(count)}
 
 
+@pytest.mark.once
 def test_mask_depth_and_bottom_units(narrow_network):
     mask = narrow_network(mask_depth=(2, 1, 1), bottom_units=3).get_layer("stage1_attention1_mask")
     units = {path.split("/")[1] for path in weights_by_path(mask) if "unit" in path or "skip" in path}

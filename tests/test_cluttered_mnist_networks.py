@@ -29,6 +29,7 @@ BASELINE = ["input_bn", *block(1, True), *block(2, True), *block(3, False), *blo
 TRANSFORMER = [*block(1, True), *block(2, True), *block(3, False), *DENSE, "theta", "grid", "sampler"]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("arguments", "parameters", "macs"), COUNTS)
 def test_counts(arguments, parameters, macs):
     depth, width, transformer = arguments
@@ -38,6 +39,7 @@ def test_counts(arguments, parameters, macs):
     assert (model.input_shape, model.output_shape) == ((None, 40, 40, 1), (None, 10))
 
 
+@pytest.mark.once
 def test_layers_of_the_plain_network():
     model = undrawn(ClutteredMnistCNN, attention_depth=0, classifier_activation=None)
     assert [layer.name for layer in model.layers[1:]] == [*BASELINE, "predictions"]
@@ -47,12 +49,14 @@ def test_layers_of_the_plain_network():
         assert model.get_layer(name).output.shape == (None, size, size, filters)
 
 
+@pytest.mark.once
 def test_layers_of_the_transformer():
     model = undrawn(ClutteredMnistCNN, attention_depth=0, transformer=True)
     names = [*(f"transformer_{name}" for name in TRANSFORMER), *BASELINE, "predictions"]
     assert [layer.name for layer in model.layers[1:]] == names
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("depth", [1, 4])
 def test_modules_read_the_last_convolutions(depth):
     model = undrawn(ClutteredMnistCNN, attention_depth=depth)
@@ -87,11 +91,13 @@ def test_same_output_in_both_data_formats():
     assert_close(first.predict(channels_first(x), verbose=0), last.predict(x, verbose=0), 1e-4)
 
 
+@pytest.mark.once
 def test_other_input_shapes():
     model = undrawn(ClutteredMnistCNN, transformer=True, input_shape=(32, 45, 3), classes=4)
     assert model.output_shape == (None, 4)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -57,6 +57,7 @@ def test_settings_of_single_sublayers_are_restored(name, frozen):
     assert all(flags(built(thawed, name))[0]), "the last setting counts, for layers that are made later too"
 
 
+@pytest.mark.once
 def test_settings_of_an_unknown_sublayer():
     unit = layers.PreActivationUnit(2, sublayer_settings={"bn9": {"trainable": False}})
     with pytest.raises(ValueError, match=r"Expected sublayer_settings of .* bn1, conv1.*; received: 'bn9'"):
@@ -149,6 +150,7 @@ def test_frozen_batch_norm_keeps_its_statistics_in_fit_and_after_loading(tmp_pat
 # --- Walking a model -----------------------------------------------------------------------------
 
 
+@pytest.mark.once
 def test_iter_layers_visits_layers_inside_all_kinds_of_layers():
     shared = keras.layers.Dense(4, name="shared")
     inner = keras.Sequential([keras.Input((4,)), shared, layers.GlobalGate(4, name="gate")], name="inner")
@@ -167,6 +169,7 @@ def test_iter_layers_visits_layers_inside_all_kinds_of_layers():
     assert freeze_batch_norm(keras.Sequential([keras.layers.Dense(2)])) == 0
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("function", [iter_layers, freeze_batch_norm])
 def test_objects_that_are_not_layers(function):
     with pytest.raises(ValueError, match=r"Expected a keras.Model or keras.layers.Layer; received: list"):

@@ -104,6 +104,7 @@ def test_gradients_reach_every_weight():
 # --- Arguments -----------------------------------------------------------------------------------
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -138,6 +139,7 @@ def test_arguments(make, message):
         make()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "shapes",
     [

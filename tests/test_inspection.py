@@ -18,6 +18,7 @@ def macs_of(make, shape):
     return count_macs(undrawn(lambda: keras.Model(inputs, make()(inputs))))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("make", "shape", "macs"),
     [
@@ -45,6 +46,7 @@ def test_multiply_adds_by_hand(make, shape, macs, data_format):
     assert macs_of(make, shape if data_format == "channels_last" else (shape[-1], *shape[:-1])) == macs
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("shape", "macs"), [((7,), 7 * 5), ((3, 4, 7), 3 * 4 * 7 * 5)])
 def test_multiply_adds_of_a_dense_layer(shape, macs):
     assert macs_of(lambda: keras.layers.Dense(5), shape) == macs
@@ -84,6 +86,7 @@ def test_only_called_layers_inside_a_layer_are_counted(composite, shape, monkeyp
     assert calls == expected
 
 
+@pytest.mark.once
 def test_unknown_input_size_needs_an_input_shape(narrow_network):
     network = undrawn(narrow_network, input_shape=(None, None, 3))
     with pytest.raises(ValueError, match=r"Expected input_shape for .*whose input size is unknown: \(None, None, 3\)"):
@@ -92,11 +95,13 @@ def test_unknown_input_size_needs_an_input_shape(narrow_network):
         assert count_macs(network, size) == count_macs(undrawn(narrow_network, input_shape=size))
 
 
+@pytest.mark.once
 def test_multiply_adds_grow_with_the_image(narrow_network):
     network = undrawn(narrow_network, include_top=False)
     assert count_macs(network, (64, 96, 3)) == 6 * count_macs(network)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("topology", TOPOLOGIES)
 def test_the_table_adds_up(narrow_network, topology):
     network = undrawn(narrow_network, topology=topology)
@@ -129,6 +134,7 @@ def nested_twice(backbone):
     return keras.Sequential([keras.Input((32, 32, 3)), inner, keras.layers.Dense(7)])
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("wrap", [sequential, functional, nested_twice])
 def test_a_network_inside_another_model_is_counted(backbone, wrap):
     model = wrap(backbone)
@@ -137,6 +143,7 @@ def test_a_network_inside_another_model_is_counted(backbone, wrap):
     assert inside == [cost for cost in count_macs(backbone, per_layer=True) if cost.path != "avg_pool"]
 
 
+@pytest.mark.once
 def test_a_network_that_is_called_twice_counts_twice(backbone):
     inputs = keras.Input((32, 32, 3))
     pair = keras.Model(inputs, keras.layers.Concatenate()([backbone(inputs), backbone(keras.layers.ReLU()(inputs))]))
@@ -158,6 +165,7 @@ def test_counting_does_not_change_the_model(narrow_network, tmp_path):
     np.testing.assert_array_equal(forward(keras.saving.load_model(tmp_path / "model.keras"), x), before[0])
 
 
+@pytest.mark.once
 def test_models_without_a_graph():
     class Subclassed(keras.Model):
         def call(self, x):
@@ -187,12 +195,14 @@ def pyramid_network(narrow_network, topology):
     return undrawn(narrow_network, topology=topology, widths=WIDTHS[topology], modules=modules, input_shape=(64, 48, 3))
 
 
+@pytest.mark.once
 def test_levels_of_the_pyramid(pyramid_network, topology):
     pyramid = feature_pyramid(pyramid_network)
     assert {level: tensor.shape[1:] for level, tensor in pyramid.items()} == LEVELS[topology]
     assert list(pyramid) == list(LEVELS[topology])
 
 
+@pytest.mark.once
 def test_levels_are_raw_stage_outputs_except_the_last(pyramid_network, topology):
     *levels, last = feature_pyramid(pyramid_network).values()
     cifar = ["stage1_unit2", "stage2_unit2"]
@@ -202,6 +212,7 @@ def test_levels_are_raw_stage_outputs_except_the_last(pyramid_network, topology)
     assert last is pyramid_network.get_layer("post_relu").output
 
 
+@pytest.mark.once
 def test_levels_of_post_activation_units_are_their_outputs(narrow_network):
     network = undrawn(narrow_network, topology="imagenet", unit="resnext", widths=(32,) * 4, filters=(8, 12, 16, 20))
     names = ["stage1_attention1_post1", "stage2_unit1", "stage3_unit1", "stage4_unit3"]
@@ -210,18 +221,21 @@ def test_levels_of_post_activation_units_are_their_outputs(narrow_network):
     assert all(x is network.get_layer(name).output for x, name in zip(pyramid.values(), names, strict=True))
 
 
+@pytest.mark.once
 def test_pyramid_of_unknown_sizes_and_without_top(narrow_network):
     network = undrawn(narrow_network, input_shape=(None, None, 3), include_top=False)
     shapes = {level: tensor.shape for level, tensor in feature_pyramid(network).items()}
     assert shapes == dict.fromkeys(["P0", "P1", "P2"], (None, None, None, 16))
 
 
+@pytest.mark.once
 def test_pyramid_after_preprocessing_layers(narrow_network):
     inputs = keras.Input((32, 32, 3))
     network = narrow_network(input_tensor=keras.layers.Rescaling(1 / 255)(inputs))
     assert list(feature_pyramid(network)) == ["P0", "P1", "P2"]
 
 
+@pytest.mark.once
 def test_pyramid_of_a_model_without_stages(narrow_network):
     network = narrow_network()
     inside = keras.Sequential([keras.Input((32, 32, 3)), network])
@@ -235,6 +249,7 @@ def test_pyramid_of_a_model_without_stages(narrow_network):
     assert list(feature_pyramid(inside.layers[-1])) == ["P0", "P1", "P2"]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("build", "levels"),
     [

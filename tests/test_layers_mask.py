@@ -87,6 +87,7 @@ UNIT_NAMES = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("counts", "names"), UNIT_NAMES.items())
 def test_units_of_the_encoder_decoder_mask(counts, names):
     depth, units, bottom_units = counts
@@ -97,6 +98,7 @@ def test_units_of_the_encoder_decoder_mask(counts, names):
     assert len(names.split()) == depth * units + (bottom - units) + (depth - 1) * (1 + units)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("local_units", [1, 3])
 def test_units_of_the_local_mask(local_units):
     mask = built_mask(1, (8, 8), mask="local", local_units=local_units, depth=3)
@@ -104,6 +106,7 @@ def test_units_of_the_local_mask(local_units):
     assert found == {*(f"local_unit{i + 1}" for i in range(local_units)), "bn1", "linear1", "bn2", "linear2"}
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -126,6 +129,7 @@ def test_mask_arguments(arguments, message):
         SoftMask(**{"width": 2, **arguments})
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("depth", "size"), [(1, (1, 8)), (3, (7, 8)), (3, (8, 4)), (3, (None, 7))])
 def test_mask_deeper_than_its_map(depth, size):
     least = 2**depth
@@ -133,6 +137,7 @@ def test_mask_deeper_than_its_map(depth, size):
         SoftMask(2, depth=depth)(keras.Input((*size, 8)))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("depth", "size"), [(1, (2, 2)), (3, (8, 9)), (3, (None, None))])
 def test_mask_of_the_largest_depth_for_its_map(depth, size):
     assert SoftMask(2, depth=depth)(keras.Input((*size, 8))).shape == (None, *size, 8)
@@ -142,6 +147,7 @@ def test_local_mask_on_one_pixel():
     assert SoftMask(2, depth=3, mask="local")(keras.Input((1, 1, 8))).shape == (None, 1, 1, 8)
 
 
+@pytest.mark.once
 def test_mask_with_a_wrong_number_of_channels():
     with pytest.raises(ValueError, match="to have 8 channels, like its output; received: 6 channels"):
         SoftMask(2)(keras.Input((8, 8, 6)))
@@ -160,11 +166,13 @@ def test_merge_is_residual_by_default():
     assert AttentionResidual().learning == "residual"
 
 
+@pytest.mark.once
 def test_unknown_learning():
     with pytest.raises(ValueError, match="learning to be one of 'residual', 'naive'; received: learning='none'"):
         AttentionResidual("none")
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("mask_shape", [(4, 4, 1), (8, 8, 6)])
 def test_merge_of_different_shapes(mask_shape):
     with pytest.raises(ValueError, match=r"\[trunk, mask\] of equal shapes"):

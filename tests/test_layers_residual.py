@@ -164,6 +164,7 @@ def test_weights_of_other_units(make, expected):
     assert shapes == kernels | norms
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -86,6 +86,7 @@ def test_gradients_through_pooling_and_resize_of_dynamic_sizes(dynamic_hourglass
         assert_close(keras.ops.convert_to_numpy(kernel), np.full((1, 1, 1, 1), scale))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "shapes",
     [(2, 4, 4, 3), [(2, 4, 4, 3)], [(2, 4, 4, 3)] * 3, [(2, 4, 4), (2, 8, 8)], [(2, 4, 4, 3), (2, 8, 8)]],
@@ -99,6 +100,7 @@ def test_resize_needs_two_maps(shapes):
         BilinearResize()(inputs)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("layer", [BilinearResize, CeilMaxPooling2D, lambda **kwargs: SoftMask(2, **kwargs)])
 def test_unknown_data_format(layer):
     with pytest.raises(ValueError, match="'channels_last', 'channels_first' or None; received: data_format='NHWC'"):

@@ -152,6 +152,7 @@ def test_coordinates_stay_in_full_precision(mixed_policy):
     assert_close(keras.ops.convert_to_numpy(keras.ops.cast(sampled, "float32")), expected, rounding)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("layer", "shapes", "message"),
     [
@@ -168,6 +169,7 @@ def test_layers_need_two_tensors(layer, shapes, message):
         layer()([keras.Input(batch_shape=shape) for shape in shapes])
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("layer", [AffineGrid, BilinearSampler])
 def test_unknown_data_format(layer):
     with pytest.raises(ValueError, match="received: data_format='NHWC'"):

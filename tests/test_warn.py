@@ -21,6 +21,7 @@ from keras_resattn import WARN, WARN50x2, WideResNet, iter_layers
 TOP = ["avg_pool", "classifier", "global_gate", "rectify", "predictions"]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_names_of_the_layers_are_frozen(depth):
     model = undrawn(narrow_warn, attention_depth=depth)
@@ -28,6 +29,7 @@ def test_names_of_the_layers_are_frozen(depth):
     assert model.name == "warn_10_1"
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_modules_read_the_activated_input_of_the_next_group(depth):
     model = undrawn(narrow_warn, attention_depth=depth, width=2)
@@ -46,6 +48,7 @@ def test_modules_read_the_activated_input_of_the_next_group(depth):
     assert model.get_layer("global_gate").output.shape == (None, depth + 1)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("depth", [1, 3])
 def test_modules_of_the_fine_grained_network(depth):
     model = undrawn(WARN50x2, weights=None, classes=7, attention_depth=depth)
@@ -57,6 +60,7 @@ def test_modules_of_the_fine_grained_network(depth):
     assert model.name == "warn50x2"
 
 
+@pytest.mark.once
 def test_arguments_reach_their_layers():
     model = undrawn(
         narrow_warn,
@@ -77,12 +81,14 @@ def test_arguments_reach_their_layers():
     assert undrawn(narrow_warn, aggregation="prob").get_layer("rectify").aggregation == "prob"
 
 
+@pytest.mark.once
 def test_kernels_are_initialised_as_in_the_authors_code():
     convolutions = [layer for layer in iter_layers(narrow_warn()) if hasattr(layer, "kernel_initializer")]
     assert len(convolutions) == 7 + 2 + 3 * 3 + 2  # stem and units, projections, modules, classifier and gate
     assert {type(layer.kernel_initializer).__name__ for layer in convolutions} == {"HeNormal"}
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("build", [WARN, WARN50x2])
 def test_signature_begins_as_that_of_keras_applications(build):
     parameters = list(inspect.signature(build).parameters.values())
@@ -91,6 +97,7 @@ def test_signature_begins_as_that_of_keras_applications(build):
     assert getattr(keras_resattn, build.__name__) is build
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("shape", [(33, 44, 3), (None, None, 1)], ids=str)
 def test_any_size(shape, data_format):
     shape = shape if data_format == "channels_last" else (shape[-1], *shape[:-1])
@@ -133,6 +140,7 @@ def warn_file(tmp_path):
     return model, tmp_path / "warn.weights.h5"
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -151,6 +159,7 @@ def test_a_file_of_another_warn(warn_file, options, message):
         narrow_warn(weights=warn_file[1], **options)
 
 
+@pytest.mark.once
 def test_files_of_networks_without_attention(warn_file, tmp_path):
     plain = {"depth": 10, "width": 1, "classes": 5}
     WideResNet(weights=None, **plain).save_weights(tmp_path / "plain.weights.h5")

@@ -45,6 +45,7 @@ NAMES = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("network", NAMES)
 def test_names_of_the_layers_are_frozen(network):
     model = undrawn(registry.create_model, id=network, weights=None)
@@ -54,6 +55,7 @@ def test_names_of_the_layers_are_frozen(network):
         assert names == NAMES[network]
 
 
+@pytest.mark.once
 def test_an_attended_body_returns_its_taps():
     model = undrawn(wide_body, depth=16, width=2)
     taps = ["group2_preact_relu", "group3_preact_relu", "post_relu"]
@@ -65,12 +67,14 @@ def test_an_attended_body_returns_its_taps():
     assert model.count_params() == plain.count_params() + 4 * 16  # the stem's batch normalisation
 
 
+@pytest.mark.once
 def test_the_bottleneck_body_returns_its_groups():
     inputs = keras.Input((64, 64, 3))
     maps = undrawn(wide_resnet.bottleneck_body, inputs=inputs)
     assert [x.shape for x in maps] == [(None, 16 // 2**i, 16 // 2**i, 256 * 2**i) for i in range(4)]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("build", BASELINES)
 def test_signature_begins_as_that_of_keras_applications(build):
     parameters = list(inspect.signature(build).parameters.values())
@@ -80,6 +84,7 @@ def test_signature_begins_as_that_of_keras_applications(build):
     assert getattr(keras_resattn, build.__name__) is build
 
 
+@pytest.mark.once
 def test_arguments_by_position():
     model = undrawn(lambda: ResNet164(False, None, None, (48, 40, 1), "max", 3, None, "mine"))
     assert (model.name, model.input_shape, model.output_shape) == ("mine", (None, 48, 40, 1), (None, 256))
@@ -115,6 +120,7 @@ def test_bottleneck_stem(images, monkeypatch):
     assert_close(forward(model, images), x)
 
 
+@pytest.mark.once
 def test_units_of_the_resnets():
     """Outputs of the units are tested with the layers."""
     model = undrawn(WideResNet50x2, weights=None)
@@ -132,6 +138,7 @@ def test_units_of_the_resnets():
     assert {type(unit) for unit in units} == {PreActivationUnit}
 
 
+@pytest.mark.once
 def test_dropout_reaches_every_unit():
     for build in WIDE_FAMILIES:
         model = undrawn(narrow_wide, build=build, depth=16, dropout=0.25)
@@ -141,6 +148,7 @@ def test_dropout_reaches_every_unit():
 # --- Sizes, data formats, heads ------------------------------------------------------------------
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("network", "shape"),
     [("WideResNet-16-2", (9, 11, 128)), ("ResNet164", (9, 11, 256)), ("WideResNet50x2", (2, 2, 2048))],
@@ -166,6 +174,7 @@ def test_pooling(images, pooling, reduce):
     assert_close(forward(pooled, images), reduce(features, axis=(1, 2)))
 
 
+@pytest.mark.once
 def test_attended_sums_without_a_top():
     model = narrow_wide(WideResNetAtt2, include_top=False)
     assert model.output is model.get_layer("context_relu").output
@@ -183,12 +192,14 @@ def test_on_other_layers(images):
 # --- Files ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.once
 def test_a_file_of_another_network(tmp_path):
     narrow_wide(WideResNet).save_weights(tmp_path / "own.weights.h5")
     with pytest.raises(ValueError, match=r"group1_unit2/bn1 in .*It is another network's file"):
         narrow_wide(WideResNet, depth=16, weights=tmp_path / "own.weights.h5")
 
 
+@pytest.mark.once
 def test_a_released_folder_names_its_network_by_id(tmp_path):
     model = randomise(narrow_wide(WideResNet, classes=10))
     model.save_weights(tmp_path / "model.weights.h5")
