@@ -1,8 +1,8 @@
-"""Measuring networks on labelled images: published weights again, image by image, and runs of one's own."""
+"""Evaluate released checkpoints, finished runs and any classifier on labelled images."""
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from keras_resattn.data.evaluation_batches import EvaluationBatches
 from keras_resattn.data.images import as_pixels, to_numpy
 from keras_resattn.models import registry
 from keras_resattn.models.class_names import keeps_class_names, model_class_names, set_class_names
-from keras_resattn.pretrained.loading import fill
+from keras_resattn.pretrained.loading import load_saved_weights
 from keras_resattn.pretrained.records import Checkpoint
 from keras_resattn.recipes import Recipe, get_recipe
 from keras_resattn.recipes.checks import check_fits
@@ -31,17 +31,17 @@ PREDICTIONS = "predictions.npy"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a network got right.
+    """Result of evaluating a network.
 
     Attributes:
-        predictions: The class of highest probability for each image, `(n,)` uint8 or int64.
+        predictions: The most probable class of each image, `(n,)` int64.
         correct: Number of images classified correctly.
         total: Number of images.
-        loss: Mean cross-entropy in nats; with gated attention that of the softmax of its output, not its authors' loss.
-        changed: Indices of the images whose predicted class is not the one that the tag was released
-            with; `None` where the tag was released with other images, and for a run.
-        correct_top5: Number of images whose class is among the five of highest probability; `None` for networks of
-            up to ten classes.
+        loss: Mean cross-entropy in nats; for gated attention, of the softmax of the output, not the authors' loss.
+        changed: Indices of the images whose predicted class differs from the released predictions; `None` for other
+            images than those of the release, and for anything except a released checkpoint.
+        correct_top5: Number of images whose class is among the five most probable ones; `None` for networks with up to
+            ten classes.
     """
 
     predictions: np.ndarray
@@ -53,32 +53,35 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """Share of images classified correctly, 0 to 1."""
+        """Fraction of images classified correctly."""
         return self.correct / self.total
 
     @property
     def top5_accuracy(self) -> float | None:
-        """Share of images whose class is among the five of highest probability, or `None`."""
+        """Fraction of images whose class is among the five most probable ones, or `None`."""
         return None if self.correct_top5 is None else self.correct_top5 / self.total
 
 
-def build(tag: Checkpoint, **kwargs: Any) -> keras.Model:
-    """Returns the network of a released `Checkpoint`, with its weights."""
+def load_checkpoint(tag: Checkpoint, **kwargs: Any) -> keras.Model:
+    """Return the network of a released checkpoint with its weights; `kwargs` are passed to the builder."""
     return registry.create_model(tag.network, weights=str(tag.folder), classes=len(tag.classes), **kwargs)
 
 
 def evaluate(tag: Checkpoint, x: ArrayLike, y: ArrayLike, batch_size: int = 256, verbose: int = 0) -> Evaluation:
-    """Classifies labelled images with released weights.
+    """Evaluate a released checkpoint on labelled images.
 
     Args:
-        tag: A `Checkpoint` of the registry.
+        tag: The `Checkpoint`.
         x: Images, `(n, h, w, 3)`, 0 to 255.
         y: Integer labels, `(n,)`.
-        batch_size: Images in a step.
-        verbose: Keras' verbosity; 1 is a progress bar.
+        batch_size: Images per step.
+        verbose: Verbosity of `keras.Model.predict`; 1 shows a progress bar.
+
+    Returns:
+        An `Evaluation`.
 
     Raises:
-        ValueError: if images or labels do not fit the tag, or images are not from 0 to 255.
+        ValueError: if the images or labels do not fit the checkpoint, or the images are not from 0 to 255.
     """
     x = to_numpy(x)
     y = check_images(x, y, len(tag.classes))
@@ -87,9 +90,9 @@ def evaluate(tag: Checkpoint, x: ArrayLike, y: ArrayLike, batch_size: int = 256,
         raise ValueError(f"Expected images of shape {tag.input_shape} for {tag.id}; received: {tuple(x.shape[1:])}.")
     if not len(x):
         raise ValueError("Expected at least one image; received: none.")
-    model = build(tag, classifier_activation=None)
+    model = load_checkpoint(tag, classifier_activation=None)
     logits = model.predict(network_input(x, tag.mean, tag.std), batch_size=batch_size, verbose=verbose)
-    return _evaluation(logits, y, functools.partial(_changed, tag, y))
+    return _evaluation(logits, y, functools.partial(_changed_predictions, tag, y))
 
 
 def evaluate_run(
@@ -99,33 +102,30 @@ def evaluate_run(
     data_dir: PathLike | None = None,
     resize_mode: ResizeMode | None = None,
 ) -> Evaluation:
-    """Classifies labelled images with the network that `compile_and_fit` left in a folder, of any kind.
+    """Evaluate the network of a finished `compile_and_fit` run on labelled images.
 
-    Images are normalised by the statistics that the run was trained with.
+    Images are normalised with the statistics of the run's training images.
 
     Args:
-        run_dir: Folder of a finished run; of `fine_tune` it is the folder `fine_tune` in its own.
-        data: What `keras_resattn.data.open_dataset` takes; of an `.npz` file, a folder or a name its test images.
-            Images of files and records are resized to the network's size; arrays have to have it.
-        batch_size: Images in a step; a stream has its own.
-        data_dir: Where TensorFlow Datasets lie, for data by name.
-        resize_mode: How images are resized, see `open_dataset`; by default files and records as the training images.
+        run_dir: Folder of a finished run. A `fine_tune` run keeps it in its subfolder `fine_tune`.
+        data: Any input of `keras_resattn.data.open_dataset`. An `.npz` file, a folder or a dataset name provides its
+            test split. Images from files and records are resized to the network's size; arrays must have that size.
+        batch_size: Images per step; a stream has its own batch size.
+        data_dir: Folder of TensorFlow Datasets, for data by name.
+        resize_mode: Resize mode, see `open_dataset`. By default, files and records are resized like the training
+            images.
 
     Returns:
         An `Evaluation`.
 
     Raises:
-        ValueError: if the folder holds no finished run, or one of another image data format, the network has layers
-            that cannot be read from a file, the images or labels do not fit it, or the data have classes that the
-            run was not trained on. The same classes in another order, and some of them, are renumbered by name.
+        ValueError: if the folder holds no finished run or one with another image data format, the network has layers
+            that cannot be read from a file, the images or labels do not fit it, or the data have classes that the run
+            was not trained on. Classes in another order, or a subset of them, are matched by name.
     """
     batch_size = check_count("batch_size", batch_size)
     report = read_report(run_dir)
-    expected, now = report.get("data_format", "channels_last"), keras.config.image_data_format()
-    if expected != now:
-        raise ValueError(
-            f"Expected keras.config.set_image_data_format({expected!r}), as when {run_dir} was trained; it is {now!r}."
-        )
+    check_data_format(report, run_dir)
     dataset = open_dataset(data, split="test", data_dir=data_dir, resize_mode=resize_mode)
     trained: Any = report.get("resize_mode")
     if None not in (trained, dataset.resize_mode) and resize_mode is None:
@@ -138,6 +138,16 @@ def evaluate_run(
     return evaluate_batches(model, EvaluationBatches(dataset, batch_size, prepare, size=size))
 
 
+def check_data_format(report: Mapping[str, Any], run_dir: PathLike) -> None:
+    """Raise a `ValueError` if a run was trained with another image data format than the current one of Keras."""
+    expected, current = report.get("data_format", "channels_last"), keras.config.image_data_format()
+    if expected != current:
+        raise ValueError(
+            f"Expected the image data format {expected}, as when {run_dir} was trained; received: {current}. Call "
+            f"keras.config.set_image_data_format({expected!r}), or change image_data_format in ~/.keras/keras.json."
+        )
+
+
 def evaluate_model(
     model: keras.Model,
     data: DataLike,
@@ -147,17 +157,17 @@ def evaluate_model(
     data_dir: PathLike | None = None,
     resize_mode: ResizeMode | None = None,
 ) -> Evaluation:
-    """Classify labelled images with any classifier.
+    """Evaluate any classifier on labelled images.
 
     Args:
         model: A `keras.Model` that takes images of a fixed size and returns logits or probabilities, `(n, classes)`.
         data: As in `evaluate_run`.
-        mean: Mean of the images that the model was trained on, 0 to 255, one number or one for each channel; 0 for a
-            model that normalises images itself.
-        std: Standard deviation, likewise; 1 for a model that normalises images itself.
-        batch_size: Images in a step; a stream has its own.
+        mean: Mean of the training images, 0 to 255, as one number or one for each channel; 0 for a model that
+            normalises images itself.
+        std: Standard deviation of the training images, in the same form; 1 for a model that normalises images itself.
+        batch_size: Images per step; a stream has its own batch size.
         data_dir: Folder of TensorFlow Datasets, for data by name.
-        resize_mode: How images are resized, see `keras_resattn.data.open_dataset`.
+        resize_mode: Resize mode, see `keras_resattn.data.open_dataset`.
 
     Returns:
         An `Evaluation`.
@@ -167,13 +177,13 @@ def evaluate_model(
     """
     batch_size = check_count("batch_size", batch_size)
     dataset = open_dataset(data, split="test", data_dir=data_dir, resize_mode=resize_mode)
-    size = check_fits(model, dataset, get_recipe("cifar_one_cycle"))  # as any recipe that takes arrays as they are
+    size = check_fits(model, dataset, get_recipe("cifar_one_cycle"))  # any recipe without image sizes
     prepare = functools.partial(normalize, mean=mean, std=std)
     return evaluate_batches(model, EvaluationBatches(dataset, batch_size, prepare, size=size))
 
 
 def evaluate_batches(model: keras.Model, batches: EvaluationBatches) -> Evaluation:
-    """Classify labelled images that are preprocessed already.
+    """Evaluate a classifier on batches of preprocessed images.
 
     Args:
         model: A `keras.Model` that returns logits or probabilities, `(n, classes)`.
@@ -194,32 +204,35 @@ def evaluate_batches(model: keras.Model, batches: EvaluationBatches) -> Evaluati
 
 
 def load_run(run_dir: PathLike) -> keras.Model:
-    """Returns the network of a finished run, with the weights that it ended with and its class names, not compiled.
+    """Return the network of a finished run with its final weights and class names, not compiled.
 
     Args:
         run_dir: Folder of a finished `compile_and_fit` run.
 
+    Returns:
+        A `keras.Model`.
+
     Raises:
         ValueError: if there is no finished run, the network has layers that cannot be read from a file, or the weights
-            cannot be read, are another network's, or hold NaN or infinite values.
+            cannot be read, belong to another network, or hold NaN or infinite values.
     """
     class_names = read_report(run_dir).get("class_names")
     path, weights = user_path(run_dir) / ARCHITECTURE, user_path(run_dir) / WEIGHTS
-    remedy = f"Build the network yourself, and call its load_weights with {weights}."
+    remedy = f"Build the network yourself and call its load_weights with {weights}."
     if not path.exists():
         raise ValueError(
-            f"Expected the network's layers in {path}; there is no such file, as one of them cannot be written, or an "
-            f"older version trained it. {remedy}"
+            f"Expected the network's layers in {path}; there is no such file, because a layer cannot be written or the "
+            f"run is from an older version. {remedy}"
         )
     architecture = json.dumps(read_json(path, remedy))
     try:
         model = keras.models.model_from_json(architecture)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise ValueError(
-            f"Expected {path} to hold layers that can be made again; one cannot be ({_first_line(error)}). Import the "
-            f"module that registers it with keras.saving.register_keras_serializable first. {remedy}"
+            f"Expected {path} to hold layers that Keras can read; one cannot be read ({_first_line(error)}). First "
+            f"import the module that registers it with keras.saving.register_keras_serializable. {remedy}"
         ) from error
-    fill(model, weights)
+    load_saved_weights(model, weights)
     if class_names is not None and keeps_class_names(model):
         set_class_names(model, class_names)
     return model
@@ -232,7 +245,7 @@ def _first_line(error):
 def _evaluation(logits, y, changed=lambda predictions: None):
     logits = logits.astype("float64")
     predictions = logits.argmax(1)
-    ahead = (logits > logits[np.arange(len(y)), y][:, None]).sum(1)
+    num_higher = (logits > logits[np.arange(len(y)), y][:, None]).sum(1)
     shifted = logits - logits.max(1, keepdims=True)
     losses = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(y)), y]
     return Evaluation(
@@ -241,19 +254,19 @@ def _evaluation(logits, y, changed=lambda predictions: None):
         total=len(y),
         loss=float(losses.mean()),
         changed=changed(predictions),
-        correct_top5=int((ahead < 5).sum()) if logits.shape[1] > TOP5_FROM else None,
+        correct_top5=int((num_higher < 5).sum()) if logits.shape[1] > TOP5_FROM else None,
     )
 
 
-def _changed(tag, y, predictions):
-    """Compare with the predictions beside the record, if they are of these very labels; `None` otherwise."""
+def _changed_predictions(tag, y, predictions):
+    """Return the indices at which predictions differ from the released ones, or `None` if the labels differ."""
     path = tag.folder / PREDICTIONS
     if not path.exists():
         return None
     with open_regular(path):
         pass
     try:
-        released = np.lib.format.open_memmap(path, mode="r")  # what a header claims takes no memory
+        released = np.lib.format.open_memmap(path, mode="r")  # allocates nothing for a header's claims
     except Exception as error:
         raise ValueError(f"Expected {path} to be an .npy file of labels and predictions; {error}.") from error
     if released.shape != (2, len(y)) or not np.array_equal(released[0], y):

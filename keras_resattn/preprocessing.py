@@ -1,4 +1,4 @@
-"""From images to a network's input, and from its output to names."""
+"""Preprocess images into network inputs, and decode network outputs into class names."""
 
 import os
 import sys
@@ -27,33 +27,33 @@ T = TypeVar("T")
 
 
 def preprocess_input(x: Any, weights: str = "default", data_format: DataFormat | None = None) -> Any:
-    """Normalise images as the weights expect them: `(x - mean) / std` for each channel.
+    """Normalise images for a released checkpoint: `(x - mean) / std` for each channel.
 
     Args:
-        x: Images from 0 to 255, integers or floats, of shape `(n, h, w, 3)` or `(h, w, 3)` (channels first
-            likewise). A single channel takes the mean of the three channels' values. One of
+        x: Images from 0 to 255, integers or floats, of shape `(n, h, w, 3)` or `(h, w, 3)`, or channels first. For
+            one channel, mean and standard deviation are averaged over the three channels. One of
 
-            - a NumPy array, or a list of arrays. Floats that are not from 0 to 255, or that end at 1, get a warning;
-            - a Pillow image, or a list of them, decoded as files are (upright, transparency on white, 8 bits per
+            - a NumPy array or a list of arrays. Float images outside 0 to 255, or within 0 to 1, raise a warning;
+            - a Pillow image or a list of them, decoded like image files (upright, transparency on white, 8 bits per
               channel);
-            - a tensor of the running backend, also while it compiles;
-            - a `KerasTensor`: the normalisation becomes a layer of the model that is built on it
-              (`include_preprocessing=True` does so in every network of this package);
-            - a tensor in `tf.data.Dataset.map`, on every backend, if its rank and channels are known.
+            - a tensor of the current backend, also inside a compiled function;
+            - a `KerasTensor`: the normalisation becomes a layer of the model built on it, as
+              `include_preprocessing=True` does for the networks of this package;
+            - a tensor in `tf.data.Dataset.map`, on any backend, if its rank and channels are known.
 
-            It is not changed.
+            The input is not modified.
         weights: A tag, an alias, or `"network/tag"`.
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
 
     Returns:
-        A new float32 array or tensor of the same shape. In `tf.data`, a TensorFlow tensor.
+        A new float32 array or tensor of the same shape; in `tf.data`, a TensorFlow tensor.
 
     Raises:
-        ValueError: for unknown weights, weights that several networks have with different normalisation,
-            a number of channels other than 1 and 3, or what is no array of numbers; for integers beyond 0 to 255, NaN
-            and infinite values, and masked arrays.
+        ValueError: for unknown weights; for a name shared by checkpoints with different normalisation; for a number
+            of channels other than 1 and 3; for anything except numbers; for integers outside 0 to 255, NaN, infinite
+            values, and masked arrays.
     """
-    tag = _unambiguous(weights, lambda tag: (tag.mean, tag.std), "normalisation")
+    tag = _find_checkpoint(weights, lambda tag: (tag.mean, tag.std), "normalisation")
     axis = channel_axis(standardize_data_format(data_format))
     symbolic = keras.utils.is_keras_tensor(x) or (not ops.is_tensor(x) and _is_tf_graph_tensor(x))
     x, axis = x if symbolic or ops.is_tensor(x) else _as_numbers(x), axis if axis < 0 else -3
@@ -62,7 +62,7 @@ def preprocess_input(x: Any, weights: str = "default", data_format: DataFormat |
     mean, std = statistics_for(tag, shape[axis])
     if symbolic:
         layer = normalization(mean, std, axis=axis, dtype="float32")
-        layer.build(shape)  # Keras does not do so by itself in a graph of another backend's
+        layer.build(shape)  # Keras does not build it in the graph of another backend
         return layer(x)
     mean, std = (np.asarray(values, "float32") for values in (mean, std))
     if axis == -3:
@@ -74,7 +74,7 @@ def preprocess_input(x: Any, weights: str = "default", data_format: DataFormat |
 
 
 def _is_tf_graph_tensor(x):
-    """Whether `x` is a tensor without a value of a TensorFlow graph, such as that of `tf.data.Dataset.map`."""
+    """Return whether `x` is a symbolic tensor of a TensorFlow graph, for example in `tf.data.Dataset.map`."""
     tensorflow = sys.modules.get("tensorflow")
     return tensorflow is not None and tensorflow.is_tensor(x) and tensorflow.is_symbolic_tensor(x)
 
@@ -85,13 +85,13 @@ def _shape(x):
     except ValueError as error:
         raise ValueError(
             "Expected images with 3 or 4 dimensions; received: a tensor of unknown rank. In tf.data, decode with "
-            "expand_animations=False and channels=3, or set the shape by tf.ensure_shape."
+            "expand_animations=False and channels=3, or set the shape with tf.ensure_shape."
         ) from error
 
 
 def _as_numbers(x):
     array = to_numpy([_decoded(each) for each in x] if isinstance(x, (list, tuple)) else _decoded(x))
-    if array.dtype.name == "bfloat16":  # to NumPy no number, as it is not NumPy's own
+    if array.dtype.name == "bfloat16":  # NumPy does not treat it as a float
         return array.astype("float32")
     if array.dtype.kind not in "uif":
         raise ValueError(
@@ -112,7 +112,7 @@ def _check_shape(shape, axis, channels):
     other = -4 - axis
     hint = ""
     if len(shape) in (3, 4) and shape[other] in channels:
-        hint = f" Pass data_format={formats[other]!r} if that is what they are."
+        hint = f" Pass data_format={formats[other]!r} if the images have that format."
     raise ValueError(
         f"Expected images with {' or '.join(map(str, channels))} channels, {formats[axis]}, and 3 or 4 dimensions; "
         f"received: shape {shape}.{hint}"
@@ -123,35 +123,39 @@ def _check_values(x):
     if x.dtype == "uint8" or not x.size:
         return
     low, high = x.min(), x.max()
-    if not (low >= 0 and high <= 255):  # or one is NaN
+    if not (low >= 0 and high <= 255):  # also true for NaN
         hint = hint_on_range(x.dtype, low, high)
         if hint or x.dtype.kind in "ui":
             raise ValueError(f"Expected images from 0 to 255; received: {x.dtype} from {low} to {high}.{hint}")
         warnings.warn(
-            f"Images are expected from 0 to 255; these go from {low:.4g} to {high:.4g}. Are they normalised already?",
+            f"Expected images from 0 to 255; received: values from {low:.4g} to {high:.4g}, already normalised?",
             stacklevel=3,
         )
     elif x.dtype.kind == "f" and 0 < high <= 1:
-        warnings.warn("Images are expected from 0 to 255; these go up to 1 at most. Multiply by 255.", stacklevel=3)
+        warnings.warn(
+            f"Expected images from 0 to 255; received: values up to {high:.4g}. Multiply by 255.", stacklevel=3
+        )
 
 
-def warn_of_raw(images: np.ndarray, reader: str | None, stacklevel: int = 2) -> None:
-    """Warn if images look raw, 0 to 255, and a convolution reads them as they are.
+def warn_if_raw(images: np.ndarray, unnormalized_layer: str | None, stacklevel: int = 2) -> None:
+    """Warn if images look raw (0 to 255) and the model's first convolution receives them without normalisation.
 
-    Integers look raw, and floats that are nowhere negative and somewhere above 16, which no standard deviation of
-    images leaves.
+    Integers look raw. So do non-negative floats with a value above 16, which normalised images do not reach.
 
     Args:
         images: A non-empty NumPy array.
-        reader: The result of `convolution_on_raw_input(model)`; `None` never warns.
+        unnormalized_layer: Name of that convolution, from `convolution_on_raw_input(model)`, or `None` for no warning.
         stacklevel: As for `warnings.warn`.
     """
-    if reader is None or (images.dtype.kind not in "iub" and not (images.min() >= 0 and images.max() > 16)):
+    if unnormalized_layer is None:
+        return
+    if images.dtype.kind not in "iub" and not (images.min() >= 0 and images.max() > 16):
         return
     warnings.warn(
-        f"The images look raw ({images.dtype}, {images.min():.4g} to {images.max():.4g}), and the network reads them "
-        f"as they are, by its layer {reader}. If it was trained on normalised images, as released weights are, call "
-        "keras_resattn.preprocess_input(images) first, or build it with include_preprocessing=True.",
+        f"The images look raw ({images.dtype}, {images.min():.4g} to {images.max():.4g}), and the layer "
+        f"{unnormalized_layer} receives them without normalisation. If the network was trained on normalised images, "
+        "like the released checkpoints, call keras_resattn.preprocess_input(images) first, or build it with "
+        "include_preprocessing=True.",
         stacklevel=stacklevel + 1,
     )
 
@@ -161,19 +165,19 @@ def class_names_of(known: Any) -> list[str]: ...
 @overload
 def class_names_of(known: Any, default: T) -> list[str] | T: ...
 def class_names_of(known: Any, default: Any = _RAISE) -> Any:
-    """Return the names of the classes that a model, a run or released weights tell apart.
+    """Return the class names of a model, a run or a released checkpoint.
 
     Args:
-        known: A `keras.Model`; the report of `compile_and_fit` or `fine_tune`; the folder of a finished run of one of
-            them; a tag, an alias or `"network/tag"`.
-        default: Returned where no names are known, such as `None`; without it, that is a `ValueError`.
+        known: A `keras.Model`; the report of `compile_and_fit` or `fine_tune`; the folder of a finished run of either;
+            a tag, an alias or `"network/tag"`.
+        default: Returned if no names are known. Without it, a `ValueError` is raised.
 
     Returns:
-        A list of strings, in the order of the model's outputs.
+        A list of strings in the order of the model's outputs.
 
     Raises:
-        ValueError: for unknown weights or a folder without a finished run, and, without `default`, where no names are
-            known: those of data that have none, or of a run of a version that did not keep them.
+        ValueError: for unknown weights or a folder without a finished run. Without `default`, also if no names are
+            known, because the data had none or the run's version did not record them.
     """
     described = ""
     if isinstance(known, keras.Model):
@@ -181,19 +185,17 @@ def class_names_of(known: Any, default: Any = _RAISE) -> Any:
     elif isinstance(known, (str, os.PathLike)) and user_path(known).is_dir() and not _is_tag(known):
         names, described = run_class_names(known), f"the run in {known}"
     elif isinstance(known, (str, os.PathLike)):
-        names = list(_unambiguous(str(known), lambda tag: tag.classes, "classes").classes)
+        names = list(_find_checkpoint(str(known), lambda tag: tag.classes, "classes").classes)
     elif hasattr(known, "class_names"):
         names, described = known.class_names, f"a {type(known).__name__}"
     else:
-        raise ValueError(
-            f"Expected a keras.Model, a report, the folder of a run, or released weights; received: {known!r}."
-        )
+        raise ValueError(f"Expected a keras.Model, a report, the folder of a run, or a tag; received: {known!r}.")
     if names is not None:
         return list(names)
     if default is not _RAISE:
         return default
     raise ValueError(
-        f"Expected a model or run whose data had names for their classes; received: {described}, which has none. "
+        f"Expected a model or run with class names; received: {described}, which has none. "
         "Name them: set_class_names(model, [...]) for a model, class_names=[...] for decode_predictions."
     )
 
@@ -201,29 +203,29 @@ def class_names_of(known: Any, default: Any = _RAISE) -> Any:
 def decode_predictions(
     probabilities: ArrayLike, top: int = 5, weights: Any = "default", class_names: Sequence[str] | None = None
 ) -> list[list[tuple[int, str, float]]]:
-    """Name the most probable classes.
+    """Return the most probable classes of each image by name.
 
     Args:
-        probabilities: Output of a classifier with those weights, `(n, classes)`.
-        top: How many classes to return for each image; all if there are fewer.
-        weights: Whose classes they are: a tag, an alias or `"network/tag"`, or, as in `class_names_of`, a model, a
-            report or the folder of a run.
-        class_names: Names of the classes in the order of the columns, in place of those of `weights`.
+        probabilities: Output of a classifier, `(n, classes)`.
+        top: Number of classes to return for each image; all if there are fewer.
+        weights: Source of the class names: a tag, an alias or `"network/tag"`; or a model, a report or the folder of
+            a run, as in `class_names_of`.
+        class_names: Class names in the order of the columns, instead of those of `weights`.
 
     Returns:
-        For each image a list of `(class index, class name, probability)`, most probable first.
+        For each image, a list of `(class index, class name, probability)`, most probable first.
 
     Raises:
-        ValueError: for unknown weights, weights without class names, another shape, another number of names than
-            columns, negative or NaN values (logits are no probabilities), or `top` below 1.
+        ValueError: for unknown weights or weights without class names, a shape that does not match the number of
+            names, negative, NaN or infinite values (logits are not probabilities), or `top` below 1.
     """
     names = class_names_of(weights) if class_names is None else check_class_names(class_names)
     values = keras.ops.convert_to_numpy(probabilities)
     if values.ndim != 2 or values.shape[1] != len(names):
         described = weights if isinstance(weights, (str, os.PathLike)) else type(weights).__name__
-        whose = f"{len(names)} class_names" if class_names is not None else f"the classes of {described}"
+        owner = f"{len(names)} class_names" if class_names is not None else f"the classes of {described}"
         raise ValueError(
-            f"Expected probabilities of shape (n, {len(names)}) for {whose}; received: shape {values.shape}."
+            f"Expected probabilities of shape (n, {len(names)}) for {owner}; received: shape {values.shape}."
         )
     if not (values >= 0).all() or not np.isfinite(values).all():
         raise ValueError(
@@ -240,15 +242,16 @@ def _is_tag(name):
     return isinstance(name, str) and bool(find(name))
 
 
-def _unambiguous(weights, trait, what):
+def _find_checkpoint(weights, trait, description):
+    """Return a checkpoint by name; raise if checkpoints of that name have different values of `trait`."""
     found = find(weights) if isinstance(weights, str) else []
     if not found:
         names = sorted({name for tag in tags() for name in (tag.tag, *tag.aliases)})
         raise ValueError(
-            f"Expected weights to be a published tag ({', '.join(names) or 'there is none yet'}), or network/tag; "
+            f"Expected weights to be a released tag ({', '.join(names) or 'none exists'}), or network/tag; "
             f"received: weights={weights!r}.{did_you_mean(weights, {*names, *(tag.id for tag in tags())})}"
         )
     if len({trait(tag) for tag in found}) > 1:
         choices = ", ".join(tag.id for tag in found)
-        raise ValueError(f"Expected one of {choices}, which differ in {what}; received: weights={weights!r}.")
+        raise ValueError(f"Expected one of {choices}, which differ in {description}; received: weights={weights!r}.")
     return found[0]

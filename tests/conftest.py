@@ -91,7 +91,7 @@ def images():
 
 @functools.cache
 def _released_network(network, folder, classes, data_format, **arguments):
-    return registry.build(network, weights=folder, classes=classes, **arguments)
+    return registry.create_model(network, weights=folder, classes=classes, **arguments)
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def built_once(monkeypatch):
         data_format = keras.config.image_data_format()
         return _released_network(tag.network, str(tag.folder), len(tag.classes), data_format, **arguments)
 
-    monkeypatch.setattr(evaluation, "build", build)
+    monkeypatch.setattr(evaluation, "load_checkpoint", build)
 
 
 @pytest.fixture

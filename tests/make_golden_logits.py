@@ -1,8 +1,8 @@
-"""Writes golden_logits.json: what the bundled CIFAR-10 network answers to the sample images.
+r"""Write golden_logits.json: logits of the bundled CIFAR-10 network for the sample images.
 
 KERAS_BACKEND=tensorflow python tests/make_golden_logits.py
 
-Run it once for each release; the tests hold every backend to it.
+Run it once for each release; the tests compare every backend with it.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The bundled weights themselves: intact, exact on every backend, and what their card says."""
+"""The bundled weights: intact, equal on every backend, and consistent with their cards."""
 
 import json
 from pathlib import Path
@@ -23,13 +23,13 @@ def sample_images():
 
 
 @pytest.mark.parametrize("tag", pretrained.tags(), ids=lambda tag: tag.id)
-def test_every_bundled_file_has_its_hash(tag):
+def test_bundled_files_match_their_hashes(tag):
     assert (tag.id, "ok", None) in pretrained.verify()
     assert records.read_sums(tag.folder.parent).get(f"{tag.folder.name}/{tag.tensors.name}", tag.sha256) == tag.sha256
 
 
 @pytest.mark.parametrize("tag", pretrained.tags(), ids=lambda tag: tag.id)
-def test_the_card_is_the_records(tag):
+def test_the_card_matches_the_record(tag):
     card = (tag.folder / "README.md").read_text()
     assert tag.sha256 in card
     assert f"{tag.metrics['test_accuracy']:.2%}" in card
@@ -52,7 +52,7 @@ def test_each_network_has_one_default(network):
     assert len(pretrained.find("default", network)) == 1
 
 
-def test_the_first_command_of_the_readme_needs_no_network(monkeypatch):
+def test_bundled_weights_load_offline(monkeypatch):
     monkeypatch.setattr("socket.socket.connect", lambda *args: pytest.fail("a connection was opened"))
     keras_resattn.CifarResidualAttention56()
 
@@ -71,7 +71,7 @@ def test_logits_are_the_same_on_every_backend(network):
     assert np.abs(network[1] - golden).max() < 1e-3 * golden.std()
 
 
-def test_predictions_on_the_sample_images_are_the_released_ones(network):
+def test_predictions_on_the_sample_images_match_the_released_ones(network):
     [tag] = pretrained.find("cifar10", "CifarResidualAttention56")
     labels, predictions = np.load(tag.folder / evaluation.PREDICTIONS)
     rows = [int(path.stem.rsplit("-", 1)[1]) for path in IMAGES]
@@ -79,7 +79,7 @@ def test_predictions_on_the_sample_images_are_the_released_ones(network):
     assert [tag.classes[label] for label in labels[rows]] == [path.stem.split("-")[0] for path in IMAGES]
 
 
-def test_images_of_another_scale_are_not_measured(built_once):
+def test_images_of_another_scale_raise(built_once):
     tag, images, labels = pretrained.find("cifar10", "CifarResidualAttention56")[0], sample_images(), np.arange(10)
     as_tensors = evaluation.evaluate(tag, keras.ops.convert_to_tensor(images), labels)
     assert as_tensors.correct == evaluation.evaluate(tag, images.astype("float32"), labels).correct

@@ -196,8 +196,8 @@ def test_decoding_by_names_models_and_tags():
 @pytest.mark.parametrize(
     ("known", "message"),
     [
-        ("imagenet", "Expected weights to be a published tag"),
-        (3, "Expected a keras.Model, a report, the folder of a run, or released weights; received: 3"),
+        ("imagenet", "Expected weights to be a released tag"),
+        (3, "Expected a keras.Model, a report, the folder of a run, or a tag; received: 3"),
         ([1, 2], "Expected a keras.Model"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Measuring a run of one's own: any network that `compile_and_fit` trained, from what its folder holds."""
+"""`evaluate_run` and `load_run`: any network that `compile_and_fit` trained, from the files of its run folder."""
 
 import keras
 import numpy as np
@@ -12,14 +12,14 @@ from keras_resattn.cli import main
 from keras_resattn.data import network_input
 from keras_resattn.evaluation import evaluate_run, load_run
 
-# Some of these networks have more outputs than the images have classes.
+# Some networks have more outputs than the images have classes.
 pytestmark = pytest.mark.filterwarnings("ignore:There are no training images")
 
 SHORT = RECIPE.replace(epochs=1, warmup_epochs=0.5)
 
 
 def naive():
-    """Stacked modules without residual learning, whose tensors are those of the network with it."""
+    """Build a network with naive attention learning; it has the same weights as one with residual learning."""
     rows = {"modules": (1, 0, 0), "mask_depth": (1, 1, 1), "p": 0, "t": 1, "widths": (4, 4, 4), "bottom_units": 1}
     rows |= {"classifier_activation": None}
     return ResidualAttentionNet(topology="cifar", weights=None, classes=3, learning="naive", **rows)
@@ -35,7 +35,7 @@ NETWORKS = {
 
 @pytest.fixture
 def run(tmp_path):
-    """A function that trains a network for one epoch, into a folder."""
+    """Function that trains a network for one epoch in the folder `run`."""
 
     def train(model, **arguments):
         randomise(model)
@@ -45,7 +45,7 @@ def run(tmp_path):
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
-def test_a_run_is_measured_as_its_network_would_be(run, tmp_path, kind):
+def test_a_run_evaluates_like_its_network(run, tmp_path, kind):
     model = NETWORKS[kind]()
     report = run(model)
     found = evaluate_run(tmp_path / "run", (X, Y), batch_size=8)
@@ -57,7 +57,7 @@ def test_a_run_is_measured_as_its_network_would_be(run, tmp_path, kind):
     assert (found.total, found.changed) == (20, None)
 
 
-def test_a_run_comes_back_as_a_model(run, tmp_path):
+def test_a_run_loads_as_a_model(run, tmp_path):
     model = NETWORKS["an ablation"]()
     report = run(model)
     x = network_input(X, report.mean, report.std)
@@ -66,7 +66,7 @@ def test_a_run_comes_back_as_a_model(run, tmp_path):
     )
 
 
-def test_the_command_line_measures_a_run(run, tmp_path, capsys):
+def test_the_command_line_evaluates_a_run(run, tmp_path, capsys):
     run(NETWORKS["logits"]())
     np.savez(tmp_path / "data.npz", x_test=X[:5], y_test=Y[:5])
     assert main(["evaluate", "--run-dir", str(tmp_path / "run"), "--data", str(tmp_path / "data.npz")]) == 0
@@ -74,20 +74,20 @@ def test_the_command_line_measures_a_run(run, tmp_path, capsys):
     assert f"run on {keras.backend.backend()}: {correct} of 5 correct" in capsys.readouterr().out
 
 
-def test_a_run_and_published_weights_are_not_measured_at_once(tmp_path):
+def test_a_run_and_released_weights_exclude_each_other(tmp_path):
     with pytest.raises(SystemExit):
         main(["evaluate", "--run-dir", "run", "--weights", "cifar10", "--data", "data.npz"])
 
 
 class Two:
-    """A number that no file holds."""
+    """A number that cannot be serialised."""
 
     def __float__(self):
         return 2.0
 
 
 class Double(keras.layers.Layer):
-    """A layer of the user's, which Keras does not know: it is not registered."""
+    """A custom layer that is not registered with Keras."""
 
     def __init__(self, factor, **kwargs):
         super().__init__(**kwargs)
@@ -99,13 +99,13 @@ class Double(keras.layers.Layer):
 
 @pytest.mark.parametrize(
     ("factor", "message"),
-    [(2.0, r"layers that can be made again.*register_keras_serializable"), (Two(), "cannot be written")],
+    [(2.0, r"layers that Keras can read.*register_keras_serializable"), (Two(), "cannot be written")],
     ids=["read", "written"],
 )
-def test_a_layer_that_cannot_be(run, tmp_path, factor, message):
+def test_a_layer_that_cannot_be_loaded_raises(run, tmp_path, factor, message):
     inputs, features = small_cnn(size=32)
     run(base_of((inputs, Double(factor)(features))))
-    assert (tmp_path / "run" / "report.json").exists(), "the run itself is whole"
+    assert (tmp_path / "run" / "report.json").exists(), "the run itself is complete"
     with pytest.raises(ValueError, match=rf"{message}.*load_weights"):
         evaluate_run(tmp_path / "run", (X, Y))
 
@@ -115,13 +115,13 @@ def test_a_layer_that_cannot_be(run, tmp_path, factor, message):
     [(X[:, :16], r"Expected images of shape \(32, 32, 3\)"), (X[..., :1], r"shape \(32, 32, 3\)")],
     ids=["size", "channels"],
 )
-def test_images_have_to_fit_the_network(run, tmp_path, x, message):
+def test_images_that_do_not_fit_the_network_raise(run, tmp_path, x, message):
     run(NETWORKS["logits"]())
     with pytest.raises(ValueError, match=message):
         evaluate_run(tmp_path / "run", (x, Y))
 
 
-def test_a_run_of_the_other_data_format_is_refused(run, tmp_path):
+def test_a_run_with_the_other_data_format_raises(run, tmp_path):
     run(NETWORKS["logits"]())
     keras.config.set_image_data_format("channels_first")
     with pytest.raises(ValueError, match=r"set_image_data_format\('channels_last'\)"):
@@ -133,23 +133,23 @@ def test_batch_sizes_are_checked(tmp_path):
         evaluate_run(tmp_path, (X, Y), batch_size=0)
 
 
-def test_data_dir_goes_with_names(run, tmp_path):
+def test_data_dir_without_a_dataset_name_raises(run, tmp_path):
     run(NETWORKS["logits"]())
     with pytest.raises(ValueError, match="data_dir only with the name of a dataset"):
         evaluate_run(tmp_path / "run", (X, Y), data_dir=tmp_path)
 
 
-def test_a_folder_of_several_runs_names_them(run, tmp_path):
+def test_a_folder_of_runs_raises_with_their_names(run, tmp_path):
     run(NETWORKS["logits"]())
     with pytest.raises(ValueError, match=r"no report\.json\. It holds finished runs: run\."):
         evaluate_run(tmp_path, (X, Y))
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path):
+def test_a_missing_folder_raises(tmp_path):
     with pytest.raises(ValueError, match=r"finished run; there is no folder .*nowhere"):
         evaluate_run(tmp_path / "nowhere", (X, Y))
 
 
-def test_a_run_that_has_not_ended_is_refused(tmp_path):
+def test_an_unfinished_run_raises(tmp_path):
     with pytest.raises(ValueError, match=r"finished run; .* has no report\.json"):
         evaluate_run(tmp_path, (X, Y))

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.once
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """A home folder, away from the working directory."""
+    """A home folder outside the working directory."""
     (tmp_path / "home").mkdir()
     (tmp_path / "work").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -50,7 +50,7 @@ def test_folders_and_weights(home):
     assert open_dataset("~/images").class_names == ImageFolder("~/images").class_names == ["a", "b"]
 
 
-def test_what_is_not_there_is_named(home):
+def test_missing_files_raise(home):
     for argv in (
         ["predict", "~/nothing.png"],
         ["predict", "~/nothing.png", "--weights=~/nothing.keras"],

@@ -1,4 +1,4 @@
-"""Weights from a Hub repository: a real client against a small server on this machine."""
+"""Weights from a Hub repository: the real client with a small local server."""
 
 import contextlib
 import hashlib
@@ -48,7 +48,7 @@ def cache(tmp_path, monkeypatch):
 
 @contextlib.contextmanager
 def hub(folder):
-    """The part of the Hub's protocol that a download needs."""
+    """Serve a folder with the part of the Hub's protocol that downloads use."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_HEAD(self):
@@ -80,8 +80,8 @@ def hub(folder):
         server.server_close()
 
 
-def ask(endpoint, monkeypatch):
-    """Sends this process' Hub client to `endpoint`, as HF_ENDPOINT would have done before its import."""
+def use_endpoint(endpoint, monkeypatch):
+    """Make the Hub client use `endpoint`, as the variable HF_ENDPOINT does when set before its import."""
     template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, endpoint)
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
@@ -91,10 +91,10 @@ def kernel(model):
     return keras.ops.convert_to_numpy(model.get_layer("predictions").kernel)
 
 
-def test_download_check_cache_and_offline(repository, monkeypatch):
+def test_a_download_is_cached_for_offline_use(repository, monkeypatch):
     folder, expected = repository
     with hub(folder) as endpoint:
-        ask(endpoint, monkeypatch)
+        use_endpoint(endpoint, monkeypatch)
         np.testing.assert_array_equal(
             kernel(keras_resattn.CifarResidualAttention56(weights=WEIGHTS, classes=3)), expected
         )
@@ -102,27 +102,27 @@ def test_download_check_cache_and_offline(repository, monkeypatch):
     np.testing.assert_array_equal(kernel(keras_resattn.CifarResidualAttention56(weights=WEIGHTS, classes=3)), expected)
 
 
-def test_a_damaged_download_is_refused_and_removed(repository, cache, monkeypatch):
+def test_a_damaged_download_raises_and_is_deleted(repository, cache, monkeypatch):
     folder, _ = repository
     content = bytearray((folder / "model.weights.h5").read_bytes())
     content[-1] ^= 1
     (folder / "model.weights.h5").write_bytes(content)
     with hub(folder) as endpoint:
-        ask(endpoint, monkeypatch)
+        use_endpoint(endpoint, monkeypatch)
         with pytest.raises(ValueError, match="SHA-256"):
             keras_resattn.CifarResidualAttention56(weights=WEIGHTS, classes=3)
     assert not list(cache.rglob("model.weights.h5"))
 
 
-def test_another_networks_repository_is_refused(repository, monkeypatch):
+def test_the_repository_of_another_network_raises(repository, monkeypatch):
     folder, _ = repository
     with hub(folder) as endpoint:
-        ask(endpoint, monkeypatch)
+        use_endpoint(endpoint, monkeypatch)
         with pytest.raises(ValueError, match="holds weights of CifarResidualAttention56"):
             keras_resattn.CifarResidualAttention92(weights=WEIGHTS, classes=3)
 
 
-def test_no_network_and_no_cache_is_an_error_not_random_weights(monkeypatch):
+def test_offline_without_cache_raises(monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(OSError, match=r"someone/net|cache"):
         keras_resattn.CifarResidualAttention56(weights=WEIGHTS, classes=3)

@@ -1,4 +1,4 @@
-"""From images to inputs, and from outputs to names: of the bundled CIFAR-10 weights."""
+"""`preprocess_input` and `decode_predictions` with the bundled CIFAR-10 weights."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def reference(x):
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int64", "float32", "float64", "bfloat16"])
-def test_normalises_each_channel_and_never_changes_the_caller(dtype):
+def test_each_channel_is_normalised_and_the_input_unchanged(dtype):
     x = IMAGES.astype(dtype)
     before = x.copy()
     result = preprocess_input(x)
@@ -27,7 +27,7 @@ def test_normalises_each_channel_and_never_changes_the_caller(dtype):
     assert not np.shares_memory(x, result)
 
 
-def test_takes_a_single_image_tensors_and_channels_first():
+def test_single_images_tensors_and_channels_first():
     np.testing.assert_allclose(preprocess_input(IMAGES[0]), reference(IMAGES[0]), atol=1e-6)
     tensor = preprocess_input(ops.convert_to_tensor(IMAGES))
     assert ops.is_tensor(tensor)
@@ -36,24 +36,24 @@ def test_takes_a_single_image_tensors_and_channels_first():
     np.testing.assert_allclose(np.moveaxis(first, 1, -1), reference(IMAGES), atol=1e-6)
 
 
-def test_one_channel_takes_the_mean_of_the_three():
+def test_one_channel_uses_the_mean_statistics():
     gray = IMAGES[..., :1]
     expected = (gray - np.mean(TAG.mean)) / np.mean(TAG.std)
     np.testing.assert_allclose(preprocess_input(gray), expected, atol=1e-6)
 
 
-def test_images_from_0_to_1_get_a_warning():
+def test_images_from_0_to_1_warn():
     with pytest.warns(UserWarning, match="0 to 255.*Multiply by 255"):
         preprocess_input(IMAGES / 255)
 
 
 @pytest.mark.parametrize("x", [IMAGES - 128.0, IMAGES * 2.0], ids=["negative", "above"])
-def test_what_is_normalised_already_gets_a_warning(x):
-    with pytest.warns(UserWarning, match="0 to 255; these go from .*normalised already"):
+def test_normalised_images_warn(x):
+    with pytest.warns(UserWarning, match="0 to 255; received: values from .*already normalised"):
         preprocess_input(x)
 
 
-def test_lists_and_pillow_images_are_arrays():
+def test_lists_and_pillow_images():
     np.testing.assert_array_equal(preprocess_input(list(IMAGES)), preprocess_input(IMAGES))
     np.testing.assert_array_equal(preprocess_input(Image.fromarray(IMAGES[0])), preprocess_input(IMAGES[0]))
     images = [Image.fromarray(IMAGES[0]), Image.fromarray(IMAGES[1]).convert("RGBA")]
@@ -75,34 +75,34 @@ def test_lists_and_pillow_images_are_arrays():
         (Image.fromarray(IMAGES[0, ..., 0].astype("float32")), "floats without a fixed range"),
     ],
 )
-def test_values_without_a_meaning_are_refused(x, message):
+def test_invalid_values_raise(x, message):
     with pytest.raises(ValueError, match=message):
         preprocess_input(x)
 
 
 @pytest.mark.parametrize("x", ["cat.png", IMAGES > 0, None], ids=["path", "bool", "None"])
-def test_what_is_no_array_of_numbers_is_refused(x):
+def test_inputs_other_than_numbers_raise(x):
     with pytest.raises(ValueError, match="Expected images as arrays of numbers; received: "):
         preprocess_input(x)
 
 
-def test_the_other_data_format_is_named():
+def test_the_other_data_format_raises_with_a_hint():
     with pytest.raises(ValueError, match=r"channels_last.*\(2, 3, 4, 4\).*data_format='channels_first'"):
         preprocess_input(np.moveaxis(IMAGES, -1, 1), data_format="channels_last")
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (2, 4, 4, 2), (1, 2, 4, 4, 3)])
-def test_other_shapes_are_refused(shape):
+def test_other_shapes_raise(shape):
     with pytest.raises(ValueError, match="channels"):
         preprocess_input(np.zeros(shape))
 
 
 @pytest.mark.parametrize("weights", ["cifar10", "cifar10_v2", "CifarResidualAttention56/cifar10_v2"])
-def test_a_tag_goes_by_any_of_its_names(weights):
+def test_a_tag_is_found_by_all_its_names(weights):
     np.testing.assert_array_equal(preprocess_input(IMAGES, weights), preprocess_input(IMAGES))
 
 
-def test_unknown_weights_list_what_there_is():
+def test_unknown_weights_raise_with_the_known_names():
     for call in (preprocess_input, lambda x, weights: decode_predictions(np.zeros((1, 10)), weights=weights)):
         with pytest.raises(ValueError, match=r"cifar10_v2.*received: weights='imagenet'\.$"):
             call(IMAGES, weights="imagenet")
@@ -110,7 +110,7 @@ def test_unknown_weights_list_what_there_is():
             call(IMAGES, weights="cifar01")
 
 
-def test_decoding_names_the_most_probable_classes():
+def test_decoding_returns_the_most_probable_classes():
     probabilities = np.array([[0, 0, 0, 0.7, 0, 0.2, 0.1, 0, 0, 0]])
     assert decode_predictions(probabilities, top=2) == [[(3, "cat", 0.7), (5, "dog", 0.2)]]
     assert len(decode_predictions(probabilities, top=50)[0]) == 10
@@ -120,13 +120,13 @@ def test_decoding_names_the_most_probable_classes():
 @pytest.mark.parametrize(
     "arguments", [{"probabilities": np.zeros(10)}, {"probabilities": np.zeros((1, 1000))}, {"top": 0}, {"top": True}]
 )
-def test_decoding_refuses_what_it_cannot_read(arguments):
+def test_decoding_invalid_arguments_raises(arguments):
     with pytest.raises(ValueError, match="Expected"):
         decode_predictions(**{"probabilities": np.zeros((1, 10)), **arguments})
 
 
 @pytest.mark.parametrize("value", [-4.9, np.nan, np.inf])
-def test_decoding_refuses_what_is_no_probability(value):
+def test_decoding_other_values_than_probabilities_raises(value):
     values = np.zeros((1, 10))
     values[0, 3] = value
     with pytest.raises(ValueError, match=r"Expected probabilities, finite and at least 0.*softmax\(logits\)"):

@@ -1,4 +1,4 @@
-"""Releasing weights: what a tag holds, what is refused, aliases, and loading a tag or its folder."""
+"""Releasing a run: contents of a release, invalid arguments, aliases, and loading a tag or its folder."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ def release_arguments(root):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A finished run of three classes, and a folder with its release by the package's own code."""
+    """Folder of a finished run with three classes, and in its subfolder `weights` its release."""
     root = tmp_path_factory.mktemp("run")
     model = randomise(keras_resattn.CifarResidualAttention56(weights=None, classes=3))
     model.save_weights(root / "model.weights.h5")
@@ -58,7 +58,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def release(run, tmp_path, monkeypatch):
-    """The only tag of a registry of its own: `CifarResidualAttention56/shapes_v1`."""
+    """The only released checkpoint, `CifarResidualAttention56/shapes_v1`, in place of the bundled ones."""
     shutil.copytree(run / "weights", tmp_path / "weights")
     monkeypatch.setattr(records, "weights_folder", lambda: tmp_path / "weights")
     records.tags.cache_clear()
@@ -66,7 +66,7 @@ def release(run, tmp_path, monkeypatch):
     records.tags.cache_clear()
 
 
-# --- What is released ----------------------------------------------------------------------------
+# --- Contents of a release ------------------------------------------------------------------------
 
 
 def test_a_release_holds_half_precision_and_loads_in_float32(release):
@@ -78,7 +78,7 @@ def test_a_release_holds_half_precision_and_loads_in_float32(release):
     np.testing.assert_array_equal(kernel, tensors["predictions"]["0"].astype("float32"))
 
 
-def test_half_precision_refuses_what_it_cannot_hold(narrow_network, tmp_path):
+def test_values_beyond_float16_raise(narrow_network, tmp_path):
     model = narrow_network(classes=3)
     model.get_layer("predictions").bias.assign([1e6, 0.0, 0.0])
     model.save_weights(tmp_path / "large.weights.h5")
@@ -96,7 +96,7 @@ def test_a_release_is_complete_and_immutable(release, run):
     assert "on an accelerator (2 processors),\ncomputed in mixed_bfloat16" in card
     assert "](attention.png)" in card
     assert "The test images were used once" in card
-    assert "1,028,563 trainable parameters" in card, "of three classes, not ten"
+    assert "1,028,563 trainable parameters" in card, "with three classes, not ten"
     assert release.metrics["test_images"] == 8
     with pytest.raises(ValueError, match="immutable"):
         write_release(run, release.folder.parent, tag="shapes_v1", aliases=[], **release_arguments(run))
@@ -106,7 +106,7 @@ def test_a_release_is_complete_and_immutable(release, run):
     ("change", "message"),
     [
         ({"tag": "a/b"}, "received: 'a/b'"),
-        ({"tag": "shapes"}, "no alias of CifarResidualAttention56; received: shapes"),
+        ({"tag": "shapes"}, "not an alias of CifarResidualAttention56; received: shapes"),
         ({"steps": 7}, "stopped after step 7 of 8"),
         ({"class_names": CLASSES[::-1]}, "'triangle', 'square', 'circle', in this order; received: 'circle'"),
         ({"kept_epoch": 0}, r"kept the weights of its last epoch, \d.*kept_epoch=0"),
@@ -114,7 +114,7 @@ def test_a_release_is_complete_and_immutable(release, run):
         ({"data": "y_test"}, r"Expected x_test and y_test in .*; received: y_test\."),
     ],
 )
-def test_what_cannot_be_released_is_refused_before_anything_is_measured(release, run, tmp_path, change, message):
+def test_invalid_releases_raise_before_anything_is_evaluated(release, run, tmp_path, change, message):
     copy = shutil.copytree(run, tmp_path / "run")
     report = json.loads((copy / "report.json").read_text())
     report |= {"steps": change.get("steps", 8), "training_images": 16, "class_names": change.get("class_names")}
@@ -133,7 +133,7 @@ def test_what_cannot_be_released_is_refused_before_anything_is_measured(release,
     assert sorted(path.name for path in release.folder.parent.iterdir()) == before
 
 
-def test_a_run_normalised_by_pixel_is_not_released(run, tmp_path):
+def test_a_run_with_pixel_normalisation_is_not_released(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
     report = json.loads((copy / "report.json").read_text())
     report["recipe"]["normalization"] = "pixel_mean"
@@ -143,11 +143,7 @@ def test_a_run_normalised_by_pixel_is_not_released(run, tmp_path):
     assert not list(tmp_path.glob("*shapes_v2"))
 
 
-# --- Aliases -------------------------------------------------------------------------------------
-
-
-def test_a_card_says_what_its_releaser_has_to_say(release, run, monkeypatch):
-    """The module's own command, with all its options."""
+def test_the_command_takes_notes_for_the_card(release, run, monkeypatch):
     folder = release.folder.parent
     options = {"tag": "shapes_v2", "alias": "shapes", "classes": ",".join(CLASSES), "data": run / "data.npz"}
     options |= {"data-name": "shapes", "command": "none", "notes": "it was stopped twice."}
@@ -163,6 +159,9 @@ def test_a_card_says_what_its_releaser_has_to_say(release, run, monkeypatch):
     assert [tag.tag for tag in pretrained.find("shapes")] == ["shapes_v2"]
 
 
+# --- Aliases -------------------------------------------------------------------------------------
+
+
 def test_an_alias_moves_to_a_better_run_and_the_old_tag_stays(release, run):
     before = {path.name: path.read_bytes() for path in release.folder.iterdir()}
     folder = release.folder.parent
@@ -173,9 +172,9 @@ def test_an_alias_moves_to_a_better_run_and_the_old_tag_stays(release, run):
     assert {path.name: path.read_bytes() for path in release.folder.iterdir()} == before
 
 
-def test_an_alias_is_not_the_name_of_a_tag(release, run):
+def test_an_alias_must_not_be_a_tag(release, run):
     for alias in ("shapes_v1", "shapes_v2"):
-        with pytest.raises(ValueError, match=f"no tags; received: {alias}"):
+        with pytest.raises(ValueError, match=f"not tags; received: {alias}"):
             write_release(run, release.folder.parent, tag="shapes_v2", aliases=[alias], **release_arguments(run))
     assert not (release.folder.parent / "cifar_residual_attention56-shapes_v2").exists()
 
@@ -193,9 +192,11 @@ def test_a_release_whose_aliases_cannot_be_moved_leaves_nothing(release, run, mo
     assert records.read_sums(release.folder.parent) == listed
 
 
-def test_an_alias_of_a_tag_that_is_gone_says_so(release):
+def test_an_alias_of_a_missing_tag_raises(release):
     records.move_aliases(release.folder.parent, release.network, "shapes_v3", ["shapes"])
-    with pytest.raises(ValueError, match=r"aliases\.json to name released tags; CifarResidualAttention56/shapes_v3 is"):
+    with pytest.raises(
+        ValueError, match=r"aliases\.json to name released tags; received: CifarResidualAttention56/shapes_v3"
+    ):
         records.tags()
 
 
@@ -204,13 +205,13 @@ def test_an_alias_of_a_tag_that_is_gone_says_so(release):
 
 @pytest.mark.parametrize("name", ["default", "shapes", "shapes_v1", "CifarResidualAttention56/shapes_v1"])
 def test_a_tag_is_found_by_any_of_its_names(release, name):
-    dataset = pretrained.resolve(
+    source = pretrained.resolve(
         name, network=release.network, include_top=True, classes=3, classifier_activation=None, channels=3
     )
-    assert dataset.tag == release
+    assert source.tag == release
 
 
-def test_a_local_folder_is_a_release_too(release, tmp_path):
+def test_a_local_folder_loads_like_a_tag(release, tmp_path):
     shutil.copytree(release.folder, tmp_path / "copy")
     records.tags.cache_clear()
     model = keras_resattn.CifarResidualAttention56(classes=3, weights=tmp_path / "copy")
@@ -219,30 +220,30 @@ def test_a_local_folder_is_a_release_too(release, tmp_path):
         keras_resattn.CifarResidualAttention92(classes=3, weights=tmp_path / "copy")
 
 
-def test_other_classes_with_top_name_the_two_lines_that_do_it(release):
+def test_other_classes_with_top_raise_with_the_code_to_use(release):
     with pytest.raises(ValueError, match=r"include_top=False, pooling='avg'(?s:.*)Dense\(5"):
         keras_resattn.CifarResidualAttention56(weights="shapes", classes=5)
 
 
 @pytest.mark.parametrize("channels", [2, 4])
-def test_a_tag_refuses_other_channels_before_building(release, channels):
+def test_other_numbers_of_channels_raise_before_building(release, channels):
     with pytest.raises(ValueError, match=f"received: {channels}"):
         keras_resattn.CifarResidualAttention56(weights="shapes", classes=3, input_shape=(32, 32, channels))
 
 
-def test_ablations_have_no_published_weights(release):
-    with pytest.raises(ValueError, match="no row of the variants table"):
+def test_ablations_have_no_released_checkpoints(release):
+    with pytest.raises(ValueError, match="no released checkpoints for custom networks"):
         keras_resattn.ResidualAttentionNet(variant="CifarResidualAttention56", learning="naive")
 
 
 def damage(path):
-    """Flips one bit of the last byte."""
+    """Flip one bit of the last byte."""
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
 
 
-def test_a_damaged_file_is_refused_and_verify_names_it(release):
+def test_a_damaged_file_raises_and_verify_reports_it(release):
     damage(release.tensors)
     assert [result.status for result in pretrained.verify()] == ["damaged", "ok"]
     with pytest.raises(ValueError, match="SHA-256"):

@@ -1,4 +1,4 @@
-"""Responses of stages and blocks: what they are, and how they are drawn."""
+"""Mean absolute responses of stages and blocks, and their plot."""
 
 import keras
 import numpy as np
@@ -33,53 +33,54 @@ def test_responses_need_stages_and_images(narrow_network, images):
         stage_responses(narrow_network(), images[0])
 
 
-def test_responses_of_networks_with_other_blocks_are_not_drawn_together():
-    with pytest.raises(ValueError, match="Expected responses of the same blocks; received: 2 different"):
-        plot_responses({"a": {"stage1_unit1": 1.0}, "b": {"stage1_unit2": 1.0}})
+@pytest.mark.parametrize("blocks", [False, True], ids=["stages", "blocks"])
+def test_responses_of_stages_and_of_blocks_are_plotted(narrow_network, images, blocks):
+    responses = stage_responses(narrow_network(), images, blocks=blocks)
+    [axes] = plot_responses({"a": responses, "b": responses}).axes
+    ticks = ["unit 1", "module 1"] if blocks else ["stage 1", "stage 2"]
+    assert [tick.get_text() for tick in axes.get_xticklabels()][:2] == ticks
+    assert [text.get_text() for text in axes.texts] == (["stage 1", "stage 2", "stage 3"] if blocks else [])
+    for line in axes.lines[:2]:
+        assert_close(line.get_ydata(), list(responses.values()))
 
 
-def test_both_kinds_of_responses_are_drawn(narrow_network, images):
-    model = narrow_network()
-    for blocks, ticks in ((False, ["stage 1", "stage 2"]), (True, ["unit 1", "module 1"])):
-        responses = stage_responses(model, images, blocks=blocks)
-        alone, [axes] = plot_responses(responses), plot_responses({"a": responses, "b": [responses] * 2}).axes
-        assert [tick.get_text() for tick in axes.get_xticklabels()][:2] == ticks
-        assert_close(alone.axes[0].lines[0].get_ydata(), list(responses.values()))
-        assert not alone.legends, "one network needs no name"
-        assert [text.get_text() for text in axes.texts] == (["stage 1", "stage 2", "stage 3"] if blocks else [])
+@pytest.mark.once
+def test_several_seeds_are_plotted_as_their_mean():
+    [axes] = plot_responses({"naive": [{"stage1": 1.0, "stage2": 2.0}, {"stage1": 3.0, "stage2": 4.0}]}).axes
+    assert list(axes.lines[0].get_ydata()) == [2.0, 3.0]
 
 
-NO_RESPONSES = {
-    "none": ({}, r"Expected responses, or \{label: responses\}; received: \{\}"),
-    "a list": ([{"stage1": 1.0}], r"Expected responses, or \{label: responses\}; received: \[\{"),
-    "no run": ({"a": []}, r"Expected responses as stage_responses returns them, .*received: 'a': \[\]"),
-    "a number": ({"a": 1.0}, "received: 'a': 1.0"),
-    "empty": ({"a": {}}, r"received: 'a': \{\}"),
-    "no block": ({"a": {"stage1": 1.0}, "b": {"layer1": 1.0}}, "received: 'b': .*layer1"),
-    "no value": ({"a": {"stage1": None}}, "received: 'a': .*None"),
+INVALID_RESPONSES = {
+    "no networks": {},
+    "no label": {"stage1": 1.0},
+    "no seeds": {"a": []},
+    "no stages": {"a": {}},
+    "unknown block": {"a": {"stage1": 1.0, "layer1": 1.0}},
+    "different blocks": {"a": {"stage1_unit1": 1.0}, "b": {"stage1_unit2": 1.0}},
 }
 
 
-@pytest.mark.parametrize("case", NO_RESPONSES)
-def test_what_is_no_responses_is_not_drawn(case):
-    responses, message = NO_RESPONSES[case]
-    with pytest.raises(ValueError, match=message):
+@pytest.mark.once
+@pytest.mark.parametrize("responses", INVALID_RESPONSES.values(), ids=INVALID_RESPONSES)
+def test_invalid_responses_raise(responses):
+    with pytest.raises(ValueError, match=r"Expected \{label: responses\} .* same stages or blocks; received"):
         plot_responses(responses)
 
 
-@pytest.mark.parametrize("copies", [1, 6])
-def test_the_legend_covers_nothing_and_is_whole(copies):
-    label = "naive $attention$ learning_$, CifarResidualAttention56, rehearsal at scale 0.001; " * copies
-    figure = plot_responses({f"{label}{i}": {"stage1_unit1": 1.0, "stage2_unit1": 2.0} for i in range(3)})
+@pytest.mark.once
+def test_the_legend_is_inside_the_figure_and_covers_nothing():
+    label = "naive learning, CifarResidualAttention56, scaled down to 0.001"
+    figure = plot_responses({f"{label}, {i}": {"stage1_unit1": 1.0, "stage2_unit1": 2.0} for i in range(8)})
     figure.draw_without_rendering()
     legend, axes = figure.legends[0].get_window_extent(), figure.axes[0].get_tightbbox()
-    assert legend.y1 <= axes.y0, "it begins below the tick labels"
+    assert legend.y1 <= axes.y0, "the legend is below the tick labels"
     assert min(legend.x0, legend.y0) >= 0
     assert legend.x1 <= figure.bbox.x1
-    assert figure.axes[0].bbox.height > 200, "the more lines it has, the taller the figure"
+    assert figure.axes[0].bbox.height > 200
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("largest", "scale"), [(50.0, "linear"), (500.0, "log")])
-def test_responses_that_differ_much_are_drawn_by_their_logarithm(largest, scale):
+def test_a_wide_range_of_responses_is_plotted_on_a_logarithmic_scale(largest, scale):
     figure = plot_responses({"a": {"stage1_unit1": 1.0, "stage2_unit1": largest}})
     assert figure.axes[0].get_yscale() == scale

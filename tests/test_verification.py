@@ -1,4 +1,4 @@
-"""`pretrained.verify`: missing, damaged and unreadable files; tags that are legitimately not bundled."""
+"""`pretrained.verify`: missing, damaged and unreadable files, and tags that are not bundled on purpose."""
 
 import json
 import os
@@ -17,7 +17,7 @@ IDS = ["Net/a_v1", "Net/b_v1"]
 
 @pytest.fixture
 def weights(tmp_path, monkeypatch):
-    """A registry of two tags, with their hashes and aliases."""
+    """Folder of two released checkpoints with hashes and aliases, in place of the bundled ones."""
     for tag in ("a_v1", "b_v1"):
         folder = tmp_path / f"net-{tag}"
         folder.mkdir()
@@ -56,18 +56,18 @@ FAULTS = {
     "a pipe": ("net-a_v1/model.weights.h5", replace_by(os.mkfifo), "unreadable"),
     "a dangling link": ("net-a_v1/model.weights.h5", replace_by(lambda path: path.symlink_to("none")), "unreadable"),
     "no record": ("net-a_v1/config.json", os.unlink, "missing"),
-    "another record": ("net-a_v1/config.json", lambda path: path.write_text(path.read_text() + " "), "damaged"),
-    "a broken record": ("net-a_v1/config.json", lambda path: path.write_text("{}"), "damaged"),
+    "a changed record": ("net-a_v1/config.json", lambda path: path.write_text(path.read_text() + " "), "damaged"),
+    "an invalid record": ("net-a_v1/config.json", lambda path: path.write_text("{}"), "damaged"),
     "no folder": ("net-a_v1", shutil.rmtree, "missing"),
     "no aliases": ("aliases.json", os.unlink, "missing"),
-    "an alias too few": ("aliases.json", lambda path: path.write_text("{}"), "damaged"),
+    "a missing alias": ("aliases.json", lambda path: path.write_text("{}"), "damaged"),
     "no hashes": ("SHA256SUMS", os.unlink, "missing"),
-    "broken hashes": ("SHA256SUMS", lambda path: path.write_text("abc  ../x\n"), "unreadable"),
+    "invalid hashes": ("SHA256SUMS", lambda path: path.write_text("abc  ../x\n"), "unreadable"),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_found_and_names_its_file(weights, fault):
+def test_a_fault_is_reported_with_its_file(weights, fault):
     name, change, status = FAULTS[fault]
     change(weights / name)
     failed = [result for result in pretrained.verify() if result.failed]
@@ -75,12 +75,12 @@ def test_a_fault_is_found_and_names_its_file(weights, fault):
     assert name in failed[0].problem
 
 
-def test_a_tag_that_nothing_lists_is_a_fault(weights):
+def test_a_tag_without_listed_hashes_is_a_fault(weights):
     shutil.copytree(weights / "net-a_v1", weights / "net-a_v2")
     assert [result.status for result in pretrained.verify()] == ["ok", "not listed", "ok", "ok"]
 
 
-def test_tensors_outside_the_package_are_no_fault(weights):
+def test_weights_outside_the_package_are_not_a_fault(weights):
     records.write_sums(weights, {"net-a_v1/model.weights.h5": None})
     tensors = weights / "net-a_v1" / "model.weights.h5"
     assert pretrained.verify()[0] == (IDS[0], "ok", None)

@@ -1,4 +1,4 @@
-"""Seeing the masks: as arrays, from any model that holds a network, and drawn over images."""
+"""Attention masks and gates: as arrays, from any model that contains a network, and plotted over images."""
 
 import re
 
@@ -30,13 +30,13 @@ def maps(network):
     return attention_maps(network, IMAGES)
 
 
-def test_every_mask_by_name(network, maps):
+def test_masks_by_name(network, maps):
     assert list(maps) == MASKS
     assert [maps[name].shape for name in MASKS[::2]] == [(2, 32, 32, 8), (2, 16, 16, 12), (2, 8, 8, 16)]
     assert all(mask.dtype == np.float32 and mask.min() >= 0 and mask.max() <= 1 for mask in maps.values())
 
 
-def test_a_map_is_the_output_of_its_node(network, maps):
+def test_a_mask_is_the_output_of_its_layer(network, maps):
     node = keras.Model(network.input, network.get_layer(MASKS[3]).output)
     np.testing.assert_allclose(maps[MASKS[3]], node.predict(IMAGES, verbose=0), atol=1e-6)
 
@@ -73,7 +73,7 @@ def test_a_network_inside_another_model_is_found(network, maps, nest):
         np.testing.assert_allclose(found[name], maps[name], atol=1e-6)
 
 
-def test_images_of_floats_are_seen_as_those_of_bytes(network):
+def test_float_and_uint8_display_images_look_the_same(network):
     display_images = np.random.default_rng(0).integers(0, 256, (len(IMAGES), 32, 32, 3))
     shown = [
         np.asarray(
@@ -86,29 +86,29 @@ def test_images_of_floats_are_seen_as_those_of_bytes(network):
         plot_attention(network, IMAGES, display_images=display_images[..., 0])
 
 
-def test_what_has_no_graph_or_no_image_is_refused(network):
+def test_models_without_a_graph_and_empty_batches_raise(network):
     with pytest.raises(ValueError, match="functional or built sequential"):
         attention_maps(keras.Sequential([keras.layers.Dense(3)]), IMAGES)
     with pytest.raises(ValueError, match=r"received: shape \(0, 32, 32, 3\)"):
         attention_maps(network, IMAGES[:0])
 
 
-def test_models_without_attention_are_refused():
+def test_models_without_attention_raise():
     model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten()])
     with pytest.raises(ValueError, match="has none"):
         attention_maps(model, np.zeros((1, 4, 4, 3)))
 
 
-def test_a_figure_has_a_row_for_each_image_and_a_column_for_each_map(network):
+def test_a_figure_has_a_row_for_each_image_and_a_column_for_each_mask(network):
     figure = plot_attention(network, IMAGES, titles=["one", "two"], channels=2)
-    assert len(figure.axes) == 2 * (1 + 3 * 3) + 1, "and one colour bar"
+    assert len(figure.axes) == 2 * (1 + 3 * 3) + 1, "plus one colour bar"
     titles = [axis.get_title() for axis in figure.axes]
     assert titles[0] == "one"
     assert titles[10] == "two"
     assert titles[1].startswith("stage 1, module 2\nmean\n"), "the last module of each stage, mean first"
 
 
-def test_the_channels_shown_carry_most_trunk_energy(network):
+def test_the_channels_with_the_highest_trunk_energy_are_shown(network):
     figure = plot_attention(network, IMAGES[:1], masks=[MASKS[0]], channels=1)
     trunk = keras.Model(network.input, network.get_layer("stage1_attention1_trunk2").output).predict(
         IMAGES[:1], verbose=0
@@ -117,7 +117,7 @@ def test_the_channels_shown_carry_most_trunk_energy(network):
     assert f"channel {strongest}\n" in figure.axes[2].get_title()
 
 
-def test_images_are_shown_as_they_are_given(network):
+def test_display_images_are_shown_unchanged(network):
     display_images = np.random.default_rng(1).integers(0, 256, (1, 32, 32, 3), dtype="uint8")
     figure = plot_attention(network, IMAGES[:1], display_images=display_images, masks=MASKS[:1], channels=0)
     np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), display_images[0])
@@ -134,7 +134,7 @@ def test_images_are_shown_as_they_are_given(network):
         ({"images": np.zeros((0, 32, 32, 3))}, "at least one"),
     ],
 )
-def test_bad_arguments_are_refused(network, arguments, message):
+def test_invalid_arguments_raise(network, arguments, message):
     with pytest.raises(ValueError, match=message):
         plot_attention(network, **{"images": IMAGES, **arguments})
 
@@ -158,10 +158,10 @@ def test_a_flat_mask_looks_flat(gated):
         assert np.ptp(np.asarray(overlay.get_array())) < 0.1 * high
 
 
-LONG = "a_layer_of_another_model/with-a.name that goes on and on WWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWW $x_1"
+LONG = "a_layer_of_another_model/with-a.name that is very long WWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWW $x_1"
 
 
-def test_long_names_are_whole_and_overlap_nothing(network):
+def test_long_names_are_complete_and_do_not_overlap(network):
     inputs = keras.Input((16, 16, 3))
     layer = re.sub("[^A-Za-z0-9_>-]", "_", LONG)  # what TensorFlow takes as a scope
     x = keras.layers.Conv2D(4, 3, 2, name=layer)(inputs)
@@ -227,34 +227,34 @@ def test_a_figure_of_gated_attention_shows_heads_by_their_gates(gated):
     figure = plot_attention(gated, DISPLAY_IMAGES, channels=2)
     gates = attention_gates(gated, DISPLAY_IMAGES)
     titles = [axis.get_title() for axis in figure.axes]
-    assert len(titles) == 2 * (1 + 3 * 3) + 3, "and a colour bar for each module"
+    assert len(titles) == 2 * (1 + 3 * 3) + 3, "plus a colour bar for each module"
     for module in (1, 2, 3):
         best = gates[f"attention{module}_gates"][1].argmax()
         share, gate = gates["global_gate"][1, module - 1], gates[f"attention{module}_gates"][1, best]
         column = 10 + 1 + 3 * (module - 1)  # of the second image
         assert titles[column].startswith(f"module's share {share:.2f}\n")
         assert titles[column + 1].startswith(f"head {best + 1}, gate {gate:.2f}\n")
-    assert titles[1].startswith("attention 1\nconv3\n"), "with the layer that it looks at"
+    assert titles[1].startswith("attention 1\nconv3\n"), "with the layer that the module attends to"
     assert titles[10] == f"base's share {gates['global_gate'][1, 3]:.2f}"
 
 
-def test_of_fewer_heads_than_asked_for_all_are_shown(gated):
+def test_all_heads_are_shown_if_there_are_fewer_than_requested(gated):
     figure = plot_attention(gated, DISPLAY_IMAGES[:1], masks=["attention2_mask", "attention3_mask"], channels=500)
     assert [bool(axis.images) for axis in figure.axes] == [True, *[True] * 4 * 2, False, False]
     heads = sorted(head for axis in figure.axes for head in re.findall(r"head \d", axis.get_title()))
     assert heads == ["head 1", "head 1", "head 2", "head 2", "head 3", "head 3"]
 
 
-def test_a_mask_by_its_name_alone(gated):
+def test_masks_may_be_a_single_name(gated):
     assert len(plot_attention(gated, DISPLAY_IMAGES[:1], masks="attention2_mask", channels=0).axes) == 3
 
 
-def test_a_image_that_is_no_batch(gated):
-    with pytest.raises(ValueError, match=r"received: shape \(16, 16, 3\)\. One image x is a batch of one as x\[None\]"):
+def test_an_image_that_is_not_a_batch(gated):
+    with pytest.raises(ValueError, match=r"received: shape \(16, 16, 3\)\. Pass a single image x as x\[None\]"):
         attention_maps(gated, DISPLAY_IMAGES[0])
 
 
-def test_gates_of_a_model_without_them(network):
+def test_gates_of_a_model_without_gated_attention_raise(network):
     with pytest.raises(ValueError, match="Expected a model with gated attention"):
         attention_gates(network, IMAGES)
 
@@ -263,12 +263,12 @@ OUT_OF_RANGE = {"16 bits": np.full((1, 32, 32, 3), 40_000, "uint16"), "0 to 1": 
 
 
 @pytest.mark.parametrize("display_images", OUT_OF_RANGE.values(), ids=OUT_OF_RANGE)
-def test_images_beyond_their_range_are_refused(narrow_network, images, display_images):
+def test_display_images_outside_their_range_raise(narrow_network, images, display_images):
     with pytest.raises(ValueError, match="Expected display_images from 0 to 255"):
         plot_attention(narrow_network(), images[:1], display_images=display_images)
 
 
-def test_masked_images_are_refused(narrow_network, images):
+def test_masked_images_raise(narrow_network, images):
     for look in (attention_maps, plot_attention):
         with pytest.raises(ValueError, match="masked"):
             look(narrow_network(), np.ma.masked_greater(images, 2))

@@ -35,7 +35,7 @@ OPTIONS = [
         ("classes", 0, "classes to be an integer of at least 1; received: classes=0"),
         ("pooling", "avg", "pooling=None.*; received: pooling='avg'. Pass include_top=False"),
         ("input_shape", (31, 32, 3), r"at least 32 pixels .*received: input_shape=\(31, 32, 3\)"),
-        ("weights", "default", "received: weights='default'. Nothing is published for"),
+        ("weights", "default", "received: weights='default'. There is no released checkpoint for"),
     ],
 )
 def test_arguments_of_the_builders(refuses, build, argument, value, message):
@@ -65,7 +65,9 @@ def test_a_linear_gate_excludes_prob_aggregation(refuses):
 
 
 def test_released_weights_belong_to_the_published_arguments_only():
-    with pytest.raises(ValueError, match=r"received: weights='default'\. Nothing is published for WARN-28-10"):
+    with pytest.raises(
+        ValueError, match=r"received: weights='default'\. There is no released checkpoint for WARN-28-10"
+    ):
         WARN()
     for option in ({"gate": "sigmoid"}, {"attention_width": 1}, {"attention_depth": 2}):
         with pytest.raises(ValueError, match=r"received: weights='default'\. A network that is no row of the .* table"):

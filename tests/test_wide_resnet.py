@@ -206,7 +206,7 @@ def test_a_released_folder_names_its_network_by_id(tmp_path):
     record = json.loads((pretrained.tags()[0].folder / "config.json").read_text())
     record |= {"network": "WideResNet-10-1", "sha256": sha256(tmp_path / "model.weights.h5")}
     (tmp_path / "config.json").write_text(json.dumps(record))
-    loaded = evaluation.build(pretrained.Checkpoint.read(tmp_path))
+    loaded = evaluation.load_checkpoint(pretrained.Checkpoint.read(tmp_path))
     assert loaded.name == "wide_resnet_10_1"
     for path, value in weights_by_path(loaded).items():
         np.testing.assert_array_equal(value, weights_by_path(model)[path])

@@ -19,8 +19,8 @@ pytestmark = pytest.mark.once
         ("pooling", "avg", "pooling=None.*; received: pooling='avg'. Pass include_top=False"),
         ("input_shape", (31, 32, 3), r"at least 32 pixels .*received: input_shape=\(31, 32, 3\)"),
         ("input_tensor", np.zeros((1, 32, 32, 3)), "input_tensor to be a KerasTensor"),
-        ("weights", "cifar10", "received: weights='cifar10'. Nothing is published for"),
-        ("weights", "default", "received: weights='default'. Nothing is published for"),
+        ("weights", "cifar10", "received: weights='cifar10'. There is no released checkpoint for"),
+        ("weights", "default", "received: weights='default'. There is no released checkpoint for"),
     ],
 )
 def test_every_builder_checks_its_arguments(refuses, build, argument, value, message):

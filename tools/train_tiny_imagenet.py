@@ -2,10 +2,9 @@
 
     python tools/train_tiny_imagenet.py DATA.npz RUN_DIR [--limit N]
 
-DATA.npz holds `x_train` (100,000 images of 64 x 64, uint8) and `y_train`. 25 images of each class are set aside for
-every choice and never trained on. Safe to interrupt: the same command resumes. TensorFlow's gradient of convolution
-kernels is replaced by matrix products where oneDNN's bfloat16 kernel is several times slower (same values up to
-rounding).
+DATA.npz holds `x_train` (100,000 images of 64 x 64, uint8) and `y_train`. 25 images of each class are held out for
+validation and never trained on. Safe to interrupt: rerun to resume. TensorFlow's gradient of convolution kernels is
+replaced by matrix products where oneDNN's bfloat16 kernel is several times slower (same values up to rounding).
 """
 
 import argparse
@@ -22,11 +21,11 @@ from tensorflow.python.framework import ops
 from keras_resattn import ResidualAttention56, compile_and_fit, zero_init_residual
 from keras_resattn.recipes import get_recipe
 
-ASIDE = 25  # images of each class
+HELD_OUT = 25  # images of each class
 
 
 def matrix_product_gradients():
-    """Compute gradients of 1x1 kernels, and of 3x3 kernels of 256 channels and more, as matrix products.
+    """Compute gradients of 1x1 kernels, and of 3x3 kernels with 256 or more channels, as matrix products.
 
     At 64 pixels and batch 128, kernel gradients (`brgconv_bwd_w`) took half of a training step of Attention-56 on two
     cores with AMX. Timed alone on eight of its shapes, matrix products were 2.5 to 11 times faster. TensorFlow has no
@@ -36,7 +35,7 @@ def matrix_product_gradients():
 
     def gradient(op, grad):
         x, kernel = op.inputs
-        for_input, for_kernel = default(op, grad)  # what nothing uses is pruned from the graph
+        for_input, for_kernel = default(op, grad)  # the unused one is pruned from the graph
         height, width, channels, filters = kernel.shape
         stride, padding = op.get_attr("strides")[1], op.get_attr("padding")
         fast = height == width and (height == 1 or (height == 3 and channels >= 256))
@@ -60,23 +59,24 @@ def matrix_product_gradients():
     ops.gradient_registry._registry["Conv2D"]["type"] = gradient
 
 
-def set_aside(y, count=ASIDE):
-    """Return the indices of the images to train on, and of `count` images of each class, drawn with seed 0."""
+def hold_out(y, count=HELD_OUT):
+    """Split at random (seed 0): return the indices of the training images, and of `count` held-out images per class."""
     order = np.random.default_rng(0).permutation(len(y))
-    aside = np.sort(np.concatenate([order[y[order] == label][:count] for label in np.unique(y)]))
-    return np.setdiff1d(np.arange(len(y)), aside), aside
+    held_out = np.sort(np.concatenate([order[y[order] == label][:count] for label in np.unique(y)]))
+    return np.setdiff1d(np.arange(len(y)), held_out), held_out
 
 
 def main():
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", help=".npz file with x_train and y_train")
     parser.add_argument("run_dir", help="folder for log, checkpoint, weights and report")
-    parser.add_argument("--limit", type=int, help="train on so many images only, to try the command")
+    parser.add_argument("--limit", type=int, help="number of training images, to try the command")
     arguments = parser.parse_args()
 
     with np.load(arguments.data) as file:
         x, y = file["x_train"], file["y_train"].astype("int64")
-    kept, _ = set_aside(y)
+    kept, _ = hold_out(y)
     kept = kept[: arguments.limit]
     matrix_product_gradients()
     recipe = get_recipe("tiny_imagenet").replace(precision="mixed_bfloat16")

@@ -139,11 +139,11 @@ def _open_tag(choice):
     from keras_resattn import evaluation
 
     tag = open_tag(choice)
-    return Network(tag.id, evaluation.build(tag), tag.mean, tag.std, list(tag.classes))
+    return Network(tag.id, evaluation.load_checkpoint(tag), tag.mean, tag.std, list(tag.classes))
 
 
 def _open_run(choice):
-    from keras_resattn.evaluation import load_run
+    from keras_resattn.evaluation import check_data_format, load_run
     from keras_resattn.preprocessing import class_names_of
     from keras_resattn.recipes.run_folder import read_report
 
@@ -160,18 +160,6 @@ def _open_run(choice):
         resize_mode=report.get("resize_mode") or "crop",
         side=choice.side or sizes[-1][1],
     )
-
-
-def check_data_format(report: Any, folder: PathLike) -> None:
-    """Raise a `ValueError` if a run was trained in another image data format than the one that Keras is set to."""
-    import keras
-
-    trained, now = report.get("data_format", "channels_last"), keras.config.image_data_format()
-    if trained != now:
-        raise ValueError(
-            f"Expected the image data format {trained}, as when {folder} was trained; Keras is set to {now} "
-            "(image_data_format in ~/.keras/keras.json)."
-        )
 
 
 def _open_model(choice):

@@ -143,7 +143,7 @@ def build_model(
     outputs = top(body(x), include_top, pooling, classes, classifier_activation)
     model = keras.Model(source_inputs(inputs), outputs, name=name)
     if source is not None:
-        pretrained.load(model, source, below=x)
+        pretrained.load(model, source, input_tensor=x)
         if include_top and source.class_names is not None:
             set_class_names(model, source.class_names)
         if x is inputs and input_tensor is None and source.record() is not None:

@@ -1,4 +1,4 @@
-"""Published weights: which there are, where they lie, and loading them strictly by name."""
+"""Released checkpoints: their records, resolving `weights=`, verifying files, and strict loading by layer name."""
 
 from typing import TYPE_CHECKING
 

@@ -1,7 +1,7 @@
-"""Compressed arrays of an HDF5 file: chunks, byte shuffling and gzip, decompressed within known bounds.
+"""Read chunked HDF5 arrays, shuffled and gzipped or not, within known memory bounds.
 
-HDF5's own gzip filter allocates whatever a chunk inflates to. Here each chunk is inflated by zlib up to the size that
-it should have.
+HDF5's own gzip filter allocates whatever size a chunk inflates to. Here zlib inflates each chunk up to its expected
+size only.
 """
 
 import itertools
@@ -12,52 +12,52 @@ from typing import Any
 import numpy as np
 from h5py import h5d, h5z
 
-MOST_CHUNKS = 100_000
-SPARE = 1024  # bytes that a compressed chunk may have more than its values
+MAX_CHUNKS = 100_000
+SPARE_BYTES = 1024  # by which a compressed chunk may exceed its values
 
 
 def check_chunks(dataset: h5d.DatasetID, shape: tuple[int, ...], itemsize: int, size: int) -> int:
-    """Return the bytes that a chunked dataset takes in its file.
+    """Check the chunks of a dataset and return their total size in the file, in bytes.
 
     Args:
-        dataset: An `h5py.h5d.DatasetID` of chunked layout.
-        shape: Its shape.
-        itemsize: Bytes of a value.
-        size: Bytes of the file.
+        dataset: An `h5py.h5d.DatasetID` with chunked layout.
+        shape: Shape of the dataset.
+        itemsize: Size of a value in bytes.
+        size: Size of the file in bytes.
 
     Raises:
-        ValueError: for filters other than gzip and shuffling, chunks that are larger than the array, missing, masked,
-            larger than their values, or outside the file. The message is the end of a sentence.
+        ValueError: for filters other than shuffle and gzip, and for chunks that are larger than the array, missing,
+            masked, larger than their values, or outside the file. The message completes a sentence.
     """
     created = dataset.get_create_plist()
     filters = [created.get_filter(i)[0] for i in range(created.get_nfilters())]
     if filters not in ([], [h5z.FILTER_DEFLATE], [h5z.FILTER_SHUFFLE, h5z.FILTER_DEFLATE]):
-        raise ValueError("is stored by other filters than shuffling and gzip")
+        raise ValueError("uses filters other than shuffle and gzip")
     chunk = created.get_chunk()
     if len(chunk) != len(shape) or any(part > whole for part, whole in zip(chunk, shape, strict=True)):
-        raise ValueError("has chunks that are larger than itself")
+        raise ValueError("has chunks that are larger than the array")
     count = math.prod(-(-whole // part) for part, whole in zip(chunk, shape, strict=True))
-    if count > MOST_CHUNKS or dataset.get_num_chunks() != count:
-        raise ValueError(f"has {dataset.get_num_chunks():,} chunks; expected {count:,}, and at most {MOST_CHUNKS:,}")
-    stored, largest = 0, math.prod(chunk) * itemsize + SPARE
+    if count > MAX_CHUNKS or dataset.get_num_chunks() != count:
+        raise ValueError(f"has {dataset.get_num_chunks():,} chunks; expected: {count:,}, at most {MAX_CHUNKS:,}")
+    stored, largest = 0, math.prod(chunk) * itemsize + SPARE_BYTES
     for i in range(count):
         info = dataset.get_chunk_info(i)
         if info.filter_mask or info.size > largest or info.byte_offset is None or info.byte_offset + info.size > size:
-            raise ValueError("has a damaged chunk, or one that reaches beyond the end of the file")
+            raise ValueError("has a chunk that is damaged or extends beyond the end of the file")
         stored += info.size
     return stored
 
 
 def read_chunks(dataset: h5d.DatasetID, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Return the values of a dataset that `check_chunks` let through.
+    """Return the values of a dataset that `check_chunks` accepted.
 
     Args:
         dataset: An `h5py.h5d.DatasetID`.
-        shape: Its shape.
-        dtype: Its NumPy dtype, of one byte order.
+        shape: Shape of the dataset.
+        dtype: NumPy dtype of the dataset.
 
     Raises:
-        ValueError: for a chunk that does not inflate to the bytes of its values.
+        ValueError: for a chunk that does not inflate to the size of its values.
     """
     created = dataset.get_create_plist()
     chunk, dtype = created.get_chunk(), np.dtype(dtype)
@@ -68,7 +68,7 @@ def read_chunks(dataset: h5d.DatasetID, shape: tuple[int, ...], dtype: Any) -> n
         if h5z.FILTER_DEFLATE in filters:
             data = _inflated(data, nbytes)
         if len(data) != nbytes:
-            raise ValueError("a chunk has not the size of its values")
+            raise ValueError("a chunk does not have the size of its values")
         if h5z.FILTER_SHUFFLE in filters:
             data = np.frombuffer(data, "uint8").reshape(dtype.itemsize, -1).T.tobytes()
         values = np.frombuffer(data, dtype).reshape(chunk)

@@ -1,7 +1,7 @@
-"""The registry: a record for each released tag (`weights/*/config.json`), and what aliases mean (`aliases.json` there).
+"""Records of the released checkpoints (`weights/*/config.json`), their aliases and their hashes.
 
-A released folder never changes; an alias moves by a line of `aliases.json`. `SHA256SUMS` lists the files that the
-package contains, in the format of `sha256sum`; tensors that it does not list live on the Hub alone.
+A tag never changes; `aliases.json` maps aliases to tags. `SHA256SUMS` lists the files that the package contains, in
+the format of `sha256sum`; tensors it does not list are available on the Hub only.
 """
 
 import dataclasses
@@ -20,27 +20,27 @@ TENSORS = "model.weights.h5"
 RECORD = "config.json"
 ALIASES = "aliases.json"
 SUMS = "SHA256SUMS"
-LARGEST_RECORD = 2**20  # bytes
+MAX_RECORD_BYTES = 2**20
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A released set of weights. Immutable: a better run is a new tag, and the alias moves.
+    """A released checkpoint. Immutable: a better run gets a new tag, and the aliases move to it.
 
     Attributes:
-        network: Id of the network that it belongs to, `"CifarResidualAttention56"` or `"WARN-16-8"`.
-        tag: Its name among that builder's, `"cifar10_v1"`.
-        sha256: Of the tensors' file, in hexadecimal.
+        network: Id of its network, such as `"CifarResidualAttention56"` or `"WARN-16-8"`.
+        tag: Name of the checkpoint, unique for the network, such as `"cifar10_v1"`.
+        sha256: SHA-256 of the weights file, in hexadecimal.
         classes: Class names in the order of the outputs.
-        mean: Channel means that inputs are normalised with, 0 to 255.
-        std: Standard deviations, likewise.
+        mean: Channel means for normalising inputs, on the scale 0 to 255.
+        std: Channel standard deviations, on the same scale.
         input_shape: Shape of the training images, channels last.
-        metrics: What was measured, by name.
-        training: Recipe, seed, data, device, wall time and command.
-        repository: `owner/name` of the Hub repository that holds the folder, or `None`.
+        metrics: Test metrics by name.
+        training: Recipe, seed, dataset, environment, wall time and command.
+        repository: `owner/name` of the Hub repository with the checkpoint, or `None`.
         revision: Commit of that repository.
-        folder: Where the record lies.
-        aliases: Other names of it in this registry, `"cifar10"`; `"default"` marks the builder's best.
+        folder: Folder of the record.
+        aliases: Other names of the checkpoint, such as `"cifar10"`; `"default"` marks the network's best one.
     """
 
     network: str
@@ -64,26 +64,26 @@ class Checkpoint:
 
     @property
     def tensors(self) -> Path:
-        """Path of the tensors' file beside the record; heavy ones live on the Hub alone."""
+        """Path of the weights file beside the record; a large one may exist on the Hub only."""
         return self.folder / TENSORS
 
-    def answers_to(self, name: str) -> bool:
-        """Whether `name` is this tag or one of its aliases, alone or after `network/`."""
+    def has_name(self, name: str) -> bool:
+        """Return whether `name` is the tag or one of its aliases, with or without `network/` before it."""
         return name.removeprefix(f"{self.network}/") in (self.tag, *self.aliases)
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Reads the record of a folder.
+        """Read the record (`config.json`) in a folder.
 
         Raises:
-            ValueError: if it cannot be read, is not JSON, lacks a field, or a field has another type.
+            ValueError: if the file cannot be read or is not JSON, or a field is missing or invalid.
         """
         folder = user_path(folder)
         try:
             with open_regular(folder / RECORD) as file:
-                content = file.read(LARGEST_RECORD + 1)
-            if len(content) > LARGEST_RECORD:
-                raise ValueError(f"it has more than {LARGEST_RECORD:,} bytes")
+                content = file.read(MAX_RECORD_BYTES + 1)
+            if len(content) > MAX_RECORD_BYTES:
+                raise ValueError(f"it is larger than {MAX_RECORD_BYTES:,} bytes")
             fields = json.loads(content.decode("utf-8"))
             preprocessing = fields["preprocessing"]
             mean, std = _numbers("mean", preprocessing["mean"]), _numbers("std", preprocessing["std"])
@@ -103,10 +103,9 @@ class Checkpoint:
                 revision=fields.get("revision"),
                 folder=folder,
             )
-        except KeyError as error:
-            raise ValueError(f"Expected {folder / RECORD} to be the record of released weights; no {error}.") from error
-        except (OSError, RecursionError, TypeError, ValueError) as error:
-            raise ValueError(f"Expected {folder / RECORD} to be the record of released weights; {error}.") from error
+        except (KeyError, OSError, RecursionError, TypeError, ValueError) as error:
+            reason = f"{error} is missing" if isinstance(error, KeyError) else error
+            raise ValueError(f"Expected {folder / RECORD} to be the record of a checkpoint; {reason}.") from error
 
 
 def _list(name, value):
@@ -135,7 +134,7 @@ def _shape(values):
 
 
 def weights_folder() -> Path:
-    """The folder of released tags: inside the package when installed, beside it in a checkout."""
+    """Return the folder of released checkpoints: inside an installed package, beside the package in a checkout."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "weights"
     return installed if installed.is_dir() else package.parent / "weights"
@@ -143,17 +142,17 @@ def weights_folder() -> Path:
 
 @functools.cache
 def tags() -> tuple[Checkpoint, ...]:
-    """Returns every released `Checkpoint`, ordered by network and tag.
+    """Return every released `Checkpoint`, ordered by network and tag.
 
     Raises:
-        ValueError: if a record is broken, or an alias has no tag.
+        ValueError: if a record is invalid, or an alias refers to a tag that does not exist.
     """
-    records = sorted(weights_folder().glob(f"*/{RECORD}"))
-    found = sorted((Checkpoint.read(record.parent) for record in records), key=lambda tag: tag.id)
-    aliases = read_aliases(weights_folder())
-    lost = {f"{network}/{tag}" for network, names in aliases.items() for tag in names.values()} - {t.id for t in found}
-    if lost:
-        raise ValueError(f"Expected {weights_folder() / ALIASES} to name released tags; {', '.join(lost)} is none.")
+    folder = weights_folder()
+    found = sorted((Checkpoint.read(record.parent) for record in folder.glob(f"*/{RECORD}")), key=lambda tag: tag.id)
+    aliases = read_aliases(folder)
+    targets = {f"{network}/{tag}" for network, names in aliases.items() for tag in names.values()}
+    if missing := sorted(targets - {tag.id for tag in found}):
+        raise ValueError(f"Expected {folder / ALIASES} to name released tags; received: {', '.join(missing)}.")
 
     def names(tag):
         return tuple(alias for alias, target in aliases.get(tag.network, {}).items() if target == tag.tag)
@@ -162,13 +161,13 @@ def tags() -> tuple[Checkpoint, ...]:
 
 
 def read_aliases(folder: Path) -> dict[str, dict[str, str]]:
-    """Returns `{network: {alias: tag}}` of a folder of released tags."""
+    """Return `{network: {alias: tag}}` for a folder of released checkpoints."""
     path = Path(folder) / ALIASES
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def move_aliases(folder: Path, network: str, tag: str, names: Iterable[str]) -> None:
-    """Lets `names` mean `tag`, whatever they meant, in `aliases.json` of a folder of released tags."""
+    """Make `names` aliases of `tag` in a folder of released checkpoints, and update its `SHA256SUMS`."""
     aliases = read_aliases(folder)
     aliases[network] = aliases.get(network, {}) | dict.fromkeys(names, tag)
     with atomic_write(Path(folder) / ALIASES) as path:
@@ -178,7 +177,7 @@ def move_aliases(folder: Path, network: str, tag: str, names: Iterable[str]) -> 
 
 
 def read_sums(folder: Path) -> dict[str, str]:
-    """Return `{path: SHA-256}` of the files that `SHA256SUMS` lists in a folder of released tags.
+    """Return `{path: SHA-256}` for the files that `SHA256SUMS` lists in a folder of released checkpoints.
 
     Raises:
         ValueError: if the list is missing, or a line is not `<SHA-256>  <path inside the folder>`.
@@ -196,11 +195,11 @@ def read_sums(folder: Path) -> dict[str, str]:
 
 
 def write_sums(folder: Path, changes: Mapping[str, str | None]) -> None:
-    """Update `SHA256SUMS` of a folder of released tags.
+    """Update `SHA256SUMS` in a folder of released checkpoints.
 
     Args:
-        folder: The folder; the list is made if there is none.
-        changes: `{path inside the folder: SHA-256}`; `None` in place of a hash removes the line.
+        folder: The folder. The file is created if it does not exist.
+        changes: `{path inside the folder: SHA-256}`; `None` instead of a hash removes the line.
     """
     path = Path(folder) / SUMS
     sums = {**(read_sums(folder) if path.exists() else {}), **changes}
@@ -210,5 +209,13 @@ def write_sums(folder: Path, changes: Mapping[str, str | None]) -> None:
 
 
 def find(name: str, network: str | None = None) -> list[Checkpoint]:
-    """Returns the tags that answer to `name` (tag, alias or `network/tag`), of one network or of all."""
-    return [tag for tag in tags() if tag.answers_to(name) and network in (None, tag.network)]
+    """Return the released checkpoints with a given name.
+
+    Args:
+        name: A tag, an alias or `"network/tag"`.
+        network: Id of a network, to search its checkpoints only.
+
+    Returns:
+        A list of `Checkpoint`, empty if there is none; several networks may share a name.
+    """
+    return [tag for tag in tags() if tag.has_name(name) and network in (None, tag.network)]

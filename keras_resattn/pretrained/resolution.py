@@ -1,4 +1,8 @@
-"""From a builder's `weights` argument to the file that it means; checked before anything is built."""
+"""Resolve a builder's `weights` argument to a file, and check the file's SHA-256 before it is read.
+
+`resolve` checks the argument before the network is built. `WeightsSource.open` downloads the file if necessary and
+verifies its hash.
+"""
 
 import contextlib
 import os
@@ -18,7 +22,15 @@ from keras_resattn.utils.suggestions import did_you_mean
 
 @dataclass(frozen=True)
 class WeightsSource:
-    """Where weights come from: a released tag, a file or folder of the user's, or a Hub repository."""
+    """Location of weights: a released checkpoint, a local file or folder, or a Hub repository.
+
+    Attributes:
+        network: Id of the network that the weights are for, or `None` for a custom network.
+        tag: The released checkpoint, or `None` for a file without a record and for a Hub repository.
+        path: Path of the local `.weights.h5` file, or `None` for a Hub repository.
+        repository: `owner/name` of the Hub repository, or `None`.
+        revision: Branch, tag or commit of the repository, or `None` for its default branch.
+    """
 
     network: str | None
     tag: Checkpoint | None = None
@@ -28,24 +40,24 @@ class WeightsSource:
 
     @contextlib.contextmanager
     def open(self) -> Iterator[tuple[Path, BufferedReader]]:
-        """Open the tensors' file, downloaded if need be and its SHA-256 checked.
+        """Open the weights file after downloading it, if necessary, and checking its SHA-256.
 
         Yields:
-            `(path, file)`: its path, and the very file that was checked, open for reading.
+            `(path, file)`: the path, and the file object that was hashed, open for reading.
 
         Raises:
-            ValueError: if the file cannot be read, does not have the hash that its record states, or the Hub
-                repository is another network's. A damaged download is removed, a user's file never.
+            ValueError: if the file cannot be read, its hash differs from the one in its record, or the Hub repository
+                belongs to another network. A damaged download is deleted; a user's file never is.
             OSError: if the download fails.
         """
         tag = self.record()
         path: Any = self.path
-        what, remedy = "", "Reinstall keras_resattn, or copy it again."
+        owner, remedy = "", "Reinstall keras_resattn, or copy the file again."
         if self.repository is not None:
             path = self._download()
-            what, remedy = f" from hf://{self.repository}", "It was removed; try again."
+            owner, remedy = f" from hf://{self.repository}", "The download was deleted; try again."
         elif tag is not None:
-            what = f" of {tag.id}"
+            owner = f" of {tag.id}"
         with open_regular(path) as file:
             found = None if tag is None else hash_of(file, path)
             if tag is None or found == tag.sha256:
@@ -54,19 +66,19 @@ class WeightsSource:
         if self.repository is not None:
             path.resolve().unlink(missing_ok=True)
             path.unlink(missing_ok=True)
-        raise ValueError(f"Expected the file{what} to have SHA-256 {tag.sha256}; {path} has {found}. {remedy}")
+        raise ValueError(f"Expected the file{owner} to have SHA-256 {tag.sha256}; {path} has {found}. {remedy}")
 
     @property
     def class_names(self) -> list[str] | None:
-        """Names of the classes, as the record has them; `None` for a file without a record."""
+        """Class names from the record, or `None` for a file without a record."""
         record = self.record()
         return None if record is None else list(record.classes)
 
     def record(self) -> Checkpoint | None:
-        """Returns the `Checkpoint` of the weights, read from the Hub if need be; `None` for a file, which has none.
+        """Return the record of the weights, downloaded if necessary, or `None` for a file without a record.
 
         Raises:
-            ValueError: if the record is broken, or another network's.
+            ValueError: if the record is invalid or belongs to another network.
             OSError: if the download fails.
         """
         if self.tag is not None or self.repository is None:
@@ -92,21 +104,21 @@ def resolve(
     classifier_activation: Any,
     channels: int,
 ) -> WeightsSource | None:
-    """Checks a builder's `weights` against its other arguments, without touching network or tensors.
+    """Resolve a builder's `weights` argument and check it against the other arguments. Reads no tensors.
 
     Args:
-        weights: The builder's argument.
-        network: Name of the builder, or `None` for a network that is no row of the table.
-        include_top: As given to the builder, like all that follow.
+        weights: The builder's `weights` argument.
+        network: Id of the network, or `None` for a custom network.
+        include_top: The builder's `include_top`.
         classes: Number of classes.
         classifier_activation: Activation of the classifier.
-        channels: Channels of the input.
+        channels: Number of input channels.
 
     Returns:
         A `WeightsSource`, or `None` for random initialisation.
 
     Raises:
-        ValueError: if there are no such weights, or they do not go with the other arguments.
+        ValueError: if the weights do not exist or do not fit the other arguments.
     """
     if weights is None:
         return None
@@ -127,7 +139,7 @@ def resolve(
 
 def _locate(weights, network):
     hub = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", str(weights)) if isinstance(weights, str) else None
-    if hub and ".." not in weights:  # which would leave the folder of the cache
+    if hub and ".." not in weights:  # ".." would leave the cache folder
         return WeightsSource(network, repository=hub.group(1), revision=hub.group(2))
     if isinstance(weights, str):
         found = find(weights, network) if network is not None else []
@@ -142,16 +154,16 @@ def _locate(weights, network):
         _check_network(tag, network, str(path))
         return WeightsSource(network, tag=tag, path=tag.tensors)
     if path.exists() and not path.is_dir():
-        with open_regular(path):  # what cannot be read is refused before the network is built
+        with open_regular(path):  # an unreadable file raises before the network is built
             return WeightsSource(network, path=path)
-    raise ValueError(_nothing_found(weights, network))
+    raise ValueError(_not_found_message(weights, network))
 
 
 def _on_hub(tag, network):
     if tag.repository is None:
         raise ValueError(
-            f"Expected the tensors of {tag.id} at {tag.tensors} or in a Hub repository; they are in neither, as they "
-            "are too large to be bundled and not uploaded yet. Pass another tag, a local file, or weights=None."
+            f"Expected the tensors of {tag.id} at {tag.tensors} or in a Hub repository; received: neither, as the "
+            "file is too large to bundle and has not been uploaded. Pass another tag, a local file, or weights=None."
         )
     return WeightsSource(network, tag=tag, repository=tag.repository, revision=tag.revision)
 
@@ -168,19 +180,19 @@ def _check_arguments(tag, include_top, classes, channels):
         backbone = python_call(tag.network, f"include_top=False, pooling='avg', weights={tag.tag!r}")
         raise ValueError(
             f"Expected classes={len(tag.classes)} with the top of {tag.id}; received: classes={classes}. "
-            "To classify something else, take the network without its top and put a new one on it:\n"
+            "For other classes, build the network without its top and add a new classifier:\n"
             f"    backbone = {backbone}\n"
             f"    outputs = keras.layers.Dense({classes}, activation='softmax')(backbone.output)"
         )
     if channels not in (1, tag.input_shape[-1]):
         raise ValueError(
-            f"Expected {tag.input_shape[-1]} channels (or 1, for which the stem's kernel is summed over them) with the "
-            f"weights of {tag.id}; received: {channels}. "
-            "Put a 1x1 convolution before the network, or pass weights=None."
+            f"Expected {tag.input_shape[-1]} input channels with the weights of {tag.id}, or 1 (the stem's kernel is "
+            f"then summed over RGB); received: {channels}. "
+            "Add a 1x1 convolution before the network, or pass weights=None."
         )
 
 
-def _nothing_found(weights, network):
+def _not_found_message(weights, network):
     if Path(weights).suffix == ".h5":
         return f"Expected weights to be an existing .weights.h5 file; received: weights={str(weights)!r}."
     own = [tag for tag in tags() if tag.network == network]
@@ -188,20 +200,17 @@ def _nothing_found(weights, network):
         f"Expected weights to be None, a tag, an existing file or 'hf://owner/repo'; received: weights={weights!r}."
     ]
     if network is None:
-        lines.append(
-            "A network that is no row of the variants table has no published weights; pass weights=None or a file."
-        )
+        lines.append("There are no released checkpoints for custom networks; pass weights=None or a file.")
     elif own:
         names = {name for tag in own for name in (tag.tag, *tag.aliases)}
         lines.append(f"Tags of {network}: {', '.join(tag.tag for tag in own)}.{did_you_mean(weights, names)}")
     else:
-        lines.append(f"Nothing is published for {network}; pass weights=None to start from random ones.")
-        others = ", ".join(tag.id for tag in tags())
-        lines.append(f"Published: {others or 'nothing yet'}.")
+        lines.append(f"There is no released checkpoint for {network}; pass weights=None for random initialisation.")
+        lines.append(f"Released checkpoints: {', '.join(tag.id for tag in tags()) or 'none'}.")
     imagenet = re.match(r"ResidualAttention|AttentionNeXt|AttentionInception", network or "")
     if "imagenet" in str(weights).lower() or imagenet:
         lines.append(
-            "ImageNet weights of Residual Attention Networks were never released by anyone; this package has none, of "
-            "these or of the other networks."
+            "The authors of Residual Attention Networks never released ImageNet weights, and this package has none "
+            "for any network."
         )
     return " ".join(lines)

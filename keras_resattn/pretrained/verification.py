@@ -1,4 +1,4 @@
-"""Checking the released files of the package: present, readable, and as they were released."""
+"""Verify the package's released checkpoints: every file present, readable and unchanged (`keras-resattn verify`)."""
 
 import os
 from typing import NamedTuple
@@ -9,13 +9,13 @@ from keras_resattn.utils.io import sha256
 
 
 class Verification(NamedTuple):
-    """Result of checking one released tag, or one file of the registry.
+    """Result of verifying one released checkpoint, or the list of aliases.
 
     Attributes:
-        name: `network/tag`; the folder's or file's name where there is no readable record.
-        status: `"ok"`; `"not bundled"`, for tensors that are released outside the package; or a failure:
-            `"missing"`, `"damaged"`, `"unreadable"` or `"not listed"`.
-        problem: What is wrong with which file, or `None`.
+        name: `network/tag`, or the name of the folder or file if there is no readable record.
+        status: `"ok"`; `"not bundled"` for tensors that are released on the Hub only; or a failure: `"missing"`,
+            `"damaged"`, `"unreadable"` or `"not listed"`.
+        problem: Description of the failure, with the path of the file, or `None`.
     """
 
     name: str
@@ -24,18 +24,18 @@ class Verification(NamedTuple):
 
     @property
     def failed(self) -> bool:
-        """Whether something is wrong."""
+        """Whether the verification failed."""
         return self.problem is not None
 
 
 def verify() -> list[Verification]:
-    """Check every file of released weights that the package contains, by its SHA-256.
+    """Verify the SHA-256 of every released file in the package.
 
-    `weights/SHA256SUMS` lists the files. A tag whose tensors it does not list is `"not bundled"`; where its tensors
-    are there nevertheless, the SHA-256 of its record counts.
+    `weights/SHA256SUMS` lists the files. A checkpoint whose tensors are not listed is `"not bundled"`; if its tensors
+    exist nevertheless, they are compared with the SHA-256 in its record.
 
     Returns:
-        A `Verification` for each tag, and for the list of aliases; failures are among them, never raised.
+        A `Verification` for each checkpoint and for the list of aliases. Failures are returned, not raised.
     """
     folder = records.weights_folder()
     try:
@@ -44,12 +44,12 @@ def verify() -> list[Verification]:
         return [Verification(SUMS, "unreadable" if os.path.lexists(folder / SUMS) else "missing", str(error))]
     listed = {name.split("/")[0] for name in sums if "/" in name}
     present = {path.parent.name for name in (RECORD, TENSORS) for path in folder.glob(f"*/{name}")}
-    results = [_verify_tag(folder / name, sums) for name in sorted(listed | present)]
+    results = [_verify_checkpoint(folder / name, sums) for name in sorted(listed | present)]
     status, problem = _verify_file(folder / ALIASES, sums.get(ALIASES, ""))
     return [*results, Verification(ALIASES, status, problem)]
 
 
-def _verify_tag(folder, sums):
+def _verify_checkpoint(folder, sums):
     prefix = f"{folder.name}/"
     expected = {name.removeprefix(prefix): value for name, value in sums.items() if name.startswith(prefix)}
     expected.setdefault(RECORD, None)
@@ -70,7 +70,7 @@ def _verify_tag(folder, sums):
 
 
 def _verify_file(path, expected):
-    """The status of a file and what is wrong with it, or `None`."""
+    """Return a file's status and a description of the problem, or `None` if there is none."""
     if not os.path.lexists(path):
         return "missing", f"{path} is missing."
     if expected is None:

@@ -1,4 +1,4 @@
-"""Attention as arrays: the masks and gates of a network, for some images."""
+"""Compute a network's attention masks and gates for images."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ import numpy as np
 from keras_resattn.data.images import to_numpy
 from keras_resattn.layers import AttentionHead, AttentionResidual, GatedSum, GlobalGate, HeadGate, Rectify, SoftMask
 from keras_resattn.models.inspection import cached_on_model, convolution_on_raw_input, replay
-from keras_resattn.preprocessing import warn_of_raw
+from keras_resattn.preprocessing import warn_if_raw
 from keras_resattn.typing import ArrayLike
 from keras_resattn.utils.keras_internals import call_inputs, producer
 from keras_resattn.utils.validation import check_count
@@ -20,25 +20,25 @@ BASE = "base"
 
 
 def attention_maps(model: keras.Model, images: ArrayLike, batch_size: int = 32) -> dict[str, np.ndarray]:
-    """Return every mask of a model for some images: soft masks, and the masks of gated attention.
+    """Return all attention masks of a model for a batch of images: soft masks and masks of gated attention.
 
-    Works on any backend, and with models that hold a network as one of their layers. The first call compiles; later
-    calls with the same model and shape of images reuse that, with the weights as they are then.
+    Works on any backend, and with models that contain a network as a layer. The first call compiles; later calls with
+    the same model and image shape reuse the compiled function with the current weights.
 
     Args:
-        model: A functional or sequential model with `AttentionResidual` or `AttentionHead` layers in it, at any depth.
+        model: A functional or sequential model with `AttentionResidual` or `AttentionHead` layers at any depth.
         images: Array of shape `(n, h, w, c)`, preprocessed as for `model.predict`. Images that look raw (integers, or
-            0 to 255) get a warning if nothing in the model normalises them.
-        batch_size: Images in a step.
+            0 to 255) raise a warning if no layer of the model normalises them.
+        batch_size: Images per step.
 
     Returns:
-        Dictionary from the masks' names (`"stage1_attention1_mask"`, `"attention1_mask"`) to float32 arrays of shape
-        `(n, h, w, c)` (`(n, c, h, w)` under `channels_first`), in the order of the graph. A soft mask has the
-        channels of its trunk, with values between 0 and 1 for mixed attention. A mask of gated attention has
-        a channel for each head; softmax masks sum to one over all positions.
+        Dictionary from mask names (`"stage1_attention1_mask"`, `"attention1_mask"`) to float32 arrays of shape
+        `(n, h, w, c)`, or `(n, c, h, w)` with `channels_first`, in the order of the graph. A soft mask has the
+        channels of its trunk, with values between 0 and 1 for mixed attention. A mask of gated attention has one
+        channel for each head; softmax masks sum to one over all positions.
 
     Raises:
-        ValueError: if the model has no attention, is neither functional nor sequential, or the images have another
+        ValueError: if the model has no attention or is neither functional nor sequential, or the images have another
             shape.
     """
     found = find_attention(model)
@@ -46,19 +46,19 @@ def attention_maps(model: keras.Model, images: ArrayLike, batch_size: int = 32) 
 
 
 def attention_gates(model: keras.Model, images: ArrayLike, batch_size: int = 32) -> dict[str, np.ndarray]:
-    """Return the weight of each head, each module and the base for some images, in gated attention.
+    """Return the gates of a model with gated attention for a batch of images: weights of heads, modules and base.
 
     Args:
-        model: A functional or sequential model with a `GlobalGate` in it, as `attend_and_rectify` and `WARN` return.
+        model: A functional or sequential model with a `GlobalGate`, such as `attend_and_rectify` and `WARN` return.
         images: Array of shape `(n, h, w, c)`, as for `attention_maps`.
-        batch_size: Images in a step.
+        batch_size: Images per step.
 
     Returns:
-        Dictionary of float32 arrays: `"attention1_gates"` and so on, of shape `(n, heads)`, and `"global_gate"`, of
-        shape `(n, modules + 1)`, whose last column is the base's.
+        Dictionary of float32 arrays: `"attention1_gates"` and so on with shape `(n, heads)`, and `"global_gate"` with
+        shape `(n, modules + 1)`, whose last column is the weight of the base.
 
     Raises:
-        ValueError: if the model has no gated attention, is neither functional nor sequential, or the images have
+        ValueError: if the model has no gated attention or is neither functional nor sequential, or the images have
             another shape.
     """
     found = find_attention(model)
@@ -69,12 +69,17 @@ def attention_gates(model: keras.Model, images: ArrayLike, batch_size: int = 32)
 
 @dataclass
 class Attention:
-    """The attention of a model, as tensors of a graph on `inputs`.
+    """Attention tensors of a model, in a graph that starts at `inputs`.
 
-    `modules` holds `[trunk, mask]` for each soft mask and `[mask]` for each module of gated attention, by mask name;
-    `gates` the heads' gates and the global gate, by layer name; `shares` the parts of the modules, and of the
-    `"base"`, in the global gate; `taps` the names of the layers that gated modules look at, by mask name.
-    `models` holds what was compiled.
+    Attributes:
+        inputs: Input of the graph.
+        unnormalized: Name of the convolution that receives the input without normalisation, or `None`.
+        modules: `{mask name: [trunk, mask]}` for soft masks, `{mask name: [mask]}` for modules of gated attention.
+        gates: `{layer name: gates}` for the heads' gates and the global gate.
+        shares: `{module prefix or "base": weight in the global gate}`.
+        taps: `{mask name: name of the layer that a module of gated attention attends to}`.
+        data_format: Image data format of the masks.
+        models: Compiled models by the key of `predict`.
     """
 
     inputs: keras.KerasTensor
@@ -87,15 +92,15 @@ class Attention:
     models: dict[Any, Any] = field(default_factory=dict)
 
     def predict(self, key: Hashable, tensors: Any, images: ArrayLike, batch_size: int = 32) -> Any:
-        """The values of a structure of tensors, which always belongs to `key`, for some images, in float32."""
+        """Return the float32 values of a structure of tensors for images; `key` identifies the structure."""
         check_count("batch_size", batch_size)
         images = to_numpy(images)
         if images.ndim != len(self.inputs.shape) or not len(images):
             raise ValueError(
                 f"Expected images of shape {self.inputs.shape}; received: shape {images.shape}. "
-                "One image x is a batch of one as x[None]."
+                "Pass a single image x as x[None]."
             )
-        warn_of_raw(images, self.unnormalized, stacklevel=4)
+        warn_if_raw(images, self.unnormalized, stacklevel=4)
         if key not in self.models:
             self.models[key] = keras.Model(self.inputs, tensors)
         arrays = self.models[key].predict(images, batch_size=batch_size, verbose=0)
@@ -103,19 +108,20 @@ class Attention:
 
 
 def find_attention(model: keras.Model) -> Attention:
-    """Return the `Attention` of a model, read once.
+    """Return the `Attention` of a model, which is cached with the model.
 
     Raises:
-        ValueError: if it has none, or is no functional or sequential model with one input.
+        ValueError: if the model has no attention, or is not a functional or sequential model with one input.
     """
     if not isinstance(model, (keras.Function, keras.Sequential)) or not getattr(model, "inputs", None):
         raise ValueError(f"Expected a functional or built sequential keras.Model; received: {type(model).__name__}.")
     if len(model.inputs) != 1:
         raise ValueError(f"Expected a model with one input; {model.name} has {len(model.inputs)}.")
-    return cached_on_model(model, "attention", lambda: _read(model))
+    return cached_on_model(model, "attention", lambda: _collect(model))
 
 
-def _read(model):
+def _collect(model):
+    """Call the model's layers on a new input and collect the `Attention` tensors."""
     inputs = keras.Input(batch_shape=model.inputs[0].shape, dtype=model.inputs[0].dtype)
     found = Attention(inputs, convolution_on_raw_input(model))
     sums = {}
@@ -141,7 +147,10 @@ def _read(model):
     if not found.modules:
         raise ValueError(f"Expected a model with AttentionResidual or AttentionHead layers; {model.name} has none.")
     found.data_format = found.data_format or keras.config.image_data_format()
-    for names, suffix in ((found.modules, MASK), (found.gates, GATES)):  # gated attention: as the global gate has them
+    for names, suffix in (
+        (found.modules, MASK),
+        (found.gates, GATES),
+    ):  # gated attention: in the order of the global gate
         for name in [module + suffix for module in found.shares if module + suffix in names]:
             names[name] = names.pop(name)
     if GLOBAL_GATE in found.gates:
@@ -150,7 +159,7 @@ def _read(model):
 
 
 def _tapped(tensor, module):
-    """The name of the layer whose map a module looks at, before layers of the module's own."""
+    """Return the name of the layer that a module attends to, skipping the module's own layers."""
     layer, node, _ = producer(tensor)
     if layer.name.startswith(f"{module}_"):
         return _tapped(call_inputs(layer, node)[0], module)

@@ -1,4 +1,4 @@
-"""Attention drawn over images."""
+"""Plot attention masks over images."""
 
 import re
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# Sizes in inches, as of the figure; the font's in points.
+# Sizes in inches, except for the font size in points.
 COLUMN, IMAGE = 1.5, 1.42
 LINE = 0.125
 BAR, ABOVE_BARS, BELOW_BARS = 0.08, 0.06, 0.28
 FONT_SIZE = 7
 
-SOFT = "soft masks"
+SOFT_MASKS = "soft masks"
 
 
 def plot_attention(
@@ -35,37 +35,37 @@ def plot_attention(
     cmap: Any = "inferno",
     alpha: float = 0.6,
 ) -> "Figure":
-    """Draw where a network looked: each image, and for each stage or module its masks laid over it.
+    """Plot images next to their attention masks, which are drawn over greyscale copies of the images.
 
-    A soft mask has hundreds of channels. The figure shows their mean, and the channels in which this image's trunk
-    carries most energy (the mean square of T over positions), as these are what the mask acts on. For gated
-    attention, it shows the heads' masks summed by their gates, and the heads with the largest gates; a module's
-    share, and the base's, are their parts in the global gate.
+    A soft mask has up to hundreds of channels. The figure shows their mean, and the channels with the highest trunk
+    energy (mean square of T over positions), where the mask has the largest effect. For gated attention, it shows the
+    heads' masks weighted by their gates, and the heads with the largest gates; the shares of the modules and the base
+    are their weights in the global gate.
 
-    All soft masks share a colour scale, which begins at 0: a nearly flat mask looks flat, and colours compare across
-    images, stages and channels. So do all heads of a module of gated attention across images; each module has its own
-    scale, as the values of a softmax mask depend on the size of the map. A colour bar below the columns shows each
-    scale, and the range of each overlay is printed above it.
+    All soft masks share one colour scale that starts at 0, so a nearly constant mask looks constant, and colours are
+    comparable across images, stages and channels. Each module of gated attention has its own scale for all heads and
+    images, because the values of a softmax mask depend on the size of the map. A colour bar below the columns shows
+    each scale, and the title of each overlay shows its range.
 
     Args:
-        model: As in `attention_maps`.
+        model: A functional or sequential model, as in `attention_maps`.
         images: Array of shape `(n, h, w, c)`, preprocessed as for `model.predict`. Images that look raw (integers, or
-            0 to 255) get a warning if nothing in the model normalises them.
-        display_images: The same images as they should be seen: 0 to 255, channels last. Defaults to `images`, scaled to
-            their range.
-        titles: A title for each image, or `None`. Long ones are wrapped.
-        masks: Names of the masks to show. Defaults to the last one of each stage, and to all of gated attention.
-        channels: Channels of most energy, or heads of largest gate, to show beside the mean; all where there are
-            fewer. Channel 0 is the first, as in an array; of heads it is head 1, as in the paper.
+            0 to 255) raise a warning if no layer of the model normalises them.
+        display_images: The images to display, 0 to 255, channels last. Defaults to `images`, rescaled to that range.
+        titles: Title of each image, or `None`. Long titles are wrapped.
+        masks: Names of the masks to show. Defaults to the last mask of each stage, and to all masks of gated attention.
+        channels: Number of channels with the highest energy, or of heads with the largest gates, to show besides the
+            mean; all if there are fewer. Channels are numbered from 0, like arrays, and heads from 1, as in the paper.
         cmap: Matplotlib colour map of the overlays.
         alpha: Opacity of the overlays, 0 to 1.
 
     Returns:
-        A `matplotlib.figure.Figure` with one row for each image. Needs the extra `viz`.
+        A `matplotlib.figure.Figure` with one row for each image. Requires the extra `viz`.
 
     Raises:
         ImportError: if matplotlib is not installed.
-        ValueError: if the model has no attention, a name is unknown, `channels` is negative, or lengths differ.
+        ValueError: if the model has no attention, a mask name is unknown, `channels` is negative, or the lengths of
+            `images`, `display_images` and `titles` differ.
     """
     try:
         import matplotlib.pyplot as plt
@@ -86,7 +86,7 @@ def plot_attention(
     heights = [IMAGE + LINE * (1.8 + max(cell.title.count("\n") for cell in row)) for row in rows]
     below = BELOW_BARS + BAR + ABOVE_BARS
     figure = plt.figure(figsize=(COLUMN * columns, sum(heights) + below))
-    plt.close(figure)  # so that a notebook shows it once, as the value of the cell
+    plt.close(figure)  # a notebook then shows it only once, as the value of the cell
     scales, drawn = _scales(rows), {}
     for i, row in enumerate(rows):
         bottom = below + sum(heights[i + 1 :])
@@ -101,19 +101,19 @@ def plot_attention(
 
 
 def _place(figure, left, bottom, width, height):
-    """A rectangle in inches, centred in the width of its columns, as Matplotlib has it: parts of the figure."""
+    """Convert a rectangle from inches to fractions of the figure, and centre it in its column."""
     whole_width, whole_height = figure.get_size_inches()
     left += (COLUMN - IMAGE) / 2
     return left / whole_width, bottom / whole_height, width / whole_width, height / whole_height
 
 
 def _draw_bar(figure, columns, images):
-    """Draws the colour bar of a scale below the columns that it belongs to."""
+    """Draw the colour bar of a scale below its columns."""
     from matplotlib.ticker import MaxNLocator
 
     first = min(columns)
-    count = next(n for n in range(1, len(columns) + 1) if first + n not in columns)  # masks may be named in any order
-    inset = 0.12  # half a label
+    count = next(n for n in range(1, len(columns) + 1) if first + n not in columns)  # masks may be in any order
+    inset = 0.12  # half the width of a tick label
     width = (count - 1) * COLUMN + IMAGE - 2 * inset
     axis = figure.add_axes(_place(figure, first * COLUMN + inset, BELOW_BARS, width, BAR))
     ticks = MaxNLocator(min(3 * count, 10))
@@ -125,14 +125,16 @@ def _checked_images(images, display_images, titles):
     lengths = [len(values) for values in (images, display_images, titles) if values is not None]
     if len(set(lengths)) > 1 or not len(images):
         raise ValueError(
-            f"Expected as many images and titles as images, and at least one; received lengths: {lengths}."
+            f"Expected at least one image, and as many display_images and titles; received lengths: {lengths}."
         )
     if display_images is None:
         return None
     display_images = to_numpy(display_images)
     if display_images.ndim != 4 or display_images.shape[-1] not in (1, 3, 4):
-        raise ValueError(f"Expected images (n, h, w, channels), 0 to 255; received: shape {display_images.shape}.")
-    return as_pixels(display_images, "display_images").astype("uint8")  # floats above 1 are white to matplotlib
+        raise ValueError(
+            f"Expected display_images of shape (n, h, w, 1, 3 or 4), 0 to 255; received: shape {display_images.shape}."
+        )
+    return as_pixels(display_images, "display_images").astype("uint8")  # matplotlib shows floats above 1 as white
 
 
 def _checked_masks(masks, found):
@@ -146,7 +148,7 @@ def _checked_masks(masks, found):
 
 
 class _Cell:
-    """A title, and what lies over the image: nothing, or a map and the name of its colour scale."""
+    """A cell of the figure: title lines, and an overlay with the name of its colour scale, or `None` for neither."""
 
     def __init__(self, title, overlay=None, scale=None):
         self.title = "\n".join(_wrapped(line) for line in title if line)
@@ -155,7 +157,7 @@ class _Cell:
 
 
 def _row(found, arrays, i, masks, channels, titles):
-    """The cells of one image: the image itself, and for each mask its overlays, filled up to equal numbers."""
+    """Return the cells of one image: the image itself, then the overlays of each mask."""
     title = [] if titles is None else str(titles[i]).split("\n")
     if BASE in found.shares:
         title.append(f"base's share {arrays['shares'][BASE][i]:.2f}")
@@ -175,12 +177,12 @@ def _row(found, arrays, i, masks, channels, titles):
         heading = [_readable(name), found.taps.get(name)] if i == 0 else []
         for label, overlay in overlays:
             limits = f"{_number(overlay.min())} to {_number(overlay.max())}"
-            cells.append(_Cell([*heading, label, limits], overlay, SOFT if len(module) == 2 else name))
+            cells.append(_Cell([*heading, label, limits], overlay, SOFT_MASKS if len(module) == 2 else name))
     return cells
 
 
 def _channels(trunk, mask, count):
-    """`(label, map)` for a soft mask's mean over channels, and for the channels of most trunk energy."""
+    """Yield `(label, map)` for a soft mask's mean over channels, and for the channels with the highest trunk energy."""
     yield "mean", mask.mean(-1)
     energy = np.square(trunk).mean((0, 1))
     for channel in np.argsort(-energy, kind="stable")[:count]:
@@ -188,7 +190,7 @@ def _channels(trunk, mask, count):
 
 
 def _heads(mask, gates, share, count):
-    """`(label, map)` for a module's masks summed by their gates, and for the heads with the largest gates."""
+    """Yield `(label, map)` for a module's masks weighted by their gates, and for the heads with the largest gates."""
     heads = mask.shape[-1]
     weights = np.full(heads, 1 / heads) if gates is None else gates
     yield "all heads" if share is None else f"module's share {share:.2f}", mask @ weights
@@ -197,7 +199,7 @@ def _heads(mask, gates, share, count):
 
 
 def _scales(rows):
-    """`{name: (low, high)}` of the colour scales, each from 0 (or the smallest negative value) to the largest value."""
+    """Return `{name: (low, high)}` for the colour scales, from 0 or the lowest negative value to the highest value."""
     overlays = {}
     for cell in (cell for row in rows for cell in row if cell.scale):
         overlays.setdefault(cell.scale, []).append(cell.overlay)
@@ -220,7 +222,7 @@ def _show(axis, image, cell, scales, cmap, alpha):
 
 
 def _wrapped(text):
-    """Breaks a line where it gets wider than a column, after a space, `_`, `/`, `-` or `.` if there is one."""
+    """Wrap a line to the width of a column, after a space, `_`, `/`, `-` or `.` if there is one."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 

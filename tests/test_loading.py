@@ -1,6 +1,5 @@
-"""Loading weights: by name, strictly, from a file, and never half."""
+"""Loading weights files strictly by layer name, completely or not at all, and the argument `weights`."""
 
-import json
 import os
 import shutil
 from functools import partial
@@ -13,12 +12,12 @@ from helpers import randomise, weights_by_path
 
 import keras_resattn
 from keras_resattn import pretrained
-from keras_resattn.pretrained.loading import fill
+from keras_resattn.pretrained.loading import load_saved_weights
 
 
 @pytest.fixture
 def narrow(narrow_network):
-    """A function that builds a narrow network of three stages with a module each, ending in the logits of 3 classes."""
+    """Function that builds a narrow network with one attention module in each of three stages, and 3 logits."""
     return partial(narrow_network, modules=(1, 1, 1), widths=(2, 3, 4), classes=3, classifier_activation=None)
 
 
@@ -35,13 +34,13 @@ def test_a_file_fills_every_variable(narrow, file):
     np.testing.assert_equal(weights_by_path(narrow(weights=str(file))), expected)
 
 
-def test_the_same_file_serves_without_top(narrow, file):
+def test_the_same_file_loads_without_top(narrow, file):
     expected = weights_by_path(randomise(narrow()))
     del expected["predictions/kernel"], expected["predictions/bias"]
     np.testing.assert_equal(weights_by_path(narrow(weights=file, include_top=False, pooling="avg")), expected)
 
 
-def test_the_same_file_serves_on_top_of_other_layers(narrow, file):
+def test_the_same_file_loads_on_top_of_other_layers(narrow, file):
     inputs = keras.Input((32, 32, 1))
     below = keras.layers.Conv2D(3, 1, name="to_rgb")(inputs)
     model = narrow(weights=file, input_tensor=below)
@@ -51,7 +50,7 @@ def test_the_same_file_serves_on_top_of_other_layers(narrow, file):
     np.testing.assert_equal({path: found[path] for path in expected}, expected)
 
 
-def test_a_file_saved_with_its_optimizer_loads_too(narrow, tmp_path, file):
+def test_a_file_saved_with_an_optimizer_loads(narrow, tmp_path, file):
     model = narrow(weights=file)
     model.compile("sgd", "mse")
     model.save_weights(tmp_path / "compiled.weights.h5")
@@ -59,7 +58,7 @@ def test_a_file_saved_with_its_optimizer_loads_too(narrow, tmp_path, file):
     np.testing.assert_equal(weights_by_path(again), weights_by_path(narrow(weights=file)))
 
 
-def test_one_channel_sums_the_stem_over_rgb_and_says_so(narrow, file):
+def test_one_channel_sums_the_stem_over_rgb_with_a_warning(narrow, file):
     with pytest.warns(UserWarning, match="summed over RGB"):
         gray = narrow(weights=file, input_shape=(32, 32, 1))
     rgb = narrow(weights=file)
@@ -73,7 +72,7 @@ def test_one_channel_sums_the_stem_over_rgb_and_says_so(narrow, file):
 
 
 @pytest.mark.parametrize("channels", [2, 4])
-def test_other_channel_counts_are_refused(narrow, file, channels):
+def test_other_numbers_of_channels_raise(narrow, file, channels):
     with pytest.raises(ValueError, match="stem_conv"):
         narrow(weights=file, input_shape=(32, 32, channels))
 
@@ -142,7 +141,7 @@ def test_files_that_do_not_fit_leave_the_model_untouched(narrow, file, tmp_path)
             pretrained.load(model, resolve(path))
         assert str(path) in str(error.value)
         np.testing.assert_equal(weights_by_path(model), before)
-        assert path.exists(), "a user's file is never removed"
+        assert path.exists(), "a user's file is never deleted"
 
 
 def resolve(path):
@@ -150,19 +149,19 @@ def resolve(path):
 
 
 @pytest.mark.parametrize("kind", ["a named pipe", "a device"])
-def test_what_is_no_file_is_refused_before_the_network_is_built(tmp_path, kind):
+def test_a_path_that_is_not_a_file_raises_before_the_network_is_built(tmp_path, kind):
     path = tmp_path / "model.weights.h5"
     os.mkfifo(path) if kind == "a named pipe" else path.symlink_to("/dev/zero")
     with pytest.raises(ValueError, match=f"regular file; it is {kind}"):
         resolve(path)
 
 
-# --- Networks of any kind, as a run leaves them ---------------------------------------------------
+# --- Any Keras model, as in a finished run ----------------------------------------------------------
 
 
 @pytest.fixture
-def filled(tmp_path):
-    """A small Keras model with an integer among its weights, and the path of its saved weights."""
+def saved(tmp_path):
+    """A small Keras model with an integer weight, and the path of its saved weights."""
     layers = [keras.Input((4,)), keras.layers.Normalization(), keras.layers.Dense(3), keras.layers.BatchNormalization()]
     model = keras.Sequential(layers)
     model.compile("sgd", "mse")
@@ -170,11 +169,11 @@ def filled(tmp_path):
     return model, tmp_path / "any.weights.h5"
 
 
-def test_a_network_of_any_kind_is_filled(filled):
-    model, path = filled
+def test_any_model_can_be_loaded(saved):
+    model, path = saved
     before = weights_by_path(model)
     randomise(model)
-    fill(model, path)
+    load_saved_weights(model, path)
     np.testing.assert_equal(weights_by_path(model), before)
 
 
@@ -188,70 +187,31 @@ def test_a_network_of_any_kind_is_filled(filled):
         (lambda h5: h5.__setitem__("layers/dense_1/vars/0", np.zeros(3)), "loading failed"),
     ],
 )
-def test_a_hostile_file_fills_no_network(filled, change, message):
-    model, path = filled
+def test_a_hostile_file_raises_for_any_model(saved, change, message):
+    model, path = saved
     with h5py.File(path, "r+") as h5:
         del h5["layers/dense/vars/1"]
         change(h5)
     with pytest.raises(ValueError, match=rf"any\.weights\.h5.*{message}"):
-        fill(model, path)
+        load_saved_weights(model, path)
 
 
-def test_a_negative_variance_fills_no_network(filled):
-    model, path = filled
+def test_a_negative_variance_raises_for_any_model(saved):
+    model, path = saved
     with h5py.File(path, "r+") as h5:
         h5["layers/batch_normalization/vars/3"][...] = -1
     with pytest.raises(ValueError, match="variances of at least 0"):
-        fill(model, path)
+        load_saved_weights(model, path)
 
 
-# --- Records and names -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"classes": "abc"},
-        {"classes": [1, 2, 3]},
-        {"preprocessing": {"mean": [0, float("nan"), 0], "std": [1, 1, 1]}},
-        {"preprocessing": {"mean": [0, 0, 0], "std": [1, 0, 1]}},
-        {"preprocessing": {"mean": [0, 0, 0], "std": [1, 1]}},
-        {"preprocessing": [0]},
-        {"input_shape": [32, 32]},
-        {"input_shape": ["32", 32, 3]},
-        {"sha256": None},
-        {"tag": 7},
-        {"training": "x" * 2**21},
-    ],
-)
-def test_a_record_with_a_field_of_another_type_is_refused(tmp_path, change):
-    record = {"network": "Net", "tag": "a", "sha256": "0", "classes": ["x"], "input_shape": [32, 32, 3]}
-    record |= {"preprocessing": {"mean": [0, 0, 0], "std": [1, 1, 1]}, "metrics": {}, "training": {}}
-    (tmp_path / "config.json").write_text(json.dumps(record))
-    assert pretrained.Checkpoint.read(tmp_path).classes == ("x",)
-    (tmp_path / "config.json").write_text(json.dumps(record | change))
-    with pytest.raises(ValueError, match=r"Expected .*config\.json to be the record"):
-        pretrained.Checkpoint.read(tmp_path)
-
-
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[]", b"null", b"7", b"[" * 100_000])
-def test_a_record_that_is_not_a_dictionary_is_refused(tmp_path, content):
-    (tmp_path / "config.json").write_bytes(content)
-    with pytest.raises(ValueError, match=r"Expected .*config\.json to be the record"):
-        pretrained.Checkpoint.read(tmp_path)
-
-
-def test_a_record_that_is_broken_says_which(narrow, tmp_path):
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"config\.json"):
-        narrow(weights=tmp_path)
+# --- The argument `weights` -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ("default", "Nothing is published for ResidualAttention92"),
-        ("imagenet", "ImageNet weights .* never released"),
+        ("default", "There is no released checkpoint for ResidualAttention92"),
+        ("imagenet", "never released ImageNet weights"),
         ("no/such/file.weights.h5", "existing .weights.h5 file; received: weights='no/such/file.weights.h5'"),
         (["cifar10"], "received: weights="),
         ("hf://no-owner", "received: weights='hf://no-owner'"),
@@ -263,6 +223,6 @@ def test_missing_weights_are_never_random(weights, message):
         keras_resattn.ResidualAttention92(weights=weights)
 
 
-def test_pretrained_weights_keep_the_activation_to_softmax_or_none(narrow, file):
+def test_pretrained_weights_need_softmax_or_no_activation(narrow, file):
     with pytest.raises(ValueError, match="classifier_activation='relu'"):
         narrow(weights=file, classifier_activation="relu")

@@ -1,4 +1,4 @@
-"""Looking at a model again and again, and at raw images: nothing is compiled twice, kept, changed or silent."""
+"""Repeated inspection of a model: nothing is compiled twice, leaked or changed; raw images warn."""
 
 import gc
 import pickle
@@ -26,7 +26,7 @@ TRACES = []
 
 @keras.saving.register_keras_serializable("tests")
 class Traced(keras.layers.Layer):
-    """Passes its input on, and notes when it is called: while compiling, where a backend compiles."""
+    """Identity layer that records its calls; on compiling backends it is called only during compilation."""
 
     def call(self, x):
         TRACES.append(x.shape)
@@ -37,7 +37,7 @@ class Traced(keras.layers.Layer):
 
 
 def one_module():
-    """A model that compiles in no time, with the names and layers of a network of one attention module."""
+    """Build a model that compiles fast, with the layers and names of a network with one attention module."""
     inputs = keras.Input((32, 32, 3))
     trunk = keras.layers.Conv2D(4, 3, 4, name="stage1_attention1_trunk1")(Traced()(inputs))
     mask = keras.layers.Conv2D(4, 3, 4, activation="sigmoid", name="mask")(inputs)
@@ -61,7 +61,7 @@ CALLS = {
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_calls_again_add_no_nodes_and_compile_nothing(call):
+def test_repeated_calls_add_no_nodes_and_compile_nothing(call):
     model = one_module()
     CALLS[call](model, IMAGES[:1])
     TRACES.clear()
@@ -69,11 +69,11 @@ def test_calls_again_add_no_nodes_and_compile_nothing(call):
     for image in IMAGES:
         CALLS[call](model, image[None])
     assert nodes_of(model.layers) == before
-    if keras.backend.backend() != "torch":  # which computes step by step
+    if keras.backend.backend() != "torch":  # which does not compile
         assert not TRACES
 
 
-def test_calls_again_on_gated_and_nested_models():
+def test_repeated_calls_on_gated_and_nested_models():
     inputs = keras.Input((32, 32, 3))
     features = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3, 4, name="conv")(inputs))
     gated = attend_and_rectify(keras.Model(inputs, keras.layers.Dense(5)(features)), ["conv"])
@@ -106,7 +106,7 @@ def test_changed_weights_and_layers_are_noticed():
         attention_maps(model, IMAGES)
 
 
-def test_a_model_that_is_gone_is_forgotten():
+def test_a_deleted_model_is_freed():
     network = one_module()
     outer = keras.Sequential([keras.Input((32, 32, 3)), network, keras.layers.Dense(3)])
     attention_maps(outer, IMAGES)
@@ -118,11 +118,11 @@ def test_a_model_that_is_gone_is_forgotten():
     assert [reference() for reference in gone] == [None] * 4
 
 
-def test_copies_and_files_of_a_model_that_was_looked_at(tmp_path):
+def test_copies_and_files_of_an_inspected_model(tmp_path):
     model = one_module()
     expected = attention_maps(model, IMAGES)
     clone = keras.models.clone_model(model)
-    assert np.abs(attention_maps(clone, IMAGES)[MASK] - expected[MASK]).max() > 0, "it has weights of its own"
+    assert np.abs(attention_maps(clone, IMAGES)[MASK] - expected[MASK]).max() > 0, "the clone has its own weights"
     clone.set_weights(model.get_weights())
     model.save(tmp_path / "model.keras")
     assert len(keras.saving.load_model(tmp_path / "model.keras").weights) == len(model.weights)
@@ -137,18 +137,18 @@ RAW = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), dtype="uint8")
 
 @pytest.mark.parametrize("dtype", ["uint8", "int64", "float32"])
 @pytest.mark.parametrize("call", ["attention_maps", "plot_attention", "stage_responses"])
-def test_raw_images_get_a_warning(call, dtype):
+def test_raw_images_warn(call, dtype):
     with pytest.warns(UserWarning, match="look raw .*0 to 255.*(trunk1|mask).*preprocess_input.*include_preprocessing"):
         CALLS[call](one_module(), RAW.astype(dtype))
 
 
-def test_raw_images_are_noticed_through_models_and_padding():
+def test_raw_images_warn_through_models_and_padding():
     inner = keras.Sequential([keras.Input((30, 30, 3)), keras.layers.ZeroPadding2D(1), one_module()])
     with pytest.warns(UserWarning, match="look raw"):
         attention_maps(inner, RAW[:, 1:-1, 1:-1])
 
 
 @pytest.mark.parametrize("first", [keras.layers.Rescaling, keras.layers.BatchNormalization])
-def test_models_that_normalise_take_raw_images(first):
+def test_models_that_normalise_do_not_warn(first):
     options = {"scale": 1 / 255} if first is keras.layers.Rescaling else {}
     attention_maps(keras.Sequential([keras.Input((32, 32, 3)), first(**options), one_module()]), RAW)
