@@ -40,6 +40,7 @@ def test_an_exploding_loss_writes_no_bad_checkpoint(tmp_path):
     assert not {"model.weights.h5", "report.json"} & {path.name for path in tmp_path.iterdir()}
 
 
+@pytest.mark.once
 def test_a_folder_whose_run_never_reached_a_checkpoint_is_reused(tmp_path):
     recipe = RECIPE.replace(epochs=1, ema=None, warmup_epochs=0)
     with pytest.raises(FloatingPointError, match="No checkpoint was saved"):

@@ -145,6 +145,7 @@ def test_a_nan_loss_does_not_finish_the_run(tmp_path):
     assert not (tmp_path / "report.json").exists()
 
 
+@pytest.mark.once
 def test_files_lost_before_the_report_are_written_again(tmp_path):
     model, report = train(tmp_path, callbacks=[RestoreEpoch(2)])
     for name in ("report.json", "model.weights.h5", "log.csv"):
@@ -153,6 +154,7 @@ def test_files_lost_before_the_report_are_written_again(tmp_path):
     assert_read_again(tmp_path, model, report)
 
 
+@pytest.mark.once
 def test_a_finished_run_without_its_checkpoint_is_not_overwritten(tmp_path):
     train(tmp_path, LONG.replace(epochs=2))
     (tmp_path / "checkpoint.npz").unlink()
@@ -162,6 +164,7 @@ def test_a_finished_run_without_its_checkpoint_is_not_overwritten(tmp_path):
     assert files_of(tmp_path) == before
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("callbacks", "message"),
     [
@@ -180,6 +183,7 @@ def test_callbacks_that_contradict_the_recipe_raise_before_any_work(tmp_path, ca
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.once
 def test_reports_of_earlier_versions_can_be_read():
     """Fields added later have defaults."""
     later = ("best_on_validation", "precision", "steps", "processes", "data_format", "class_names")

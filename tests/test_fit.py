@@ -43,6 +43,7 @@ def test_a_run_leaves_log_weights_and_report(finished):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.once
 def test_the_history_is_plotted(finished):
     pytest.importorskip("matplotlib")
     assert (finished[2] / "history.png").read_bytes().startswith(b"\x89PNG")
@@ -108,6 +109,7 @@ def test_a_longer_training_is_not_traced_more_often():
     assert traces(4) == traces(2) > 0
 
 
+@pytest.mark.once
 def test_the_progress_bar_shows_speed_and_the_resumed_step(tmp_path, capsys):
     class Stop(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
@@ -122,6 +124,7 @@ def test_the_progress_bar_shows_speed_and_the_resumed_step(tmp_path, capsys):
     assert "Resuming from step 2 of 6." in capsys.readouterr().out
 
 
+@pytest.mark.once
 def test_label_noise_trains_on_the_noisy_labels_of_the_recipes_seed():
     noisy, expected, recipe = tiny(), tiny(), RECIPE.replace(seed=5, epochs=2)
     labels = noisy_labels(Y, 0.9, 3, seed=5)

@@ -10,6 +10,7 @@ from keras_resattn import compile_and_fit
 from keras_resattn.data import network_input
 
 
+@pytest.mark.once
 def test_an_npz_file(tmp_path):
     np.savez(tmp_path / "data.npz", x_train=X, y_train=Y[:, None])
     report = compile_and_fit(tiny(), RECIPE.replace(epochs=2), tmp_path / "data.npz", verbose=0)
@@ -22,6 +23,7 @@ def test_an_npz_file(tmp_path):
         compile_and_fit(tiny(), RECIPE, tmp_path / "text.npz", verbose=0)
 
 
+@pytest.mark.once
 def test_given_statistics_normalize_training_and_validation_images():
     given = ([20.0, 121.0, 222.0], [60.0, 31.0, 12.0])
     model, other = tiny(), tiny()
@@ -73,6 +75,7 @@ def test_a_stream_trains_validates_and_resumes(tmp_path):
         compile_and_fit(tiny(), RECIPE.replace(batch_size=10), Batches(), verbose=0)
 
 
+@pytest.mark.once
 def test_an_error_names_the_corrupt_image_of_a_folder(tmp_path):
     Image = pytest.importorskip("PIL.Image")
     for i, (x, y) in enumerate(zip(X, Y, strict=True)):
@@ -88,6 +91,7 @@ def test_an_error_names_the_corrupt_image_of_a_folder(tmp_path):
             compile_and_fit(tiny(), recipe, tmp_path / "data", statistics=([0.0] * 3, [255.0] * 3), verbose=0)
 
 
+@pytest.mark.once
 def test_a_resumed_run_may_add_or_drop_validation_data(tmp_path):
     for first, then in ((None, (X, Y)), ((X, Y), None)):
         run = {"run_dir": tmp_path / str(first is None), "verbose": 0}
@@ -98,6 +102,7 @@ def test_a_resumed_run_may_add_or_drop_validation_data(tmp_path):
         assert (run["run_dir"] / "report.json").exists()
 
 
+@pytest.mark.once
 def test_an_npz_file_with_validation_images(tmp_path):
     np.savez(tmp_path / "data.npz", x_train=X, y_train=Y, x_validation=X[:5], y_validation=Y[:5])
     path = tmp_path / "data.npz"

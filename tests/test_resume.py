@@ -97,6 +97,7 @@ def test_a_run_killed_while_a_checkpoint_is_written(tmp_path, uninterrupted, mon
     assert not list(tmp_path.glob(".partial*"))
 
 
+@pytest.mark.once
 def test_a_checkpoint_inside_an_epoch_is_due_after_some_time(tmp_path, monkeypatch):
     monkeypatch.setattr("keras_resattn.recipes.checkpointing.SECONDS_BETWEEN_CHECKPOINTS", 0)
     with pytest.raises(Killed):
@@ -104,6 +105,7 @@ def test_a_checkpoint_inside_an_epoch_is_due_after_some_time(tmp_path, monkeypat
     assert step_of(tmp_path) == 2
 
 
+@pytest.mark.once
 @pytest.mark.slow  # the kills above are the same to the files
 def test_a_process_killed_by_the_system(tmp_path, uninterrupted):
     """`kill -9`: another process trains until its folder holds a checkpoint inside an epoch, and is killed there."""
@@ -207,6 +209,7 @@ def test_a_callback_that_stops_inside_an_epoch_ends_the_run_there(tmp_path):
     assert files_of(tmp_path) == before
 
 
+@pytest.mark.once
 def test_a_kill_before_the_last_row_of_the_log_loses_no_row(tmp_path, monkeypatch):
     write = RunFolder.write_log
 

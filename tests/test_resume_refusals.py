@@ -22,6 +22,7 @@ def killed(tmp_path_factory):
     assert files_of(folder) == before
 
 
+@pytest.mark.once
 def test_a_checkpoint_of_another_network(killed):
     inputs = keras.Input((32, 32, 3))
     outputs = keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(inputs))
