@@ -204,7 +204,7 @@ class Builder(Protocol):
         pooling: Pooling | None = ...,
         classes: int = ...,
         classifier_activation: str | Callable | None = ...,
-        name: str = ...,
+        name: str | None = ...,
         *,
         include_preprocessing: bool = ...,
     ) -> keras.Model: ...
@@ -223,6 +223,7 @@ def builder(
         name: Default name of the model.
         docstring: Docstring of the function up to `Args`.
     """
+    default_name = name
 
     def build(
         include_top: bool = True,
@@ -232,7 +233,7 @@ def builder(
         pooling: Pooling | None = None,
         classes: int = classes,
         classifier_activation: str | Callable | None = "softmax",
-        name: str = name,
+        name: str | None = name,
         *,
         include_preprocessing: bool = False,
     ) -> keras.Model:
@@ -247,7 +248,7 @@ def builder(
             pooling=pooling,
             classes=classes,
             classifier_activation=classifier_activation,
-            name=name,
+            name=name or default_name,
             include_preprocessing=include_preprocessing,
         )
 

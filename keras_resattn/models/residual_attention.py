@@ -1,6 +1,6 @@
 """Residual Attention Networks (Wang et al., CVPR 2017): the general builder, and a builder for each network."""
 
-import inspect
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,7 +11,7 @@ from keras_resattn.layers import AttentionResidual, CeilMaxPooling2D, SoftMask
 from keras_resattn.layers.residual import UNITS, check_groups
 from keras_resattn.layers.soft_mask import LEARNING, MASK_ACTIVATIONS, MASKS, check_mask_depth
 from keras_resattn.models._arguments import check_counts
-from keras_resattn.models._build import ARGUMENTS, Builder, batch_norm, build_model, convolution, relu, snake_case
+from keras_resattn.models._build import Builder, batch_norm, build_model, builder, convolution, relu, snake_case
 from keras_resattn.models.variants import TOPOLOGIES, VARIANTS, Variant
 from keras_resattn.typing import Learning, Mask, MaskActivation, PathLike, Pooling, Shape, Topology, Unit
 from keras_resattn.utils.data_format import image_size
@@ -116,27 +116,17 @@ def ResidualAttentionNet(
     local_units = check_count("local_units", local_units)
     mask_options = {"mask": mask, "local_units": local_units, "activation": mask_activation}
 
-    plan = TOPOLOGIES[row.topology]
-    paper_network = mask == "encoder_decoder" and mask_activation == "mixed" and learning == "residual"
-
-    def body(inputs):
-        if mask == "encoder_decoder":
-            _check_mask_depths(row, inputs)
-        x = _stem(inputs, row)
-        for stage in range(1, len(row.modules) + 1):
-            x = _stage(x, row, stage, mask_options, learning)
-        return relu("post_relu")(batch_norm("post_bn")(x)) if UNITS[row.unit].preactivation else x
-
+    is_paper_network = mask == "encoder_decoder" and mask_activation == "mixed" and learning == "residual"
     return build_model(
-        row.name if paper_network and row.name in VARIANTS and row == _published(row.name) else None,
-        body,
+        row.name if is_paper_network and row.name in VARIANTS and row == _published(row.name) else None,
+        functools.partial(_body, row=row, mask_options=mask_options, learning=learning),
         row.default_size,
         include_top=include_top,
         weights=weights,
         input_tensor=input_tensor,
         input_shape=input_shape,
         pooling=pooling,
-        classes=plan.classes if classes is None else classes,
+        classes=TOPOLOGIES[row.topology].classes if classes is None else classes,
         classifier_activation=classifier_activation,
         name=name or snake_case(row.name),
         include_preprocessing=include_preprocessing,
@@ -200,6 +190,16 @@ def _published(name) -> Any:  # a Variant with all fields filled in
     return VARIANTS[name].resolved()
 
 
+def _body(inputs, row, mask_options, learning):
+    """Build stem, stages and the final batch normalisation and ReLU."""
+    if mask_options.get("mask") != "local":
+        _check_mask_depths(row, inputs)
+    x = _stem(inputs, row)
+    for stage in range(1, len(row.modules) + 1):
+        x = _stage(x, row, stage, mask_options, learning)
+    return relu("post_relu")(batch_norm("post_bn")(x)) if UNITS[row.unit].preactivation else x
+
+
 def _stem(x, row):
     plan = TOPOLOGIES[row.topology]
     if row.topology == "cifar":
@@ -251,31 +251,19 @@ def _attention_module(x, row, stage, name, mask_options, learning):
 
 
 def _builder(variant) -> Builder:
-    """Return the public builder of one variant, with the first nine arguments of `ResidualAttentionNet`."""
+    """Return the public builder of one variant."""
     row = _published(variant)
-    plan = TOPOLOGIES[row.topology]
-    shared = list(inspect.signature(ResidualAttentionNet).parameters.values())[:9]
-    own_defaults = {"classes": plan.classes, "name": snake_case(variant)}
-    parameters = [p.replace(default=own_defaults.get(p.name, p.default)) for p in shared]
-    signature = inspect.Signature(parameters, return_annotation=keras.Model)
-
-    def build(*args, **kwargs):
-        arguments = signature.bind(*args, **kwargs)
-        arguments.apply_defaults()
-        return ResidualAttentionNet(**arguments.arguments, variant=variant)
-
-    build.__name__ = build.__qualname__ = variant
-    build.__signature__ = signature
-    description = _DOCSTRING.format(
+    classes = TOPOLOGIES[row.topology].classes
+    docstring = _DOCSTRING.format(
         name=variant,
         family=_FAMILIES[row.topology] + _UNITS[row.unit],
         parameters=row.parameters / 1e6,
         gmacs=row.macs / 1e9,
         size=row.default_size,
-        classes=plan.classes,
+        classes=classes,
     )
-    build.__doc__ = inspect.cleandoc(description) + ARGUMENTS.format(size=row.default_size)
-    return build
+    body = functools.partial(_body, row=row, mask_options={}, learning="residual")
+    return builder(variant, body, row.default_size, classes, snake_case(variant), docstring)
 
 
 _FAMILIES = {"imagenet": "the ImageNet topology (Table 2)", "cifar": "the CIFAR topology (Sec. 4.1)"}
@@ -286,7 +274,7 @@ _UNITS = {
     "inception": " with Inception units (Table 7; widths are this package's)",
 }
 
-_DOCSTRING = """Build {name}, of {family}.
+_DOCSTRING = """Build {name}: {family}.
 
     {parameters:.2f} M trainable parameters and {gmacs:.2f} G multiply-adds at {size} x {size} and {classes} classes.
     With pretrained weights, normalise images with `keras_resattn.preprocess_input`, or inside the network with
