@@ -12,8 +12,8 @@ from keras import ops
 from PIL import Image
 
 from keras_resattn.data.images import hint_on_bool, hint_on_range, load_image, to_numpy
-from keras_resattn.models._build import normalization, statistics_for
 from keras_resattn.models.class_names import model_class_names
+from keras_resattn.models.normalization import normalization, statistics_for
 from keras_resattn.pretrained import find, tags
 from keras_resattn.recipes.run_folder import run_class_names
 from keras_resattn.typing import ArrayLike, DataFormat

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import keras
@@ -12,36 +12,14 @@ from keras_resattn.layers.batch_normalization import BatchNormalization
 from keras_resattn.layers.composite import BN_MOMENTUM, EPSILON
 from keras_resattn.models._arguments import check_head, resolve_input
 from keras_resattn.models.class_names import set_class_names
-from keras_resattn.pretrained.records import Checkpoint
+from keras_resattn.models.normalization import PREPROCESSING, normalization, reject_integers, statistics_for
 from keras_resattn.typing import PathLike, Pooling, Shape
 from keras_resattn.utils.data_format import channel_axis, image_channels
-
-PREPROCESSING = "preprocessing"
 
 
 def batch_norm(name: str) -> BatchNormalization:
     """Return a batch normalisation over the channel axis of Keras' image data format."""
     return BatchNormalization(axis=channel_axis(), momentum=BN_MOMENTUM, epsilon=EPSILON, name=name)
-
-
-def normalization(
-    mean: Sequence[float], std: Sequence[float], axis: int | None = None, **options: Any
-) -> keras.layers.Layer:
-    """Return a layer that subtracts `mean` and divides by `std`, channel by channel.
-
-    It is Keras' `Normalization` with constants: it has no weights, and a saved model needs no code of this package for
-    it. A standard deviation of 0 is replaced by 1.
-    """
-    axis = channel_axis() if axis is None else axis
-    variance = [float(value) ** 2 or 1.0 for value in std]
-    return keras.layers.Normalization(axis=axis, mean=[float(value) for value in mean], variance=variance, **options)
-
-
-def statistics_for(tag: Checkpoint, channels: int) -> tuple[list[float], list[float]]:
-    """Return `(mean, std)` of released weights for images of 3 channels, or of 1 channel, averaged over the 3."""
-    if channels == 1:
-        return [sum(tag.mean) / len(tag.mean)], [sum(tag.std) / len(tag.std)]
-    return list(tag.mean), list(tag.std)
 
 
 def relu(name: str) -> keras.layers.Activation:
@@ -147,7 +125,7 @@ def build_model(
         if include_top and source.class_names is not None:
             set_class_names(model, source.class_names)
         if x is inputs and input_tensor is None and source.record() is not None:
-            _reject_integers(model)
+            reject_integers(model)
     return model
 
 
@@ -162,34 +140,6 @@ def _preprocessed(inputs, source, weights):
         )
     channels = image_channels(inputs.shape)
     return normalization(*statistics_for(tag, channels), name=PREPROCESSING, dtype=full_precision())(inputs)
-
-
-class _NormalizedImages(str):
-    """Value for `InputSpec.dtype` that equals every float dtype; its text completes Keras' error message."""
-
-    __slots__ = ()
-
-    def __eq__(self, dtype):
-        return "float" in dtype
-
-    def __ne__(self, dtype):
-        return "float" not in dtype
-
-    __hash__ = str.__hash__
-
-
-def _reject_integers(model):
-    """Make Keras raise an error for integer inputs, which are unnormalised images, in `predict`, `fit` and `model(x)`.
-
-    Keras would cast them to float32. On JAX, `predict`, `evaluate` and `fit` do not check inputs. The check is lost in
-    saved files and in models built on this one.
-    """
-    (spec,) = model.input_spec
-    spec.dtype = _NormalizedImages(
-        "float, for normalised images (call keras_resattn.preprocess_input(images) first, or build the network with "
-        "include_preprocessing=True)"
-    )
-    model.input_spec = spec
 
 
 class Builder(Protocol):

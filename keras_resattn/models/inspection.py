@@ -112,31 +112,6 @@ def last_layer(model: keras.Model) -> keras.layers.Layer:
     return last_layer(layer) if isinstance(layer, keras.Model) else layer
 
 
-def convolution_on_raw_input(model: keras.Model) -> str | None:
-    """Return the name of the convolution that the model's input reaches unnormalised, or `None` if there is none.
-
-    Padding may precede the convolution. A network that starts with other layers, such as `Rescaling`, `Normalization`
-    or `BatchNormalization`, normalises its input itself.
-
-    Args:
-        model: A functional or built sequential `keras.Model`.
-    """
-    raw = {id(tensor) for tensor in keras.tree.flatten(model.inputs)}
-    for layer in model.layers:
-        for received, returned in symbolic_calls(layer):
-            if not raw.intersection(map(id, received)):
-                continue
-            if isinstance(layer, (keras.Sequential, keras.Function)):
-                found = convolution_on_raw_input(layer)
-            else:
-                found = layer.name if isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)) else None
-            if found:
-                return found
-            if isinstance(layer, keras.layers.ZeroPadding2D):
-                raw.update(map(id, returned))
-    return None
-
-
 def tensors_of_layers(model: keras.Model) -> dict[str, list[keras.KerasTensor]]:
     """Return `{layer name: [KerasTensor, ...]}`, the outputs of each layer in a model's own graph.
 

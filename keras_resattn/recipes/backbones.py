@@ -10,8 +10,8 @@ import numpy as np
 
 from keras_resattn.data.open_dataset import BatchStream, Dataset
 from keras_resattn.models import registry
-from keras_resattn.models._build import PREPROCESSING, statistics_for
 from keras_resattn.models.inspection import freeze_batch_norm, tensors_of_layers
+from keras_resattn.models.normalization import PREPROCESSING, statistics_for
 from keras_resattn.pretrained import find, tags
 from keras_resattn.typing import Size, Statistics
 from keras_resattn.utils.data_format import channel_axis, image_shape, spatial_axes

@@ -14,8 +14,9 @@ import numpy as np
 
 from keras_resattn.data.class_matching import match_classes
 from keras_resattn.data.open_dataset import ArrayDataset, BatchStream, Dataset, open_dataset, open_validation
-from keras_resattn.models._build import classifier, full_precision, normalization
+from keras_resattn.models._build import classifier, full_precision
 from keras_resattn.models.class_names import set_class_names
+from keras_resattn.models.normalization import normalization
 from keras_resattn.recipes import Recipe, Report, compile_and_fit, distribution, get_recipe
 from keras_resattn.recipes.backbones import Backbone, check_statistics
 from keras_resattn.recipes.checks import EMPTY_CLASSES, check_callbacks, check_class_weight, warn_of_empty_classes

@@ -9,7 +9,8 @@ import numpy as np
 
 from keras_resattn.data.images import to_numpy
 from keras_resattn.layers import AttentionHead, AttentionResidual, GatedSum, GlobalGate, HeadGate, Rectify, SoftMask
-from keras_resattn.models.inspection import cached_on_model, convolution_on_raw_input, replay
+from keras_resattn.models.inspection import cached_on_model, replay
+from keras_resattn.models.normalization import convolution_on_raw_input
 from keras_resattn.preprocessing import warn_if_raw
 from keras_resattn.typing import ArrayLike
 from keras_resattn.utils.keras_internals import call_inputs, producer

@@ -8,7 +8,8 @@ import keras
 import numpy as np
 
 from keras_resattn.data.images import to_numpy
-from keras_resattn.models.inspection import cached_on_model, convolution_on_raw_input, tensors_of_layers
+from keras_resattn.models.inspection import cached_on_model, tensors_of_layers
+from keras_resattn.models.normalization import convolution_on_raw_input
 from keras_resattn.preprocessing import warn_if_raw
 from keras_resattn.typing import ArrayLike
 from keras_resattn.utils.validation import check_count

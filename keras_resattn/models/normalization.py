@@ -1,0 +1,86 @@
+"""Normalisation of images: as a layer, for released weights, and whether a model does it itself."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_resattn.pretrained.records import Checkpoint
+from keras_resattn.utils.data_format import channel_axis
+from keras_resattn.utils.keras_internals import symbolic_calls
+
+#: Name of the layer that normalises images inside a network.
+PREPROCESSING = "preprocessing"
+
+
+def normalization(
+    mean: Sequence[float], std: Sequence[float], axis: int | None = None, **options: Any
+) -> keras.layers.Layer:
+    """Return a layer that subtracts `mean` and divides by `std`, channel by channel.
+
+    It is Keras' `Normalization` with constants: it has no weights, and a saved model needs no code of this package for
+    it. A standard deviation of 0 is replaced by 1.
+    """
+    axis = channel_axis() if axis is None else axis
+    variance = [float(value) ** 2 or 1.0 for value in std]
+    return keras.layers.Normalization(axis=axis, mean=[float(value) for value in mean], variance=variance, **options)
+
+
+def statistics_for(tag: Checkpoint, channels: int) -> tuple[list[float], list[float]]:
+    """Return `(mean, std)` of released weights for images of 3 channels, or of 1 channel, averaged over the 3."""
+    if channels == 1:
+        return [sum(tag.mean) / len(tag.mean)], [sum(tag.std) / len(tag.std)]
+    return list(tag.mean), list(tag.std)
+
+
+class _NormalizedImages(str):
+    """Value for `InputSpec.dtype` that equals every float dtype; its text completes Keras' error message."""
+
+    __slots__ = ()
+
+    def __eq__(self, dtype):
+        return "float" in dtype
+
+    def __ne__(self, dtype):
+        return "float" not in dtype
+
+    __hash__ = str.__hash__
+
+
+def reject_integers(model: keras.Model) -> None:
+    """Make Keras raise an error for integer inputs, which are unnormalised images, in `predict`, `fit` and `model(x)`.
+
+    Keras would cast them to float32. On JAX, `predict`, `evaluate` and `fit` do not check inputs. The check is lost in
+    saved files and in models built on this one.
+    """
+    (spec,) = model.input_spec
+    spec.dtype = _NormalizedImages(
+        "float, for normalised images (call keras_resattn.preprocess_input(images) first, or build the network with "
+        "include_preprocessing=True)"
+    )
+    model.input_spec = spec
+
+
+def convolution_on_raw_input(model: keras.Model) -> str | None:
+    """Return the name of the convolution that the model's input reaches unnormalised, or `None` if there is none.
+
+    Padding may precede the convolution. A network that starts with other layers, such as `Rescaling`, `Normalization`
+    or `BatchNormalization`, normalises its input itself.
+
+    Args:
+        model: A functional or built sequential `keras.Model`.
+    """
+    raw = {id(tensor) for tensor in keras.tree.flatten(model.inputs)}
+    for layer in model.layers:
+        for received, returned in symbolic_calls(layer):
+            if not raw.intersection(map(id, received)):
+                continue
+            if isinstance(layer, (keras.Sequential, keras.Function)):
+                found = convolution_on_raw_input(layer)
+            else:
+                found = layer.name if isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)) else None
+            if found:
+                return found
+            if isinstance(layer, keras.layers.ZeroPadding2D):
+                raw.update(map(id, returned))
+    return None
