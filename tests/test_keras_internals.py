@@ -73,15 +73,7 @@ def test_set_jax_state_is_what_the_model_holds_after_fit():
 
     class Replace(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
-            groups = [
-                [keras.ops.convert_to_tensor(variable.value) for variable in group]
-                for group in (
-                    [],
-                    model.non_trainable_variables,
-                    model.optimizer.variables,
-                    model.metrics_variables,
-                )
-            ]
+            groups = [model._jax_state[name] for name in keras_internals.JAX_STATE_GROUPS]
             groups[0] = [keras.ops.convert_to_tensor(kernel)]
             keras_internals.set_jax_state(model, groups)
 
