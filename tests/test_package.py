@@ -1,6 +1,7 @@
 """The package as a whole: which APIs its source code uses, and what importing it imports."""
 
 import ast
+import configparser
 import re
 import subprocess
 import sys
@@ -21,6 +22,15 @@ def test_sources_use_public_keras_and_no_lambda_layer():
     assert len(sources) > 10
     found = [path for path, text in sources.items() if re.search(r"keras\.src|\bLambda\b|from keras import src", text)]
     assert found == []
+
+
+def test_the_metadata_lists_every_package():
+    """A package that is missing there is missing in the wheel, and nowhere else."""
+    metadata = configparser.ConfigParser()
+    metadata.read(PACKAGE.parent / "setup.cfg")
+    folders = [path.parent.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("__init__.py")]
+    packages = {".".join(folder.parts) for folder in folders} | {"keras_resattn.weights"}
+    assert set(metadata["options"]["packages"].split()) == packages
 
 
 def run(code):
