@@ -22,12 +22,14 @@ def sample_images():
     return np.stack([np.asarray(Image.open(path)) for path in IMAGES])
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("tag", pretrained.tags(), ids=lambda tag: tag.id)
 def test_bundled_files_match_their_hashes(tag):
     assert (tag.id, "ok", None) in pretrained.verify()
     assert records.read_sums(tag.folder.parent).get(f"{tag.folder.name}/{tag.tensors.name}", tag.sha256) == tag.sha256
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("tag", pretrained.tags(), ids=lambda tag: tag.id)
 def test_the_card_matches_the_record(tag):
     card = (tag.folder / "README.md").read_text()
@@ -47,6 +49,7 @@ def test_the_recorded_recipe_can_be_read(tag):
     assert recipe.epochs == tag.training["last_epoch"]["epoch"]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("network", sorted({tag.network for tag in pretrained.tags()}))
 def test_each_network_has_one_default(network):
     assert len(pretrained.find("default", network)) == 1

@@ -148,6 +148,7 @@ def resolve(path):
     return pretrained.resolve(path, network=None, include_top=True, classes=3, classifier_activation=None, channels=3)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("kind", ["a named pipe", "a device"])
 def test_a_path_that_is_not_a_file_raises_before_the_network_is_built(tmp_path, kind):
     path = tmp_path / "model.weights.h5"
@@ -177,6 +178,7 @@ def test_any_model_can_be_loaded(saved):
     np.testing.assert_equal(weights_by_path(model), before)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -196,6 +198,7 @@ def test_a_hostile_file_raises_for_any_model(saved, change, message):
         load_saved_weights(model, path)
 
 
+@pytest.mark.once
 def test_a_negative_variance_raises_for_any_model(saved):
     model, path = saved
     with h5py.File(path, "r+") as h5:
@@ -207,6 +210,7 @@ def test_a_negative_variance_raises_for_any_model(saved):
 # --- The argument `weights` -----------------------------------------------------------------------
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
@@ -223,6 +227,7 @@ def test_missing_weights_are_never_random(weights, message):
         keras_resattn.ResidualAttention92(weights=weights)
 
 
+@pytest.mark.once
 def test_pretrained_weights_need_softmax_or_no_activation(narrow, file):
     with pytest.raises(ValueError, match="classifier_activation='relu'"):
         narrow(weights=file, classifier_activation="relu")

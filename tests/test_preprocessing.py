@@ -42,11 +42,13 @@ def test_one_channel_uses_the_mean_statistics():
     np.testing.assert_allclose(preprocess_input(gray), expected, atol=1e-6)
 
 
+@pytest.mark.once
 def test_images_from_0_to_1_warn():
     with pytest.warns(UserWarning, match="0 to 255.*Multiply by 255"):
         preprocess_input(IMAGES / 255)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("x", [IMAGES - 128.0, IMAGES * 2.0], ids=["negative", "above"])
 def test_normalised_images_warn(x):
     with pytest.warns(UserWarning, match="0 to 255; received: values from .*already normalised"):
@@ -62,6 +64,7 @@ def test_lists_and_pillow_images():
     np.testing.assert_array_equal(preprocess_input(grey), preprocess_input(np.stack([IMAGES[0, ..., 0]] * 3, -1)))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("x", "message"),
     [
@@ -80,28 +83,33 @@ def test_invalid_values_raise(x, message):
         preprocess_input(x)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("x", ["cat.png", IMAGES > 0, None], ids=["path", "bool", "None"])
 def test_inputs_other_than_numbers_raise(x):
     with pytest.raises(ValueError, match="Expected images as arrays of numbers; received: "):
         preprocess_input(x)
 
 
+@pytest.mark.once
 def test_the_other_data_format_raises_with_a_hint():
     with pytest.raises(ValueError, match=r"channels_last.*\(2, 3, 4, 4\).*data_format='channels_first'"):
         preprocess_input(np.moveaxis(IMAGES, -1, 1), data_format="channels_last")
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("shape", [(4, 4), (2, 4, 4, 2), (1, 2, 4, 4, 3)])
 def test_other_shapes_raise(shape):
     with pytest.raises(ValueError, match="channels"):
         preprocess_input(np.zeros(shape))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("weights", ["cifar10", "cifar10_v2", "CifarResidualAttention56/cifar10_v2"])
 def test_a_tag_is_found_by_all_its_names(weights):
     np.testing.assert_array_equal(preprocess_input(IMAGES, weights), preprocess_input(IMAGES))
 
 
+@pytest.mark.once
 def test_unknown_weights_raise_with_the_known_names():
     for call in (preprocess_input, lambda x, weights: decode_predictions(np.zeros((1, 10)), weights=weights)):
         with pytest.raises(ValueError, match=r"cifar10_v2.*received: weights='imagenet'\.$"):
@@ -110,6 +118,7 @@ def test_unknown_weights_raise_with_the_known_names():
             call(IMAGES, weights="cifar01")
 
 
+@pytest.mark.once
 def test_decoding_returns_the_most_probable_classes():
     probabilities = np.array([[0, 0, 0, 0.7, 0, 0.2, 0.1, 0, 0, 0]])
     assert decode_predictions(probabilities, top=2) == [[(3, "cat", 0.7), (5, "dog", 0.2)]]
@@ -117,6 +126,7 @@ def test_decoding_returns_the_most_probable_classes():
     assert decode_predictions(ops.convert_to_tensor(probabilities), top=1)[0][0][:2] == (3, "cat")
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "arguments", [{"probabilities": np.zeros(10)}, {"probabilities": np.zeros((1, 1000))}, {"top": 0}, {"top": True}]
 )
@@ -125,6 +135,7 @@ def test_decoding_invalid_arguments_raises(arguments):
         decode_predictions(**{"probabilities": np.zeros((1, 10)), **arguments})
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("value", [-4.9, np.nan, np.inf])
 def test_decoding_other_values_than_probabilities_raises(value):
     values = np.zeros((1, 10))

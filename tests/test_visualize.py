@@ -20,9 +20,8 @@ MASKS = [f"stage{s}_attention{m}_mask" for s in (1, 2, 3) for m in (1, 2)]
 
 @pytest.fixture(scope="module")
 def network():
-    return keras_resattn.ResidualAttentionNet(
-        include_top=False, pooling="avg", weights=None, topology="cifar", modules=(2, 2, 2), widths=(2, 3, 4)
-    )
+    rows = {"modules": (2, 2, 2), "widths": (2, 3, 4), "p": 0, "t": 1, "mask_depth": (2, 1, 1), "bottom_units": 1}
+    return keras_resattn.ResidualAttentionNet(include_top=False, pooling="avg", weights=None, topology="cifar", **rows)
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +72,7 @@ def test_a_network_inside_another_model_is_found(network, maps, nest):
         np.testing.assert_allclose(found[name], maps[name], atol=1e-6)
 
 
+@pytest.mark.once
 def test_float_and_uint8_display_images_look_the_same(network):
     display_images = np.random.default_rng(0).integers(0, 256, (len(IMAGES), 32, 32, 3))
     shown = [
@@ -86,6 +86,7 @@ def test_float_and_uint8_display_images_look_the_same(network):
         plot_attention(network, IMAGES, display_images=display_images[..., 0])
 
 
+@pytest.mark.once
 def test_models_without_a_graph_and_empty_batches_raise(network):
     with pytest.raises(ValueError, match="functional or built sequential"):
         attention_maps(keras.Sequential([keras.layers.Dense(3)]), IMAGES)
@@ -93,6 +94,7 @@ def test_models_without_a_graph_and_empty_batches_raise(network):
         attention_maps(network, IMAGES[:0])
 
 
+@pytest.mark.once
 def test_models_without_attention_raise():
     model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten()])
     with pytest.raises(ValueError, match="has none"):
@@ -110,13 +112,14 @@ def test_a_figure_has_a_row_for_each_image_and_a_column_for_each_mask(network):
 
 def test_the_channels_with_the_highest_trunk_energy_are_shown(network):
     figure = plot_attention(network, IMAGES[:1], masks=[MASKS[0]], channels=1)
-    trunk = keras.Model(network.input, network.get_layer("stage1_attention1_trunk2").output).predict(
+    trunk = keras.Model(network.input, network.get_layer("stage1_attention1_trunk1").output).predict(
         IMAGES[:1], verbose=0
     )
     strongest = np.square(trunk[0]).mean((0, 1)).argmax()
     assert f"channel {strongest}\n" in figure.axes[2].get_title()
 
 
+@pytest.mark.once
 def test_display_images_are_shown_unchanged(network):
     display_images = np.random.default_rng(1).integers(0, 256, (1, 32, 32, 3), dtype="uint8")
     figure = plot_attention(network, IMAGES[:1], display_images=display_images, masks=MASKS[:1], channels=0)
@@ -124,6 +127,7 @@ def test_display_images_are_shown_unchanged(network):
     assert len(figure.axes) == 3
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -139,6 +143,7 @@ def test_invalid_arguments_raise(network, arguments, message):
         plot_attention(network, **{"images": IMAGES, **arguments})
 
 
+@pytest.mark.once
 def test_soft_masks_share_a_scale_from_zero(network):
     figure = plot_attention(network, IMAGES, channels=1)
     *cells, bar = figure.axes
@@ -149,6 +154,7 @@ def test_soft_masks_share_a_scale_from_zero(network):
     assert bar.get_xlim() == pytest.approx(overlays[0].get_clim())
 
 
+@pytest.mark.once
 def test_a_flat_mask_looks_flat(gated):
     figure = plot_attention(gated, np.zeros_like(DISPLAY_IMAGES), channels=0)
     for axis in figure.axes[1:4]:
@@ -161,6 +167,7 @@ def test_a_flat_mask_looks_flat(gated):
 LONG = "a_layer_of_another_model/with-a.name that is very long WWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWW $x_1"
 
 
+@pytest.mark.once
 def test_long_names_are_complete_and_do_not_overlap(network):
     inputs = keras.Input((16, 16, 3))
     layer = re.sub("[^A-Za-z0-9_>-]", "_", LONG)  # what TensorFlow takes as a scope
@@ -223,6 +230,7 @@ def test_gates_by_name(gated, nested):
         np.testing.assert_allclose(gate, node.predict(DISPLAY_IMAGES, verbose=0), atol=1e-6)
 
 
+@pytest.mark.once
 def test_a_figure_of_gated_attention_shows_heads_by_their_gates(gated):
     figure = plot_attention(gated, DISPLAY_IMAGES, channels=2)
     gates = attention_gates(gated, DISPLAY_IMAGES)
@@ -238,6 +246,7 @@ def test_a_figure_of_gated_attention_shows_heads_by_their_gates(gated):
     assert titles[10] == f"base's share {gates['global_gate'][1, 3]:.2f}"
 
 
+@pytest.mark.once
 def test_all_heads_are_shown_if_there_are_fewer_than_requested(gated):
     figure = plot_attention(gated, DISPLAY_IMAGES[:1], masks=["attention2_mask", "attention3_mask"], channels=500)
     assert [bool(axis.images) for axis in figure.axes] == [True, *[True] * 4 * 2, False, False]
@@ -245,15 +254,18 @@ def test_all_heads_are_shown_if_there_are_fewer_than_requested(gated):
     assert heads == ["head 1", "head 1", "head 2", "head 2", "head 3", "head 3"]
 
 
+@pytest.mark.once
 def test_masks_may_be_a_single_name(gated):
     assert len(plot_attention(gated, DISPLAY_IMAGES[:1], masks="attention2_mask", channels=0).axes) == 3
 
 
+@pytest.mark.once
 def test_an_image_that_is_not_a_batch(gated):
     with pytest.raises(ValueError, match=r"received: shape \(16, 16, 3\)\. Pass a single image x as x\[None\]"):
         attention_maps(gated, DISPLAY_IMAGES[0])
 
 
+@pytest.mark.once
 def test_gates_of_a_model_without_gated_attention_raise(network):
     with pytest.raises(ValueError, match="Expected a model with gated attention"):
         attention_gates(network, IMAGES)
@@ -262,12 +274,14 @@ def test_gates_of_a_model_without_gated_attention_raise(network):
 OUT_OF_RANGE = {"16 bits": np.full((1, 32, 32, 3), 40_000, "uint16"), "0 to 1": np.full((1, 32, 32, 3), 0.5)}
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("display_images", OUT_OF_RANGE.values(), ids=OUT_OF_RANGE)
 def test_display_images_outside_their_range_raise(narrow_network, images, display_images):
     with pytest.raises(ValueError, match="Expected display_images from 0 to 255"):
         plot_attention(narrow_network(), images[:1], display_images=display_images)
 
 
+@pytest.mark.once
 def test_masked_images_raise(narrow_network, images):
     for look in (attention_maps, plot_attention):
         with pytest.raises(ValueError, match="masked"):
