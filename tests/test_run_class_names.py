@@ -1,4 +1,4 @@
-"""Class names of runs: kept with report, folder and model, and compared wherever data meet them."""
+"""Class names of runs are kept in report, folder and model, and compared with those of any data."""
 
 import json
 import warnings
@@ -89,7 +89,7 @@ def test_data_are_compared_by_name(run, tmp_path):
     assert evaluate_run(folder, (X, Y)).correct == expected.correct, "arrays without names are numbered as they are"
 
 
-def test_other_classes_are_refused(run, tmp_path):
+def test_data_with_other_classes(run, tmp_path):
     folder, _, _ = run
     other = ArrayDataset(X, Y, class_names=["ant", "bee", "cats", "dog"])
     message = r"the classes of {}.*other classes: 'cats'\. Did you mean 'cat'\? It lacks 'cat'"
@@ -102,7 +102,7 @@ def test_other_classes_are_refused(run, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_a_network_that_has_names_is_trained_by_them():
+def test_training_uses_the_names_of_the_network():
     model = network()
     set_class_names(model, SHUFFLED)
     assert train(model).class_names == SHUFFLED
@@ -117,7 +117,7 @@ def test_a_network_that_has_names_is_trained_by_them():
     assert class_names_of(model) == ["a", "b", "c", "d"]
 
 
-def test_the_number_of_classes_has_to_be_that_of_the_names(transferred):
+def test_the_number_of_classes_must_match_the_names(transferred):
     with pytest.raises(ValueError, match=r"network of 4 classes, .*\('ant', .*received: tiny, of 5\. .*classes=4"):
         train(network(5))
     with pytest.raises(ValueError, match=r"Expected classes=4, as the data have \('ant'.*received: classes=5"):
@@ -155,7 +155,7 @@ def test_a_report_of_an_older_version_is_read(tmp_path):
     assert train(network(), run_dir=tmp_path).history == expected.history
 
 
-def test_a_run_of_other_names_is_another(run, tmp_path):
+def test_a_run_with_other_names_is_another_run(run, tmp_path):
     train(network(), run_dir=tmp_path)
     with pytest.raises(ValueError, match=r"another run: class_names is \['ant', .* there"):
         train(network(), ArrayDataset(X, Y, class_names=SHUFFLED), run_dir=tmp_path)
@@ -171,18 +171,18 @@ def warned(function):
     return [str(warning.message) for warning in caught if "training images" in str(warning.message)]
 
 
-def begin(data, **arguments):
-    """Has a training refused after its data were looked at."""
+def check_data(data, **arguments):
+    """Start a training that fails after its data were checked."""
     with pytest.raises(ValueError, match="checkpoint_steps"):
         train(network(), data, checkpoint_steps=0, **arguments)
 
 
-def test_classes_without_images_are_named():
+def test_a_warning_names_classes_without_images():
     with pytest.warns(UserWarning, match=r"no training images for 1 of 4 classes: 0; received: labels from 1 to 3\."):
-        begin((X, np.maximum(Y, 1)))
+        check_data((X, np.maximum(Y, 1)))
     with pytest.warns(UserWarning, match=r"no training images for 2 of 4 classes: 'ant', 'cat';"):
-        begin(ArrayDataset(X, Y | 1, class_names=NAMES))
-    assert warned(lambda: begin(DATA, validation_data=(X, Y | 1))) == [], "validation data may lack some"
+        check_data(ArrayDataset(X, Y | 1, class_names=NAMES))
+    assert warned(lambda: check_data(DATA, validation_data=(X, Y | 1))) == [], "validation data may lack some"
 
 
 def test_transfer_warns_once(tmp_path):
@@ -207,7 +207,7 @@ def test_the_command_line_warns(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("kind", ["arrays", "batches"])
-def test_labels_out_of_range_are_refused(run, kind):
+def test_labels_out_of_range(run, kind):
     folder, _, _ = run
     y = Y.copy()
     y[20] = 4

@@ -8,8 +8,11 @@ from keras_resattn.utils import lazy
 
 if TYPE_CHECKING:
     from keras_resattn.recipes import distribution
-    from keras_resattn.recipes.fit import Report, compile_and_fit
+    from keras_resattn.recipes.fit import compile_and_fit
+    from keras_resattn.recipes.report import Report
 
 __all__ = ["RECIPES", "Recipe", "Report", "compile_and_fit", "distribution", "get_recipe"]
 
-__getattr__, __dir__ = lazy.names(__name__, {"Report": "fit", "compile_and_fit": "fit", "distribution": "distribution"})
+__getattr__, __dir__ = lazy.names(
+    __name__, {"Report": "report", "compile_and_fit": "fit", "distribution": "distribution"}
+)
