@@ -157,10 +157,10 @@ def test_networks_of_many_classes_log_and_measure_top_5_accuracy(tmp_path, mixup
 @pytest.mark.parametrize(
     ("classes", "activation", "message"),
     [
-        (1, "sigmoid", r"one output\. Two classes .*\n    outputs = keras\.layers\.Dense\(2.*\n    model = "),
+        (1, "sigmoid", r"one output\. For two classes, .*\n    outputs = keras\.layers\.Dense\(2.*\n    model = "),
         (1, None, "one output"),
-        (3, "sigmoid", "softmax, or in no activation .*'sigmoid' in the end of classifier"),
-        (3, "relu", "softmax, or in no activation"),
+        (3, "sigmoid", "softmax, or without activation .*'sigmoid' at the end of classifier"),
+        (3, "relu", "softmax, or without activation"),
     ],
 )
 def test_outputs_that_are_no_probabilities_of_classes_are_refused(tmp_path, classes, activation, message):
@@ -173,7 +173,7 @@ def test_outputs_that_are_no_probabilities_of_classes_are_refused(tmp_path, clas
 def test_the_two_lines_make_a_network_that_trains(build):
     model = classifier(1, "sigmoid")
     model = keras.Sequential(model.layers) if build is keras.Sequential else model
-    with pytest.raises(ValueError, match="these two lines make") as caught:
+    with pytest.raises(ValueError, match="give it two outputs") as caught:
         compile_and_fit(model, STILL, (X, Y % 2), verbose=0)
     names = {"keras": keras, "model": model}
     exec("\n".join(line.strip() for line in str(caught.value).splitlines()[1:]), names)
