@@ -31,7 +31,7 @@ PAD, CUTOUT, ALPHA, CLASSES, SIZE = 4, 16, 0.2, 10, 32
 def ours(x, y, mean, std, batch_size, workers):
     """Yield the batches of `TrainingBatches`."""
     from keras_resattn.data import ArrayDataset, TrainingBatches
-    from keras_resattn.data.arrays import normalize
+    from keras_resattn.data.normalization import normalize
     from keras_resattn.recipes import get_recipe
 
     recipe = get_recipe("cifar_one_cycle").replace(

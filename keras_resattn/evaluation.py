@@ -9,11 +9,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_resattn.data import check_images, network_input, open_dataset
-from keras_resattn.data.arrays import normalize
+from keras_resattn.data import network_input, open_dataset
 from keras_resattn.data.class_matching import match_classes
 from keras_resattn.data.evaluation_batches import EvaluationBatches
-from keras_resattn.data.images import as_pixels, to_numpy
+from keras_resattn.data.images import as_images
+from keras_resattn.data.labels import as_labels
+from keras_resattn.data.normalization import normalize
 from keras_resattn.models import registry
 from keras_resattn.models.class_names import keeps_class_names, model_class_names, set_class_names
 from keras_resattn.pretrained.loading import load_saved_weights
@@ -83,13 +84,10 @@ def evaluate(tag: Checkpoint, x: ArrayLike, y: ArrayLike, batch_size: int = 256,
     Raises:
         ValueError: if the images or labels do not fit the checkpoint, or the images are not from 0 to 255.
     """
-    x = to_numpy(x)
-    y = check_images(x, y, len(tag.classes))
-    x = as_pixels(x, "images")
+    x = as_images(x)
+    y = as_labels(y, len(x), len(tag.classes))
     if tuple(x.shape[1:]) != tag.input_shape:
         raise ValueError(f"Expected images of shape {tag.input_shape} for {tag.id}; received: {tuple(x.shape[1:])}.")
-    if not len(x):
-        raise ValueError("Expected at least one image; received: none.")
     model = load_checkpoint(tag, classifier_activation=None)
     logits = model.predict(network_input(x, tag.mean, tag.std), batch_size=batch_size, verbose=verbose)
     return _evaluation(logits, y, functools.partial(_changed_predictions, tag, y))

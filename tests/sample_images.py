@@ -57,10 +57,13 @@ class MapStyle:
 
 
 class Batches:
-    """An object of one's own that can be iterated over again and again. It knows no length."""
+    """An iterable of batches with a length, the last of which may be smaller."""
 
     def __init__(self, size, change=lambda x, y: (x, y)):
         self.size, self.change = size, change
+
+    def __len__(self):
+        return -(-len(X) // self.size)
 
     def __iter__(self):
         for first in range(0, len(X), self.size):

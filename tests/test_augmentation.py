@@ -4,9 +4,11 @@ import keras
 import numpy as np
 import pytest
 
-from keras_resattn.data import arrays, augmentation
+from keras_resattn.data import augmentation
 from keras_resattn.data.augmentation import AugmentationParams, draw_params
 from keras_resattn.data.augmentation_layers import LayerAugmentation
+from keras_resattn.data.labels import smooth_labels
+from keras_resattn.data.normalization import array_statistics, normalize
 from keras_resattn.recipes import get_recipe
 
 RNG = np.random.default_rng(0)
@@ -21,7 +23,7 @@ def test_a_plan_holds_what_the_recipe_does_and_nothing_else():
     assert drawn(4) == AugmentationParams()
     params = drawn(4, pad=2, flip=True, cutout=3, mixup=1.0)
     assert params.offsets.shape == params.cutout.shape == (4, 2)
-    assert params.flips.shape == params.partner.shape == params.share.shape == (4,)
+    assert params.flips.shape == params.partner.shape == params.mix_weight.shape == (4,)
     assert params.crops is None
     assert params.boxes is None
     part = params.take([3, 1])
@@ -69,7 +71,7 @@ def test_how_many_images_are_worked_on_at_once_changes_nothing(recipe, monkeypat
     arguments = () if work is mixed else (2,)
     whole = work(x, params, *arguments)
     for values in (1, 3 * 240):
-        monkeypatch.setattr(augmentation, "AT_ONCE", values)
+        monkeypatch.setattr(augmentation, "CHUNK_VALUES", values)
         np.testing.assert_array_equal(work(x, params, *arguments), whole)
 
 
@@ -119,10 +121,10 @@ def test_mixup_averages_images_and_labels_by_the_same_shares():
     y = one_hot(64)
     x = np.ascontiguousarray(np.broadcast_to(y[:, None, None, :], (64, 5, 5, 4)))
     params = drawn(64, mixup=0.4)
-    images, labels = mixed(x, params), augmentation.mixed_labels(y, params)
+    images, labels = mixed(x, params), augmentation.mix_labels(y, params)
     np.testing.assert_allclose(images, np.broadcast_to(labels[:, None, None, :], x.shape), atol=1e-6)
     np.testing.assert_allclose(labels.sum(1), np.ones(64), atol=1e-6)
-    assert len(np.unique(params.share.round(4))) > 32, "a share for each image"
+    assert len(np.unique(params.mix_weight.round(4))) > 32, "a share for each image"
     assert sorted(params.partner) == list(range(64))
     assert (images.dtype, labels.dtype) == (np.float32, np.float32)
     assert (x == y[:, None, None, :]).all(), "never changed"
@@ -132,10 +134,10 @@ def test_cutmix_labels_are_the_areas():
     y = one_hot(64)
     x = np.ascontiguousarray(np.broadcast_to(y[:, None, None, :], (64, 10, 12, 4)))
     params = drawn(64, (10, 12), cutmix=1.0)
-    images, labels = mixed(x, params), augmentation.mixed_labels(y, params)
+    images, labels = mixed(x, params), augmentation.mix_labels(y, params)
     assert set(np.unique(images)) == {0.0, 1.0}, "pixels come from one image or the other"
     np.testing.assert_allclose(labels, images.mean((1, 2)), atol=1e-6)
-    assert np.mean(params.share < 0.99) > 0.2, "most are mixed"
+    assert np.mean(params.mix_weight < 0.99) > 0.2, "most are mixed"
 
 
 def test_a_batch_gets_one_of_two_mixes():
@@ -144,9 +146,7 @@ def test_a_batch_gets_one_of_two_mixes():
 
 
 def test_smoothing_spreads_a_share_over_all_classes():
-    np.testing.assert_allclose(
-        arrays.smoothed(np.array([2, 0]), 4, 0.2), [[0.05, 0.05, 0.85, 0.05], [0.85] + [0.05] * 3]
-    )
+    np.testing.assert_allclose(smooth_labels(np.array([2, 0]), 4, 0.2), [[0.05, 0.05, 0.85, 0.05], [0.85] + [0.05] * 3])
 
 
 def layers(*augmentations):
@@ -216,8 +216,8 @@ def test_layers_that_change_the_size_are_refused():
 @pytest.mark.parametrize("normalization", ["channel", "pixel_mean", "unit", "imagenet", "none"])
 def test_normalizations(normalization):
     x = RNG.integers(0, 256, (50, 6, 6, 3), dtype="uint8")
-    mean, std = arrays.statistics(x, normalization)
-    normalized = arrays.normalize(x, mean, std)
+    mean, std = array_statistics(x, normalization)
+    normalized = normalize(x, mean, std)
     expected = {
         "channel": (x - x.mean((0, 1, 2))) / x.std((0, 1, 2)),
         "pixel_mean": x - x.mean(0),
@@ -231,14 +231,14 @@ def test_normalizations(normalization):
 
 def test_normalising_changes_no_image_of_the_callers():
     x = np.ones((2, 3, 3, 1), "float32")
-    assert (arrays.normalize(x, [1.0], [0.0]) == 0).all(), "a constant channel's deviation counts as 1"
+    assert (normalize(x, [1.0], [0.0]) == 0).all(), "a constant channel's deviation counts as 1"
     assert (x == 1).all()
-    assert arrays.normalize(x[:0], [1.0], [1.0]).shape == (0, 3, 3, 1)
+    assert normalize(x[:0], [1.0], [1.0]).shape == (0, 3, 3, 1)
 
 
 def test_imagenets_statistics_are_of_three_channels():
     with pytest.raises(ValueError, match=r"3 channels.*received: 1 channels"):
-        arrays.statistics(np.zeros((2, 4, 4, 1), "uint8"), "imagenet")
+        array_statistics(np.zeros((2, 4, 4, 1), "uint8"), "imagenet")
 
 
 def test_layers_of_keras_cv_are_refused_because_they_cannot_be_repeated():

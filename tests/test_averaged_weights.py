@@ -31,6 +31,9 @@ class Shuffled:
 
     iterations = 0
 
+    def __len__(self):
+        return 2
+
     def __iter__(self):
         self.iterations += 1
         order = np.random.default_rng(self.iterations).permutation(16)

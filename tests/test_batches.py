@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from keras_resattn.data import ArrayDataset, BatchStream, TrainingBatches
-from keras_resattn.data.arrays import normalize
+from keras_resattn.data.normalization import normalize
 from keras_resattn.recipes import get_recipe
 
 X = np.random.default_rng(0).integers(0, 256, (26, 8, 10, 3), dtype="uint8")
@@ -47,11 +47,11 @@ def assert_same(a, b):
 def test_an_epoch_sees_each_image_once_but_for_the_remainder():
     stream = batches(PLAIN)
     assert (stream.steps_per_epoch, len(stream)) == (3, 12)
-    seen = [np.concatenate([stream.rows(epoch * 3 + step) for step in range(3)]) for epoch in range(2)]
+    seen = [np.concatenate([stream.indices(epoch * 3 + step) for step in range(3)]) for epoch in range(2)]
     assert all(len(set(rows)) == 24 for rows in seen)
     assert not np.array_equal(*seen), "shuffled anew"
     x, y = stream[4]
-    rows = stream.rows(4)
+    rows = stream.indices(4)
     np.testing.assert_allclose(x, (X[rows] - 100.0) / 50, atol=1e-6)
     np.testing.assert_array_equal(y, Y[rows])
     assert (x.dtype, y.dtype) == (np.float32, np.int32)
@@ -116,7 +116,7 @@ def test_the_shards_of_a_batch_are_the_batch(fields, read):
 
 
 @pytest.mark.parametrize(
-    ("shard", "message"), [((0, 3), "that 3 processes can share evenly; received: batch_size=8"), ((2, 2), "a rank")]
+    ("shard", "message"), [((0, 3), "divisible by 3 processes; received: batch_size=8"), ((2, 2), "a rank")]
 )
 def test_shards_that_do_not_fit_are_refused(shard, message):
     with pytest.raises(ValueError, match=message):
@@ -134,7 +134,7 @@ def test_inception_crops_are_the_sources_to_make():
     assert x.shape == (8, 6, 6, 3)
     ((size, crops),) = stream.dataset.arguments
     assert size == (6, 6)
-    np.testing.assert_array_equal(crops, stream.params(3).crops)
+    np.testing.assert_array_equal(crops, stream.augmentation_params(3).crops)
 
 
 def test_layers_of_keras_see_images_before_normalisation_and_repeat_themselves():
@@ -144,7 +144,7 @@ def test_layers_of_keras_see_images_before_normalisation_and_repeat_themselves()
     images = x * 50 + 100
     assert images.min() > -1e-3
     assert images.max() < 255 + 1e-3
-    assert np.abs(images - X[one.rows(1)]).max() > 1
+    assert np.abs(images - X[one.indices(1)]).max() > 1
     for step in (2, 1):
         assert_same(one[step], other[step])
 
@@ -198,7 +198,7 @@ class Counted:
 def test_a_stream_keeps_its_order_and_is_augmented(workers):
     stream = batches(PLAIN, BatchStream(in_batches()), workers=workers)
     assert (stream.steps_per_epoch, len(stream)) == (3, 12)
-    assert stream.rows(0) is None
+    assert stream.indices(0) is None
     for index in (0, 1, 0, 1, 2, 3, 4, 2):  # Keras asks for the first ones again, and for the first of each epoch
         x, y = stream[index]
         first = index % 3 * 8
@@ -252,3 +252,8 @@ def test_keras_trains_on_them_in_order(dataset):
     expected = [np.mean((network.predict_on_batch(x) - y) ** 2) for x, y in (stream[step] for step in range(9))]
     means = np.cumsum(np.reshape(expected, (3, 3)), 1) / [1, 2, 3]  # Keras logs the epoch's mean so far
     np.testing.assert_allclose(np.reshape(losses, (3, 3)), means, rtol=1e-4)
+
+
+def test_inception_crops_of_batches_are_refused():
+    with pytest.raises(ValueError, match=r"crop='pad' for data in batches; received: crop='inception'"):
+        batches(PLAIN.replace(crop="inception"), BatchStream(in_batches()))

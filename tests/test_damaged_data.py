@@ -14,8 +14,9 @@ import pytest
 from sample_images import X, Y, write_folder
 
 from keras_resattn.cli.training_arguments import change_recipe
-from keras_resattn.data import ArrayDataset, channel_statistics, check_images, load_npz, mnist_splits, open_dataset
-from keras_resattn.data.arrays import normalize, statistics
+from keras_resattn.data import ArrayDataset, channel_statistics, load_npz, mnist_splits, open_dataset
+from keras_resattn.data.images import as_images
+from keras_resattn.data.normalization import array_statistics, normalize
 from keras_resattn.recipes import Recipe, get_recipe
 from keras_resattn.utils.npz import read_npz
 
@@ -187,9 +188,9 @@ MASKED = np.ma.masked_array(X, X > 200)
         lambda: open_dataset((X, np.ma.masked_array(Y, Y > 2))),
         lambda: open_dataset([(image, 0) for image in MASKED]),
         lambda: channel_statistics(MASKED),
-        lambda: statistics(MASKED, "pixel_mean"),
+        lambda: array_statistics(MASKED, "pixel_mean"),
         lambda: normalize(MASKED, [0] * 3, [1] * 3),
-        lambda: check_images(MASKED, Y, 4),
+        lambda: as_images(MASKED),
         lambda: ArrayDataset(X, Y).relabelled(np.ma.masked_array(Y, Y > 2)),
     ],
 )
@@ -223,7 +224,7 @@ def test_arrays_of_any_layout_give_the_same_statistics():
     [
         ([X[0], X[0][:4]], [0, 1], "items of different shapes"),
         (X, [[0], [1, 2], *[0] * 20], "items of different shapes"),
-        (X, np.array([2**63, *Y[1:]], "uint64"), "labels as int64 can hold them; received: 9223372036854775808"),
+        (X, np.array([2**63, *Y[1:]], "uint64"), "labels that fit into int64; received: 9223372036854775808"),
         (X.astype(object), Y, "received: shape .* object"),
     ],
 )
@@ -235,7 +236,7 @@ def test_other_arrays_are_refused(x, y, message):
 def test_a_link_to_a_folder_above_is_refused(tmp_path):
     write_folder(tmp_path)
     (tmp_path / "a" / "again").symlink_to(tmp_path)
-    with pytest.raises(ValueError, match=r"a/again is a link to a folder above it|loops"):
+    with pytest.raises(ValueError, match=r"without cycles; received: .*a/again.* leads back to one of its parents"):
         open_dataset(tmp_path)
 
 

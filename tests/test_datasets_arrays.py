@@ -62,7 +62,7 @@ def test_npz(tmp_path):
         (X > 9, Y, r"received: shape .* bool"),
         (X, Y[:5], r"for each of 22 images; received: shape \(5,\)"),
         (X, Y.astype("float32"), r"one integer label.*float32"),
-        (X, 0.9 * np.eye(4)[Y] + 0.025, r"integer or one-hot labels; received: shares"),
+        (X, 0.9 * np.eye(4)[Y] + 0.025, r"integer or one-hot labels; received: soft labels"),
         (X, Y - 1, r"labels from 0 up; received: -1"),
     ],
 )
@@ -164,11 +164,11 @@ def test_a_large_jpeg_is_decoded_smaller_and_looks_the_same():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"rows": [0], "crops": [[1, 1, 0, 0]]}, r"crops of shape \(1, 4\), and size; .* size=None"),
-        ({"rows": [0, 1], "crops": [[1, 1, 0, 0]], "size": (8, 8)}, r"crops of shape \(2, 4\)"),
-        ({"rows": 0}, r"rows as a list of indices"),
-        ({"rows": [0.5]}, r"rows as a list of indices"),
-        ({"rows": [0], "central": 0.0}, r"central=0.0"),
+        ({"indices": [0], "crops": [[1, 1, 0, 0]]}, r"crops of shape \(1, 4\), and size; .* size=None"),
+        ({"indices": [0, 1], "crops": [[1, 1, 0, 0]], "size": (8, 8)}, r"crops of shape \(2, 4\)"),
+        ({"indices": 0}, r"a list of indices"),
+        ({"indices": [0.5]}, r"a list of indices"),
+        ({"indices": [0], "central": 0.0}, r"central=0.0"),
     ],
 )
 def test_reading_checks_its_arguments(arguments, message):

@@ -90,7 +90,7 @@ def test_held_out_classes_are_numbered_as_in_training(tmp_path):
 def test_folders_that_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder"):
         ImageFolder(tmp_path / "none")
-    with pytest.raises(ValueError, match=r"a folder for each class.*received: no folders"):
+    with pytest.raises(ValueError, match=r"a folder of images for each class.*received: no folders"):
         open_dataset(tmp_path)
     (tmp_path / "0.png").write_bytes(encoded(X[0]))
     with pytest.raises(ValueError, match="received: images without folders"):

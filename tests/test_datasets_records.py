@@ -7,7 +7,7 @@ from PIL import Image
 from sample_images import Batches, MapStyle, X, Y, encoded, import_torch, write_folder
 
 from keras_resattn.data import ArrayDataset, BatchStream, ImageFolder, RecordDataset, open_dataset
-from keras_resattn.data.arrays import statistics
+from keras_resattn.data.normalization import array_statistics
 
 pytestmark = pytest.mark.once
 
@@ -60,7 +60,7 @@ def test_pytorchs_data_sets():
     [
         (lambda i: X[i], r"record 0 to be \(image, label\) or to have keys 'image' and 'label'; received: ndarray"),
         (lambda i: {"x": X[i], "label": 0}, r"received: keys x, label"),
-        (lambda i: (X[:4], Y[:4]), r"one image each; received: batches, \(4, 16, 16, 3\)\. Pass BatchStream"),
+        (lambda i: (X[:4], Y[:4]), r"one image each; received: batches of shape \(4, 16, 16, 3\)\. Pass BatchStream"),
         (lambda i: (np.moveaxis(X[i], -1, 0), Y[i]), r"record 0 with channels last"),
         (lambda i: (X[i] / 255.0, Y[i]), r"record 0 from 0 to 255; received: floats"),
         (lambda i: (X[i], 0.5), r"one integer label for each of 22 images"),
@@ -87,7 +87,7 @@ def test_nothing_to_open():
 
 @pytest.mark.parametrize("normalization", ["channel", "pixel_mean", "unit"])
 def test_statistics_are_those_of_arrays(normalization, image_folder):
-    expected = statistics(X, normalization)
+    expected = array_statistics(X, normalization)
     datasets = (
         open_dataset((X, Y)),
         open_dataset(image_folder),
@@ -102,7 +102,7 @@ def test_statistics_are_those_of_arrays(normalization, image_folder):
 
 def test_statistics_of_resized_images():
     dataset = ArrayDataset(X, Y)
-    expected = statistics(dataset.read(range(22), size=(8, 8)), "channel")
+    expected = array_statistics(dataset.read(range(22), size=(8, 8)), "channel")
     np.testing.assert_allclose(dataset.statistics("channel", (8, 8)), expected, rtol=1e-12)
 
 

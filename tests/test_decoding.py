@@ -249,7 +249,7 @@ def test_a_callers_image_stays_as_it_is():
 
 def test_colour_after_a_grey_image_is_not_lost():
     records = [(Image.fromarray(GREY), 0), (Image.fromarray(RGB), 1)]
-    with pytest.raises(ValueError, match=r"record 1 has mode RGB\. Pass RecordDataset\(data, channels=3\)"):
+    with pytest.raises(ValueError, match=r"received: record 1 of mode RGB\. Pass RecordDataset\(data, channels=3\)"):
         RecordDataset(records).read([0, 1])
     np.testing.assert_array_equal(RecordDataset(records, channels=3).read([0, 1]), [np.stack([GREY] * 3, -1), RGB])
     assert RecordDataset(records, channels=1).read([0, 1]).shape == (2, 4, 6, 1)

@@ -9,16 +9,17 @@ import pytest
 from helpers import random_array
 
 from keras_resattn import compile_and_fit
-from keras_resattn.data import ArrayDataset, BatchStream, TrainingBatches
-from keras_resattn.data.arrays import network_input, normalize, smoothed, statistics
-from keras_resattn.data.device_data import DeviceImages, on_device
+from keras_resattn.data import ArrayDataset, BatchStream, TrainingBatches, network_input
+from keras_resattn.data.device_data import DeviceImages, build_device_model
+from keras_resattn.data.labels import smooth_labels
+from keras_resattn.data.normalization import array_statistics, normalize
 from keras_resattn.recipes import get_recipe
 
 RNG = np.random.default_rng(0)
 SOURCE = ArrayDataset(RNG.integers(0, 256, (20, 8, 10, 3), dtype="uint8"), np.arange(20) % 3)
 VALIDATION = ArrayDataset(RNG.integers(0, 256, (7, 8, 10, 3), dtype="uint8"), np.arange(7) % 3)
 PLAIN = get_recipe("cifar_one_cycle").replace(epochs=4, warmup_epochs=0, batch_size=6, pad=0, flip=False)
-MEAN, STD = statistics(SOURCE.x, "channel")
+MEAN, STD = array_statistics(SOURCE.x, "channel")
 EVERYTHING = {"pad": 2, "flip": True, "cutout": 4, "mixup": 0.4, "cutmix": 1.0, "label_smoothing": 0.1}
 
 
@@ -64,26 +65,26 @@ def host_batches(recipe, mean=MEAN, std=STD, classes=3):
 )
 def test_device_batches_are_the_host_batches(fields):
     recipe = PLAIN.replace(**fields)
-    model, batches, _ = on_device(identity(), SOURCE, recipe, MEAN, STD)
+    model, batches, _ = build_device_model(identity(), SOURCE, recipe, MEAN, STD)
     host = host_batches(recipe, classes=batches.classes)
     assert len(batches) == len(host) == 12
     for step in (0, 1, 7):  # of EVERYTHING's, both kinds of mixes
         (params, y), (x, host_y) = batches[step], host[step]
         np.testing.assert_allclose(model.predict_on_batch(params), x, atol=1e-6)
         np.testing.assert_array_equal(y, host_y)
-        np.testing.assert_array_equal(batches.rows(step), host.rows(step))
+        np.testing.assert_array_equal(batches.indices(step), host.indices(step))
 
 
 def test_both_kinds_of_mixes_are_among_the_steps_tested():
     host = host_batches(PLAIN.replace(**EVERYTHING))
-    assert {host.params(step).boxes is None for step in (0, 1, 7)} == {True, False}
+    assert {host.augmentation_params(step).boxes is None for step in (0, 1, 7)} == {True, False}
 
 
 def test_channels_first_and_the_mean_image():
     keras.config.set_image_data_format("channels_first")
     recipe = PLAIN.replace(**EVERYTHING)
-    mean, std = statistics(SOURCE.x, "pixel_mean")
-    model, batches, _ = on_device(identity(), SOURCE, recipe, mean, std)
+    mean, std = array_statistics(SOURCE.x, "pixel_mean")
+    model, batches, _ = build_device_model(identity(), SOURCE, recipe, mean, std)
     params, _ = batches[0]
     x, _ = host_batches(recipe, mean, std, batches.classes)[0]
     assert x.shape == (6, 3, 8, 10)
@@ -92,9 +93,9 @@ def test_channels_first_and_the_mean_image():
 
 def test_float_images_stay_floats():
     dataset = ArrayDataset(SOURCE.x / np.float32(2), SOURCE.labels)
-    model, batches, _ = on_device(identity(), dataset, PLAIN, MEAN, STD)
+    model, batches, _ = build_device_model(identity(), dataset, PLAIN, MEAN, STD)
     params, _ = batches[0]
-    expected = network_input(dataset.x[batches.rows(0)], MEAN, STD)
+    expected = network_input(dataset.x[batches.indices(0)], MEAN, STD)
     np.testing.assert_allclose(model.predict_on_batch(params), expected, atol=1e-6)
 
 
@@ -102,12 +103,12 @@ def test_float_images_stay_floats():
 def test_validation_images_come_as_they_are(fields):
     recipe = PLAIN.replace(pad=2, flip=True, cutout=4, **fields)
     network = identity()
-    model, _, validation = on_device(network, SOURCE, recipe, MEAN, STD, validation=VALIDATION)
+    model, _, validation = build_device_model(network, SOURCE, recipe, MEAN, STD, validation=VALIDATION)
     assert len(validation) == 2
     params, y = zip(*(validation[i] for i in range(2)), strict=True)
     images = np.concatenate([model.predict_on_batch(params) for params in params])
     np.testing.assert_allclose(images, network_input(VALIDATION.x, MEAN, STD), atol=1e-6)
-    labels = smoothed(VALIDATION.labels, network.output_shape[-1]) if fields else VALIDATION.labels
+    labels = smooth_labels(VALIDATION.labels, network.output_shape[-1]) if fields else VALIDATION.labels
     np.testing.assert_array_equal(np.concatenate(y), labels)
 
 
@@ -116,7 +117,7 @@ def test_both_routes_train_the_same_weights():
     steps = 1 if keras.backend.backend() == "torch" else 3
     recipe = PLAIN.replace(**EVERYTHING)
     device, host = classifier(), classifier()
-    model, batches, _ = on_device(device, SOURCE, recipe, MEAN, STD)
+    model, batches, _ = build_device_model(device, SOURCE, recipe, MEAN, STD)
     assert {id(v) for v in model.trainable_variables} == {id(v) for v in device.trainable_variables}
     model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "categorical_crossentropy", steps_per_execution=steps)
     host.compile(keras.optimizers.SGD(0.1, momentum=0.9), "categorical_crossentropy")
@@ -134,8 +135,8 @@ def test_both_routes_train_the_same_weights():
 
 def test_a_run_goes_on_in_the_middle():
     recipe = PLAIN.replace(**EVERYTHING)
-    _, whole, _ = on_device(identity(), SOURCE, recipe, MEAN, STD)
-    _, rest, _ = on_device(identity(), SOURCE, recipe, MEAN, STD, first_epoch=1, first_step=5)
+    _, whole, _ = build_device_model(identity(), SOURCE, recipe, MEAN, STD)
+    _, rest, _ = build_device_model(identity(), SOURCE, recipe, MEAN, STD, first_epoch=1, first_step=5)
     assert len(rest) == len(whole) - 3
     for index, step in ((0, 5), (2, 5), (3, 6)):
         for name, values in rest[index][0].items():
@@ -156,11 +157,11 @@ def test_after_a_training_the_network_is_compiled_and_the_images_are_gone():
 
 def test_images_are_no_part_of_a_file_of_weights(tmp_path):
     network = classifier()
-    model, _, _ = on_device(network, SOURCE, PLAIN, MEAN, STD)
+    model, _, _ = build_device_model(network, SOURCE, PLAIN, MEAN, STD)
     assert [v.shape for v in model.get_layer("images").variables] == [SOURCE.x.shape]
     model.save_weights(tmp_path / "a.weights.h5")
     other = ArrayDataset(255 - SOURCE.x, SOURCE.labels)
-    again, _, _ = on_device(classifier(seed=9), other, PLAIN, MEAN, STD)
+    again, _, _ = build_device_model(classifier(seed=9), other, PLAIN, MEAN, STD)
     again.load_weights(tmp_path / "a.weights.h5")
     np.testing.assert_array_equal(again.get_layer("images").images, other.x)
     for a, b in zip(model.trainable_variables, again.trainable_variables, strict=True):
@@ -171,7 +172,7 @@ def test_images_are_normalised_in_full_precision_under_a_mixed_policy(mixed_poli
     inputs = keras.Input(input_shape())
     network = keras.Model(inputs, keras.layers.Activation("linear")(inputs))
     recipe = PLAIN.replace(mixup=0.4)
-    model, batches, _ = on_device(network, SOURCE, recipe, MEAN, STD)
+    model, batches, _ = build_device_model(network, SOURCE, recipe, MEAN, STD)
     params, _ = batches[0]
     images = keras.ops.convert_to_numpy(model.get_layer("images")(params))
     np.testing.assert_allclose(images, host_batches(recipe, classes=10)[0][0], atol=1e-6)
@@ -182,7 +183,7 @@ def test_images_are_normalised_in_full_precision_under_a_mixed_policy(mixed_poli
 def test_images_are_an_argument_of_the_compiled_step_and_no_constant_of_it():
     import jax
 
-    model, batches, _ = on_device(classifier(), SOURCE, PLAIN, MEAN, STD)
+    model, batches, _ = build_device_model(classifier(), SOURCE, PLAIN, MEAN, STD)
     params, _ = batches[0]
     state = [v.value for v in model.trainable_variables], [v.value for v in model.non_trainable_variables]
     jaxpr = jax.make_jaxpr(lambda state, params: model.stateless_call(*state, params)[0])(state, params)
@@ -193,23 +194,23 @@ def test_images_are_an_argument_of_the_compiled_step_and_no_constant_of_it():
 def test_a_network_of_any_size_takes_the_size_of_the_images():
     inputs = keras.Input((None, None, 3))
     network = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs), name="any_size")
-    model, batches, _ = on_device(network, SOURCE, PLAIN, MEAN, STD)
+    model, batches, _ = build_device_model(network, SOURCE, PLAIN, MEAN, STD)
     assert model.predict_on_batch(batches[0][0]).shape == (6, 3)
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"augment": [keras.layers.RandomFlip()]}, "augment=().*Train it from the host"),
+        ({"augment": [keras.layers.RandomFlip()]}, "augment=().*Train with device_data=False"),
         ({"crop": "inception", "pad": 0}, "crop='pad'.*received: crop='inception'"),
     ],
 )
 def test_what_only_the_host_can_do_is_refused(fields, message):
     with pytest.raises(ValueError, match=message.replace("()", r"\(\)")):
-        on_device(identity(), SOURCE, PLAIN.replace(**fields), MEAN, STD)
+        build_device_model(identity(), SOURCE, PLAIN.replace(**fields), MEAN, STD)
 
 
 def test_streams_are_refused():
     stream = BatchStream([(SOURCE.x[:6], SOURCE.labels[:6])])
     with pytest.raises(ValueError, match=r"read by index.*received: a BatchStream"):
-        on_device(identity(), stream, PLAIN, MEAN, STD)
+        build_device_model(identity(), stream, PLAIN, MEAN, STD)

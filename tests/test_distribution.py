@@ -18,7 +18,7 @@ from distributed_run import RECIPE, X, Y, network
 
 from keras_resattn import compile_and_fit
 from keras_resattn.data import open_dataset
-from keras_resattn.data.sharded_evaluation import ShardedEvaluationBatches
+from keras_resattn.data.evaluation_batches import ShardedEvaluationBatches
 from keras_resattn.data.training_batches import TrainingBatches
 from keras_resattn.recipes import distribution
 
@@ -202,6 +202,9 @@ class Stream:
 
     def __init__(self, x, y):
         self.x, self.y = x, y
+
+    def __len__(self):
+        return -(-len(self.x) // 8)
 
     def __iter__(self):
         for first in range(0, len(self.x), 8):

@@ -9,7 +9,7 @@ from resuming import Killed, killed_at
 
 from keras_resattn import compile_and_fit
 from keras_resattn.data import ArrayDataset
-from keras_resattn.data.arrays import normalize
+from keras_resattn.data.normalization import normalize
 from keras_resattn.data.training_batches import TrainingBatches
 from keras_resattn.recipes import get_recipe
 
@@ -64,7 +64,9 @@ def test_crops_are_resized_as_pillow_does():
     recipe = RECIPE.replace(flip=False)
     batches = TrainingBatches(ArrayDataset(X, Y), recipe, identity, size=(32, 32), classes=3, workers=0)
     images, _ = batches[0]
-    for image, row, (area, ratio, y, x) in zip(images, batches.rows(0), batches.params(0).crops, strict=True):
+    for image, row, (area, ratio, y, x) in zip(
+        images, batches.indices(0), batches.augmentation_params(0).crops, strict=True
+    ):
         width = min(32, np.sqrt(area * 32 * 32 * ratio))
         height = min(32, np.sqrt(area * 32 * 32 / ratio))
         left, top = x * (32 - width), y * (32 - height)
@@ -76,14 +78,14 @@ def test_crops_are_resized_as_pillow_does():
 
 def test_crops_have_the_area_that_the_recipe_says():
     batches = TrainingBatches(ArrayDataset(X, Y), RECIPE, identity, size=(32, 32), classes=3, workers=0)
-    areas = np.concatenate([batches.params(step).crops[:, 0] for step in range(15)])
+    areas = np.concatenate([batches.augmentation_params(step).crops[:, 0] for step in range(15)])
     assert 0.5 <= areas.min() < 0.55 < 0.95 < areas.max() <= 1
 
 
 def test_padded_crops_are_resized_first():
     recipe = RECIPE.replace(crop="pad", flip=False, pad=0)
     images, _ = TrainingBatches(ArrayDataset(X, Y), recipe, identity, size=(32, 32), classes=3, workers=0)[0]
-    row = TrainingBatches(ArrayDataset(X, Y), recipe, identity, size=(32, 32), classes=3, workers=0).rows(0)[0]
+    row = TrainingBatches(ArrayDataset(X, Y), recipe, identity, size=(32, 32), classes=3, workers=0).indices(0)[0]
     expected = Image.fromarray(X[row]).resize((16, 16), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(images[0], np.asarray(expected, "float32"))
 

@@ -73,7 +73,7 @@ def test_a_stream_is_refused(dataset):
         ({"rate": -0.1}, r"received: rate=-0.1"),
         ({"rate": "0.1"}, r"received: rate='0.1'"),
         ({"classes": 1}, r"at least 2; received: classes=1"),
-        ({"classes": 3}, r"from 0 to 2; received: labels up to 3"),
+        ({"classes": 3}, r"from 0 to 2; received: labels from 0 to 3"),
         ({"y": [0.5, 1.0]}, r"one integer label"),
     ],
 )

@@ -51,7 +51,7 @@ def test_a_subset_of_a_folder_reads_the_same_images(tmp_path):
         for i in range(3):
             Image.new("RGB", (4, 4), (value + i, 0, 0)).save(tmp_path / name / f"{i}.png")
     dataset = ImageFolder(tmp_path)
-    part = dataset.part(np.array([4, 1]))
+    part = dataset.subset(np.array([4, 1]))
     assert part.labels.tolist() == [1, 0]
     assert np.array_equal(part.read([0, 1]), dataset.read([4, 1]))
     assert part.fingerprint() != dataset.fingerprint()

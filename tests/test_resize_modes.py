@@ -8,8 +8,8 @@ from sample_images import RNG, Batches, X, Y, encoded, write_folder
 
 from keras_resattn import compile_and_fit
 from keras_resattn.data import ArrayDataset, ImageFolder, RecordDataset, open_dataset, read_image
-from keras_resattn.data.arrays import normalize
 from keras_resattn.data.images import RESIZE_MODES, central_box, load_image
+from keras_resattn.data.normalization import normalize
 from keras_resattn.data.training_batches import TrainingBatches
 from keras_resattn.evaluation import evaluate_run
 from keras_resattn.recipes import get_recipe
@@ -75,14 +75,14 @@ def test_every_dataset_by_index_takes_a_mode(kind, tmp_path):
         "folder": tmp_path,
         "arrays": (WIDE[None], np.array([0])),
         "records": [(Image.fromarray(WIDE), 0)],
-        "part": ImageFolder(tmp_path).part([0]),
+        "part": ImageFolder(tmp_path).subset([0]),
         "resized": resized(ImageFolder(tmp_path), (8, 8)),
     }[kind]
     prints = set()
     for mode in RESIZE_MODES:
         dataset = open_dataset(data, resize_mode=mode)
-        assert dataset.resize_mode == dataset.part([0]).resize_mode == mode
-        for read in (dataset, dataset.part([0]), dataset.relabelled([1])):
+        assert dataset.resize_mode == dataset.subset([0]).resize_mode == mode
+        for read in (dataset, dataset.subset([0]), dataset.relabelled([1])):
             np.testing.assert_array_equal(read.read([0], (8, 8))[0], load_image(WIDE, "", (8, 8), resize_mode=mode))
         prints.add(dataset.fingerprint())
     assert len(prints) == 3
@@ -120,7 +120,7 @@ def test_arguments_of_read_image_are_checked(arguments, message):
 def test_what_is_refused():
     with pytest.raises(ValueError, match=r"resize_mode to be 'crop', 'squash' or 'pad'; received: resize_mode='fill'"):
         open_dataset((X, Y), resize_mode="fill")
-    with pytest.raises(ValueError, match="no resize_mode for batches that are ready"):
+    with pytest.raises(ValueError, match="no resize_mode for data in batches"):
         open_dataset(Batches(5), resize_mode="pad")
 
 
@@ -178,5 +178,7 @@ def test_class_folders_given_directly_serve_any_split(folder, tmp_path):
 
 
 def test_arrays_keep_their_checks_in_parts():
-    part = ArrayDataset(np.stack([np.zeros((4, 4, 3), "float32"), np.full((4, 4, 3), 9, "float32")]), [0, 1]).part([0])
+    part = ArrayDataset(np.stack([np.zeros((4, 4, 3), "float32"), np.full((4, 4, 3), 9, "float32")]), [0, 1]).subset(
+        [0]
+    )
     assert part.read([0]).dtype == "float32"

@@ -233,6 +233,9 @@ def test_an_error_while_a_batch_is_read_leaves_a_usable_model():
         def __init__(self):
             self.iterations = 0
 
+        def __len__(self):
+            return 5
+
         def __iter__(self):
             self.iterations += 1
             if self.iterations > 4:  # one for the length, one for the first batch, two epochs

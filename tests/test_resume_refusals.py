@@ -55,6 +55,9 @@ def test_a_stream_of_another_length(tmp_path):
         def __init__(self, count):
             self.count = count
 
+        def __len__(self):
+            return self.count
+
         def __iter__(self):
             return ((X[i * 10 : i * 10 + 10], Y[i * 10 : i * 10 + 10]) for i in range(self.count))
 

@@ -25,6 +25,9 @@ STILL = RECIPE.replace(epochs=1, warmup_epochs=0, batch_size=20, learning_rate=1
 
 
 class Batches:
+    def __len__(self):
+        return 1
+
     def __iter__(self):
         yield X, Y
 
@@ -61,10 +64,10 @@ def test_the_loss_of_a_mixture_is_that_of_its_parts():
     soft = 0.9 * np.eye(3) + 0.1 / 3
     for step in range(4):
         x, y, total = batches.batch(step)
-        rows, params = batches.rows(step), batches.params(step)
+        rows, params = batches.indices(step), batches.augmentation_params(step)
         single = -(soft[Y[rows]] * log_p).sum(1), -(soft[Y[rows]][params.partner] * log_p).sum(1)
         each = (weights * np.array([0.5, 2.0, 1.5])[Y])[rows]
-        expected = params.share * each * single[0] + (1 - params.share) * each[params.partner] * single[1]
+        expected = params.mix_weight * each * single[0] + (1 - params.mix_weight) * each[params.partner] * single[1]
         np.testing.assert_allclose(total * -(y * log_p).sum(1), expected, atol=1e-5)
         np.testing.assert_allclose(y.sum(1), 1, atol=1e-6)
         assert (x.dtype, y.dtype, total.dtype) == ("float32",) * 3
@@ -73,7 +76,7 @@ def test_the_loss_of_a_mixture_is_that_of_its_parts():
 def test_weights_stay_with_their_images():
     dataset = ArrayDataset(X, Y, weights=W)
     rows = [3, 1, 17]
-    for part in (dataset.part(rows), resized(dataset, (16, 16)).part(rows), dataset.relabelled(2 - Y).part(rows)):
+    for part in (dataset.subset(rows), resized(dataset, (16, 16)).subset(rows), dataset.relabelled(2 - Y).subset(rows)):
         np.testing.assert_array_equal(part.weights, W[rows])
     assert open_dataset((X, Y, None)).weights is None
     assert dataset.fingerprint() != ArrayDataset(X, Y).fingerprint() != ArrayDataset(X, Y, weights=W + 1).fingerprint()
@@ -120,8 +123,8 @@ def test_both_phases_of_transfer_learning_weigh(tmp_path):
         ((X, Y, W * np.nan), {}, "finite sample weights"),
         ((X, Y, 0 * W), {}, "not all of them 0"),
         ((X, Y, np.array(["a"] * 20)), {}, "a sample weight for each"),
-        ((X, Y), {"validation_data": (X, Y, W)}, "sample weights with training data alone"),
-        ((X, Y), {"validation_data": ArrayDataset(X, Y, weights=W)}, "sample weights with training data alone"),
+        ((X, Y), {"validation_data": (X, Y, W)}, "sample weights only with training data"),
+        ((X, Y), {"validation_data": ArrayDataset(X, Y, weights=W)}, "sample weights only with training data"),
         ((X, Y), {"class_weight": {0: 1.0}}, "each label from 0 to 2"),
         ((X, Y), {"class_weight": {**CLASSES, 3: 1.0}}, "each label from 0 to 2"),
         ((X, Y), {"class_weight": {**CLASSES, 2: float("inf")}}, "finite weight"),

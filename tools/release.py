@@ -20,7 +20,9 @@ import h5py
 import numpy as np
 
 from keras_resattn import evaluation
-from keras_resattn.data import check_images, load_npz, network_input
+from keras_resattn.data import load_npz, network_input
+from keras_resattn.data.images import as_images
+from keras_resattn.data.labels import as_labels
 from keras_resattn.layers import AttentionHead, SoftMask
 from keras_resattn.models import registry
 from keras_resattn.models.profiling import count_macs
@@ -157,7 +159,8 @@ def _test_images(data, num_classes):
     arrays = load_npz(data)
     if not {"x_test", "y_test"} <= arrays.keys():
         raise ValueError(f"Expected x_test and y_test in {data}; received: {', '.join(arrays)}.")
-    return arrays["x_test"], check_images(arrays["x_test"], arrays["y_test"], num_classes)
+    x = as_images(arrays["x_test"])
+    return x, as_labels(arrays["y_test"], len(x), num_classes)
 
 
 def _new_record(report, network, tag, classes, input_shape, data_name, command):

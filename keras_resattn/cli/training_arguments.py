@@ -61,7 +61,7 @@ def open_data(arguments: argparse.Namespace) -> tuple[Any, Any]:
         raise ValueError(f"Expected --holdout from 0 to below {len(dataset)} images; received: {arguments.holdout}.")
     # Always the same ones, whatever the seed of the run; the last ones may all be of one class.
     rows = np.random.default_rng(0).permutation(len(dataset))
-    return dataset.part(np.sort(rows[arguments.holdout :])), dataset.part(np.sort(rows[: arguments.holdout]))
+    return dataset.subset(np.sort(rows[arguments.holdout :])), dataset.subset(np.sort(rows[: arguments.holdout]))
 
 
 def change_recipe(name: str, changes: Iterable[str], option: str = "--set") -> Recipe:

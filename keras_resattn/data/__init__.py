@@ -1,11 +1,17 @@
-"""Sources of images, and what happens to them on the way to a network."""
+"""Datasets of labelled images, and their way to the network: decoding, augmentation and batches."""
 
-from keras_resattn.data.arrays import channel_statistics, check_images, load_npz, network_input
+from keras_resattn.data.array_dataset import ArrayDataset
+from keras_resattn.data.batch_stream import BatchStream
 from keras_resattn.data.cluttered_mnist import cluttered_mnist, mnist_splits
+from keras_resattn.data.dataset import Dataset
 from keras_resattn.data.evaluation_batches import EvaluationBatches
+from keras_resattn.data.image_folder import ImageFolder
 from keras_resattn.data.images import read_image
 from keras_resattn.data.label_noise import confusion_matrix, noisy_labels, with_label_noise
-from keras_resattn.data.open_dataset import ArrayDataset, BatchStream, Dataset, ImageFolder, RecordDataset, open_dataset
+from keras_resattn.data.normalization import channel_statistics, network_input
+from keras_resattn.data.npz_files import load_npz
+from keras_resattn.data.open_dataset import open_dataset
+from keras_resattn.data.record_dataset import RecordDataset
 from keras_resattn.data.training_batches import TrainingBatches
 
 __all__ = [
@@ -17,7 +23,6 @@ __all__ = [
     "RecordDataset",
     "TrainingBatches",
     "channel_statistics",
-    "check_images",
     "cluttered_mnist",
     "confusion_matrix",
     "load_npz",

@@ -1,4 +1,4 @@
-"""Augmentation layers of Keras, as a recipe's `augment` has them, made repeatable."""
+"""Reproducible augmentation by Keras layers, the field `augment` of a recipe."""
 
 import contextlib
 import copy
@@ -11,41 +11,38 @@ import numpy as np
 
 
 class LayerAugmentation:
-    """Augmentation layers of Keras, made repeatable: `keras.layers.RandAugment`, `RandomErasing` and so on.
+    """Augmentation by Keras layers (`keras.layers.RandAugment`, `RandomErasing`, ...), reproducible from a seed.
 
-    Before each call the seeds of all layers are set, so that what they draw depends on the given seed alone (and on
-    the backend: each draws other numbers). Whether a layer draws for each image or once for the batch is its own
-    affair. They run on the CPU, one batch at a time: their seeds are state.
+    The seeds of all layers are set before each call, so their draws depend only on the given seed (and on the backend).
+    A layer may draw for each image or once for the batch. Layers run on the CPU, one batch at a time, because their
+    seeds are state.
 
     Args:
-        layers: Layers as `keras.layers.serialize` writes them.
+        layers: Configurations from `keras.layers.serialize`.
 
     Raises:
-        ValueError: for a layer that mixes images (see `mixup` and `cutmix` of a recipe), for `AugMix`, which cannot
-            be repeated, for layers of keras-cv, which cannot either, or one that cannot be made from its configuration.
+        ValueError: If a layer mixes images (use a recipe's `mixup` and `cutmix`), does not draw from Keras' seeds
+            (`AugMix`, keras-cv), or cannot be built from its configuration.
     """
 
     def __init__(self, layers: Sequence[dict[str, Any]]) -> None:
         self._lock = threading.Lock()
         for layer in layers:
-            _check_repeatable(layer)
+            _check_library(layer)
         with keras.device("cpu"), _channels_last():
             self.layers = [keras.layers.deserialize(_in_channels_last(layer)) for layer in layers]
         for layer in self.layers:
             _check_layer(layer)
 
     def __call__(self, x: np.ndarray, seed: tuple[int, ...]) -> np.ndarray:
-        """Augments a batch.
+        """Return an augmented batch of the same shape, 0 to 255, float32.
 
         Args:
-            x: Images, `(n, h, w, c)`, 0 to 255.
-            seed: A tuple of integers from 0 up.
-
-        Returns:
-            Images of the same shape, 0 to 255, float32.
+            x: Images of shape `(n, h, w, c)`, 0 to 255.
+            seed: Integers from 0 up.
 
         Raises:
-            ValueError: if a layer changes the images' shape.
+            ValueError: If a layer changes the shape or scale of images, or has weights.
         """
         with self._lock, keras.device("cpu"):
             self._set_seeds(seed)
@@ -61,38 +58,37 @@ class LayerAugmentation:
             y = np.array(keras.ops.convert_to_numpy(y), "float32")
         if y.max() <= 1 < x.max():
             raise ValueError(
-                f"Expected layers that leave images between 0 and 255; received: what was up to {x.max():g} came "
-                f"back up to {y.max():g}. Recipes normalise by themselves: leave layers such as Rescaling out."
+                f"Expected layers that keep images between 0 and 255; received: layers that change a maximum of "
+                f"{x.max():g} to {y.max():g}. Leave out layers such as Rescaling: recipes normalise images."
             )
         return y
 
     def _set_seeds(self, seed):
         states = [v for layer in self.layers for v in layer.variables if v.path.endswith("seed_generator_state")]
         for number, state in enumerate(states):
-            # 31 bits: backends keep seeds in unsigned and in signed numbers.
+            # 31 bits, because some backends store seeds in signed integers.
             word = int(np.random.SeedSequence((*seed, number)).generate_state(1)[0]) >> 1
             state.assign(np.array([word, 0], state.dtype))
 
 
-def _check_repeatable(layer):
+def _check_library(layer):
     if str(layer.get("module", "")).startswith("keras_cv"):
         raise ValueError(
-            f"Expected layers of keras.layers; received: keras_cv's {layer['class_name']}, which draws from a state "
-            "that cannot be set, so that no run could be repeated or resumed. Map it over a tf.data.Dataset of yours, "
-            "and pass that as data."
+            f"Expected layers of keras.layers; received: keras_cv's {layer['class_name']}, whose random state cannot "
+            "be set, so runs would not be reproducible. Map it over a tf.data.Dataset, and pass that as data."
         )
 
 
 def _check_layer(layer):
     if isinstance(layer, (keras.layers.MixUp, keras.layers.CutMix)):
         raise ValueError(
-            f"Expected layers that change images alone; received: {type(layer).__name__}, which mixes them. "
-            "Use the recipe's mixup or cutmix, which mix the labels too."
+            f"Expected layers that augment single images; received: {type(layer).__name__}, which mixes images. "
+            "Use the recipe's mixup or cutmix, which also mix the labels."
         )
-    if isinstance(layer, keras.layers.AugMix):  # its choice of operations is random.choice's
+    if isinstance(layer, keras.layers.AugMix):  # it chooses operations by random.choice
         raise ValueError(
-            "Expected layers that draw from Keras' seeds; received: AugMix, which draws from Python's, so that no run "
-            "could be repeated or resumed. Use RandAugment."
+            "Expected layers that draw from Keras' seeds; received: AugMix, which draws from Python's random module, "
+            "so runs would not be reproducible. Use RandAugment."
         )
     for inner in getattr(layer, "layers", ()):  # of a keras.layers.Pipeline
         _check_layer(inner)
@@ -100,7 +96,7 @@ def _check_layer(layer):
 
 @contextlib.contextmanager
 def _channels_last():
-    """Keras' image data format for what is made inside: some layers of `keras.layers` know no other way."""
+    """Set Keras' image data format temporarily, because some layers read it instead of their own argument."""
     before = keras.config.image_data_format()
     keras.config.set_image_data_format("channels_last")
     try:

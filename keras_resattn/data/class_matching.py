@@ -1,15 +1,17 @@
-"""Names of the classes of datasets: those of well-known ones, and what happens where two datasets meet."""
+"""Class names of datasets: matching between two datasets, detection, and the names of Keras' datasets."""
 
 import logging
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from keras_resattn.utils.suggestions import did_you_mean
 from keras_resattn.utils.validation import some_names
 
 logger = logging.getLogger(__name__)
 
-#: Of the datasets of `keras.datasets`, in the order of their labels.
+#: Class names of the datasets in `keras.datasets`, in the order of their labels.
 KERAS_CLASS_NAMES = {
     "cifar10": ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"],
     "cifar100": [
@@ -32,25 +34,23 @@ KERAS_CLASS_NAMES = {
     ],
 }
 
-
-#: What else may be done about data with other classes.
-REMEDY = "Rename them, or leave them out; data without class names, (x, y), are numbered as they are."
+REMEDY = "Rename them or leave them out. Labels of data without class names, (x, y), are used as they are."
 
 
 def match_classes(dataset: Any, class_names: Sequence[str] | None, whose: str, remedy: str = REMEDY) -> Any:
-    """Return a dataset with its labels numbered by the class names of a network or of other data.
+    """Return a dataset whose labels are indices into the class names of a network or of other data.
 
-    Names decide, not numbers: the same classes in another order, or some of them, are renumbered. Where either has no
-    names, nothing can be compared, and the dataset is returned as it is.
+    Labels are matched by name: datasets with the same classes in another order, or some of them, are renumbered. If
+    either side has no names, the dataset is returned unchanged.
 
     Args:
         dataset: A `Dataset` or `BatchStream`, or `None`, which is returned.
-        class_names: The names in the order of the network's outputs, or `None`.
-        whose: Whose names these are, for the message: `"the training data"`.
-        remedy: What to do about it, for the message.
+        class_names: Class names in the order of the network's outputs, or `None`.
+        whose: Owner of these names in the message, such as `"the training data"`.
+        remedy: Advice at the end of the message.
 
     Raises:
-        ValueError: if the dataset has classes that are not among `class_names`; it lists the difference.
+        ValueError: If the dataset has classes that are not among `class_names`; the message lists them.
     """
     own = None if dataset is None else dataset.class_names
     if dataset is None or own is None or class_names is None or list(own) == list(class_names):
@@ -61,17 +61,24 @@ def match_classes(dataset: Any, class_names: Sequence[str] | None, whose: str, r
         hint = did_you_mean(unknown[0], missing)
         raise ValueError(
             f"Expected the classes of {whose}, {some_names(class_names)}; received data with other classes: "
-            f"{some_names(unknown)}.{hint} {_lacking(missing)}"
-            f"{remedy}"
+            f"{some_names(unknown)}.{hint} {_lacking(missing)}{remedy}"
         )
     logger.info("Renumbering labels by class name, as in %s.", whose)
     return dataset.renumbered(class_names)
 
 
-def detected_class_names(names: Any) -> list[str] | None:
-    """Return names that another library's object gives its classes, if they can tell classes apart, or `None`.
+def class_indices(own: Sequence[str] | None, class_names: Sequence[str]) -> np.ndarray:
+    """Return the index of each of `own` class names in `class_names`, which contains them all."""
+    if own is None:
+        raise ValueError("Expected data with class names, to renumber its labels by; received: data without names.")
+    index_of = {name: index for index, name in enumerate(class_names)}
+    return np.array([index_of[name] for name in own], "int64")
 
-    Those of ImageNet, for instance, cannot: two of its classes are called "crane".
+
+def detected_class_names(names: Any) -> list[str] | None:
+    """Return the class names of another library's object, or `None` unless they are distinct, non-empty strings.
+
+    ImageNet's are not distinct: two classes are called "crane".
     """
     is_list = isinstance(names, (list, tuple)) and len(names) > 0
     usable = is_list and all(isinstance(name, str) and name.strip() for name in names) and len(set(names)) == len(names)

@@ -1,4 +1,4 @@
-"""Cluttered Translated MNIST: a digit somewhere on a larger canvas, over pieces of other digits."""
+"""Cluttered Translated MNIST: a digit at a random place on a larger canvas, over pieces of other digits."""
 
 import os
 from collections.abc import Mapping
@@ -8,12 +8,13 @@ import keras
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from keras_resattn.data.arrays import check_images, load_npz
 from keras_resattn.data.images import to_numpy
+from keras_resattn.data.labels import as_labels
+from keras_resattn.data.npz_files import load_npz
 from keras_resattn.typing import PathLike
 from keras_resattn.utils.validation import check_count
 
-CHUNK = 1024  # images composed at once; the result does not depend on it
+CHUNK = 1024  # images composed at once; it does not affect the result
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
@@ -26,31 +27,31 @@ def cluttered_mnist(
     size: int = 40,
     distractor_size: int = 8,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Composes images of one digit each, by the rules of the deepmind/mnist-cluttered generator.
+    """Compose images of one digit each, following the deepmind/mnist-cluttered generator.
 
-    On a black canvas: `distractors` windows, each cut at a uniform place out of a digit drawn with
-    replacement from `digits` and added at a uniform place; then the digit, added at a uniform place.
-    Sums are clipped to white. Digits are drawn by random permutation, shuffled anew for each pass.
+    On a black canvas, `distractors` windows are added at uniform places, each cut at a uniform place out of a digit
+    drawn with replacement from `digits`. Then the digit is added at a uniform place. Sums are clipped to white. Digits
+    are drawn by random permutation, shuffled each time all have been used.
 
-    The same seed gives the same digits at the same places for any number of distractors, and
-    the first images of a larger set are those of a smaller one. WARN's sets: 8 distractors; 200,000
-    images to train, 100,000 to validate and 100,000 to test, each from its own set of `mnist_splits`.
+    The same seed gives the same digits at the same places for any number of distractors, and the first images of a
+    larger set are those of a smaller one. WARN uses 8 distractors and 200,000 training, 100,000 validation and 100,000
+    test images, each from its own set of `mnist_splits`.
 
     Args:
-        digits: uint8 array of shape `(n, h, h)` or `(n, h, h, 1)`; its largest value is white.
+        digits: uint8 array of shape `(n, h, h)` or `(n, h, h, 1)`. Its largest value is white.
         labels: Integer array of shape `(n,)`, 0 to 9.
         count: Number of images.
-        distractors: Windows under each digit, from 0 up.
+        distractors: Number of windows under each digit, from 0 up.
         seed: Integer from 0 up.
-        size: Height and width of a image, in pixels.
+        size: Height and width of an image, in pixels.
         distractor_size: Height and width of a window, in pixels.
 
     Returns:
-        `(x, y)`: uint8 of shape `(count, size, size, 1)`, the floor of 255 times the value in
-        `[0, 1]`, and int64 labels of shape `(count,)`.
+        `(x, y)`: uint8 images of shape `(count, size, size, 1)`, the floor of 255 times the value in `[0, 1]`, and
+        int64 labels of shape `(count,)`.
 
     Raises:
-        ValueError: for an array of another shape or type, or a number out of its range.
+        ValueError: If an array has another shape or type, or a number is out of range.
 
     Source: Mnih et al., "Recurrent Models of Visual Attention" (2014), and its authors' generator.
     """
@@ -73,35 +74,35 @@ def cluttered_mnist(
         drawn = order[start : start + CHUNK]
         canvas = np.zeros((len(drawn), size, size), "uint16")
         places = clutter_rng.integers(0, (len(digits), cut, cut, paste, paste), (len(drawn), distractors, 5))
-        for dataset, top, left, *place in np.moveaxis(places, 0, -1):
-            _add(canvas, windows[dataset, top, left], place, white)
+        for digit, top, left, *place in np.moveaxis(places, 0, -1):
+            _add(canvas, windows[digit, top, left], place, white)
         _add(canvas, digits[drawn], place_rng.integers(0, size - side + 1, (len(drawn), 2)).T, white)
         x[start : start + CHUNK, ..., 0] = canvas * np.uint16(255) // np.uint16(white)
     return x, labels[order]
 
 
 def mnist_splits(
-    dataset: PathLike | Mapping[str, Any] = "keras", validation: int = 10_000
+    source: PathLike | Mapping[str, Any] = "keras", validation: int = 10_000
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Returns MNIST in the three sets that cluttered images are composed from.
+    """Return the three splits of MNIST from which cluttered images are composed.
 
     Args:
-        dataset: `"keras"` (`keras.datasets.mnist`), `"tfds"` (`tensorflow_datasets`, which keeps the training
-            digits in an order of its own), the path of an `.npz` file, or a mapping; the last two with
-            `x_train`, `y_train`, `x_test`, `y_test`.
-        validation: How many training digits, the last ones, are set aside: 10,000 of the 60,000 in WARN.
+        source: `"keras"` (`keras.datasets.mnist`), `"tfds"` (`tensorflow_datasets`, which stores the training digits
+            in another order), the path of an `.npz` file, or a mapping. The last two have `x_train`, `y_train`,
+            `x_test` and `y_test`.
+        validation: Number of training digits, the last ones, to set aside: 10,000 of the 60,000 in WARN.
 
     Returns:
-        `{"train": (x, y), "validation": (x, y), "test": (x, y)}`: uint8 digits of shape `(n, 28, 28)`
-        and int64 labels of shape `(n,)`.
+        `{"train": (x, y), "validation": (x, y), "test": (x, y)}`: uint8 digits of shape `(n, 28, 28)` and int64 labels
+        of shape `(n,)`.
 
     Raises:
-        ImportError: for `"tfds"` where `tensorflow_datasets` is not installed.
-        FileNotFoundError: if there is no such file.
-        ValueError: for another dataset, a missing array, or one of another shape or type.
+        ImportError: If `source` is `"tfds"` and `tensorflow_datasets` is not installed.
+        FileNotFoundError: If there is no such file.
+        ValueError: If `source` has another kind, or an array is missing or has another shape or type.
     """
     check_count("validation", validation)
-    arrays = _read_mnist(dataset)
+    arrays = _read_mnist(source)
     missing = [name for name in ARRAYS if name not in arrays]
     if missing:
         raise ValueError(f"Expected {', '.join(ARRAYS)}; received: {', '.join(arrays)}.")
@@ -117,24 +118,22 @@ def mnist_splits(
     }
 
 
-def _read_mnist(dataset):
-    if dataset == "keras":
+def _read_mnist(source):
+    if source == "keras":
         (x_train, y_train), (x_test, y_test) = keras.datasets.mnist.load_data()
         return dict(zip(ARRAYS, (x_train, y_train, x_test, y_test), strict=True))
-    if dataset == "tfds":
+    if source == "tfds":
         return _read_tfds()
-    if isinstance(dataset, (str, os.PathLike)):
-        if not os.path.exists(dataset):
-            raise FileNotFoundError(
-                f"Expected 'keras', 'tfds' or the path of an .npz file; there is no file {dataset}."
-            )
-        return load_npz(dataset)
-    if not hasattr(dataset, "keys"):
+    if isinstance(source, (str, os.PathLike)):
+        if not os.path.exists(source):
+            raise FileNotFoundError(f"Expected 'keras', 'tfds' or the path of an .npz file; there is no file {source}.")
+        return load_npz(source)
+    if not hasattr(source, "keys"):
         raise ValueError(
-            "Expected dataset to be 'keras', 'tfds', the path of an .npz file or a mapping of arrays; "
-            f"received: an object of type {type(dataset).__name__}."
+            "Expected source to be 'keras', 'tfds', the path of an .npz file or a mapping of arrays; "
+            f"received: an object of type {type(source).__name__}."
         )
-    return dataset
+    return source
 
 
 def _read_tfds():
@@ -155,7 +154,7 @@ def _read_tfds():
 
 
 def _check_digits(digits, labels):
-    """Checks digits and labels, and returns them as `(n, h, h)` uint8 and `(n,)` int64."""
+    """Return digits as uint8 of shape `(n, h, h)`, and labels as int64 of shape `(n,)`, after checking them."""
     digits = to_numpy(digits)
     shape = digits.shape[:3] if digits.ndim == 4 and digits.shape[3] == 1 else digits.shape
     if digits.dtype != "uint8" or len(shape) != 3 or shape[1] != shape[2] or 0 in shape:
@@ -164,18 +163,18 @@ def _check_digits(digits, labels):
             f"received: shape {digits.shape}, {digits.dtype}."
         )
     digits = digits.reshape(shape)
-    return digits, check_images(digits[..., None], labels, classes=10)
+    return digits, as_labels(labels, len(digits), classes=10)
 
 
 def _windows(images, size):
-    """A view of all square windows, `(n, h - size + 1, w - size + 1, size, size)`."""
+    """Return a view of all square windows, `(n, h - size + 1, w - size + 1, size, size)`."""
     return sliding_window_view(images, (size, size), axis=(1, 2), writeable=True)
 
 
 def _add(canvas, patches, place, white):
-    """Adds to each image of `canvas` its patch, at rows and columns `place`, clipped to `white`.
+    """Add a patch to each image of `canvas` at rows and columns `place`, clipped to `white`.
 
-    Nothing is negative, so that clipping every sum, or the last alone, comes to the same.
+    As nothing is negative, clipping every sum gives the same as clipping only the last.
     """
     top, left = place
     windows, each = _windows(canvas, patches.shape[-1]), np.arange(len(canvas))

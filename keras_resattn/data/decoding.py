@@ -13,7 +13,7 @@ from keras_resattn.utils.io import open_regular
 
 BACKGROUND = (255, 255, 255)  # transparent pixels are composited on white
 _Turn = Image.Transpose
-# EXIF orientation -> what makes the image upright; 1, and values that EXIF does not define, change nothing.
+# EXIF orientation -> operation that makes the image upright. 1, and values that EXIF does not define, need none.
 TURNS = {
     2: _Turn.FLIP_LEFT_RIGHT,
     3: _Turn.ROTATE_180,
@@ -24,8 +24,8 @@ TURNS = {
     8: _Turn.ROTATE_90,
 }
 EXIF_ORIENTATION, TIFF_BITS, TIFF_PHOTOMETRIC = 0x0112, 0x0102, 0x0106
-# PNG stores its one transparent colour with the file's own depth, and Pillow returns it unscaled. Of 16-bit RGB Pillow
-# keeps the upper byte, which differs from the division by 257 by one at most.
+# A PNG stores its transparent colour with the file's bit depth, and Pillow returns it unscaled. For 16-bit RGB, Pillow
+# keeps the upper byte, which differs from a division by 257 by at most one.
 PNG_COLOUR_SCALES = {"L;2": 85, "L;4": 17, "RGB;16B": 1 / 256}
 
 
@@ -34,23 +34,23 @@ def decode(image: Image.Image, channels: int = 3) -> Image.Image:
 
     - EXIF (or XMP) orientation is applied, as `PIL.ImageOps.exif_transpose` does; unreadable EXIF counts as none.
     - Transparency (an alpha channel, a palette's, or a PNG's transparent colour) is composited on white.
-    - 16-bit values are divided by 257, those of 12-bit TIFF files by 4095 / 255. Files without a fixed range raise.
+    - 16-bit values are divided by 257, values of 12-bit TIFF files by 4095 / 255. Files without a fixed range raise.
     - Only the first frame of an animation, or page of a TIFF, is decoded. ICC profiles are not applied.
 
     Args:
         image: A `PIL.Image.Image`. The caller's object keeps its pixels and mode.
-        channels: 3 for mode `"RGB"`, 1 for `"L"`; another number for bands as they are stored, not composited.
+        channels: 3 for mode `"RGB"`, 1 for `"L"`. 4 returns an `"RGBA"` image as stored, not composited.
 
     Returns:
         A `PIL.Image.Image` of mode `"RGB"` or `"L"`.
 
     Raises:
-        ValueError: for modes without a fixed range (`"F"`, `"I"` of 32 bits), and for another number of bands.
-        Exception: whatever Pillow raises for a damaged file; `naming` turns it into a `ValueError`.
+        ValueError: If the mode has no fixed range (`"F"`, 32-bit `"I"`), or the number of bands differs.
+        Exception: Any error of Pillow for a damaged file; `naming` turns it into a `ValueError`.
     """
     tile = getattr(image, "tile", None)
     png_mode = tile[0][3] if image.format == "PNG" and tile else None
-    image.load()  # which makes TIFF files upright, and reads EXIF that follows the pixels of a PNG
+    image.load()  # makes TIFF files upright, and reads EXIF data after the pixels of a PNG
     turn = TURNS.get(exif_orientation(image))
     if channels in (1, 3):
         image, mode = _opaque(_eight_bits(image, png_mode)), {1: "L", 3: "RGB"}[channels]
@@ -61,7 +61,7 @@ def decode(image: Image.Image, channels: int = 3) -> Image.Image:
 
 
 def exif_orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation of a Pillow image, 1 to 8; 1 for none, unreadable or undefined ones."""
+    """Return the EXIF orientation of a Pillow image, 1 to 8; 1 if it is missing, unreadable or undefined."""
     try:
         orientation = image.getexif().get(EXIF_ORIENTATION, 1)
         return orientation if orientation in TURNS else 1
@@ -70,16 +70,16 @@ def exif_orientation(image: Image.Image) -> int:
 
 
 def upright_size(image: Image.Image) -> Size:
-    """Return `(height, width)` that `decode` returns; only PNG files that are not square are decoded for it."""
+    """Return `(height, width)` of the decoded image. Only PNG files that are not square are decoded for it."""
     width, height = image.size
-    # Pillow gives the upright size of TIFF files before it has decoded them.
+    # Pillow reports the upright size of TIFF files even before decoding.
     turned = width != height and image.format != "TIFF" and exif_orientation(image) >= 5
     return (width, height) if turned else (height, width)
 
 
 @contextlib.contextmanager
 def opened(file_or_bytes: Any, name: Any) -> Iterator[Image.Image]:
-    """Open a path or bytes as a Pillow image; errors inside name the image, see `naming`."""
+    """Open a path or bytes as a Pillow image. Errors inside the context name the image, see `naming`."""
     file = (
         contextlib.nullcontext(io.BytesIO(file_or_bytes))
         if isinstance(file_or_bytes, bytes)
@@ -91,13 +91,13 @@ def opened(file_or_bytes: Any, name: Any) -> Iterator[Image.Image]:
 
 @contextlib.contextmanager
 def naming(name: Any) -> Iterator[None]:
-    """Turn whatever is raised while a damaged or unsupported image is decoded into a `ValueError` that names it."""
+    """Turn any error in decoding a damaged or unsupported image into a `ValueError` that names it."""
     try:
         yield
     except Exception as error:  # Pillow's decoders raise errors of many types
         reason = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
         if isinstance(error, UnidentifiedImageError):
-            reason = "no format that Pillow knows"
+            reason = "a format unknown to Pillow"
         raise ValueError(
             f"Expected {name} to be an image that can be decoded; received: {reason.rstrip(' .')}. "
             "Repair it, convert it to 8 bits per channel, or remove it."
@@ -105,7 +105,7 @@ def naming(name: Any) -> Iterator[None]:
 
 
 def _eight_bits(image, png_mode):
-    """The image with 8 bits per channel, its transparent colour scaled alike."""
+    """Return the image with 8 bits per channel, and its transparent colour scaled to match."""
     sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
     if sixteen:
         return _from_sixteen_bits(image)
@@ -127,7 +127,7 @@ def _from_sixteen_bits(image):
     highest = 4095 if tuple(tags.get(TIFF_BITS, ())) == (12,) else 65535
     colour = image.info.get("transparency")
     scaled = np.clip((values * 255 + highest // 2) // highest, 0, 255).astype("uint8")
-    if tags.get(TIFF_PHOTOMETRIC) == 0:  # white is 0, which Pillow inverts in files of up to 8 bits alone
+    if tags.get(TIFF_PHOTOMETRIC) == 0:  # white is 0; Pillow inverts only files of up to 8 bits
         scaled = 255 - scaled
     if isinstance(colour, int):
         scaled[values == colour] = 255
@@ -135,7 +135,7 @@ def _from_sixteen_bits(image):
 
 
 def _opaque(image):
-    """The image as mode `"L"` or `"RGB"`, composited on white where it is transparent."""
+    """Return the image in mode `"L"` or `"RGB"`, composited on white if it has transparency."""
     if image.has_transparency_data:
         image = image.convert("LA") if image.mode == "La" else image
         image = image.convert("RGBA")

@@ -1,4 +1,4 @@
-"""A folder of image files."""
+"""Labelled images in class folders."""
 
 import contextlib
 import functools
@@ -10,13 +10,13 @@ from pathlib import Path
 from keras_resattn.data.dataset import Dataset
 from keras_resattn.data.decoding import opened, upright_size
 from keras_resattn.data.images import SUFFIXES, load_image
-from keras_resattn.data.statistics import in_threads, one_shape
+from keras_resattn.data.threaded_reading import common_shape, map_in_threads
 from keras_resattn.typing import PathLike, ResizeMode
 from keras_resattn.utils.io import user_path
 from keras_resattn.utils.validation import check_class_names
 
-# Names of the folders that hold a split, the first that is there. "test" takes images held out for validation where
-# nothing else is held out, as with ImageNet; "validation" never takes test images.
+# Names of the folder of each split, in order of preference. As with ImageNet, "test" falls back to validation images;
+# "validation" never falls back to test images.
 SPLIT_FOLDERS = {
     "train": ("train", "training"),
     "test": ("test", "val", "validation"),
@@ -25,18 +25,18 @@ SPLIT_FOLDERS = {
 
 
 class ImageFolder(Dataset):
-    """Image files in a folder for each class: `root/class name/.../file.jpg`, decoded by Pillow when they are read.
+    """Image files in one folder per class, `root/class name/.../file.jpg`, decoded by Pillow when they are read.
 
-    Classes are numbered in the order of their names. Files of other kinds, and hidden ones, are left alone.
+    Classes are numbered in the order of their names. Hidden files and files of other kinds are ignored.
 
     Args:
         root: The folder.
-        class_names: Names of all classes, to number them as another folder does; by default those that are there.
+        class_names: Names of all classes, to number them like another folder; by default the class folders' names.
         channels: 3 for RGB, 1 for grey.
 
     Raises:
-        FileNotFoundError: if there is no such folder.
-        ValueError: if it holds no folders, a folder without images, or classes that are not in `class_names`.
+        FileNotFoundError: If there is no such folder.
+        ValueError: If it has no class folders, a class folder without images, or classes not in `class_names`.
     """
 
     resize_mode: ResizeMode | None = "crop"
@@ -48,20 +48,20 @@ class ImageFolder(Dataset):
         folders = class_folders(self.root)
         if not folders:
             raise ValueError(
-                f"Expected a folder for each class in {root}, with its images in it; received: "
+                f"Expected a folder of images for each class in {root}; received: "
                 f"{'images without folders' if _files(self.root) else 'no folders'}."
             )
         names = [folder.name for folder in folders] if class_names is None else check_class_names(class_names)
         unknown = sorted({folder.name for folder in folders} - set(names))
         if unknown:
-            raise ValueError(f"Expected the classes {_few(names)} in {root}; received also: {_few(unknown)}.")
-        self.paths, self.sizes, labels = [], [], []
+            raise ValueError(f"Expected only the classes {_few(names)} in {root}; received also: {_few(unknown)}.")
+        self.paths, self.file_sizes, labels = [], [], []
         for folder in folders:
             files = _files(folder)
             if not files and class_names is None:
                 raise ValueError(f"Expected images ({', '.join(SUFFIXES)}) in {folder}; received: none.")
             self.paths += [path for path, _ in files]
-            self.sizes += [bytes_ for _, bytes_ in files]
+            self.file_sizes += [size for _, size in files]
             labels += [names.index(folder.name)] * len(files)
         if not labels:
             raise ValueError(f"Expected images ({', '.join(SUFFIXES)}) in the folders of {root}; received: none.")
@@ -69,33 +69,33 @@ class ImageFolder(Dataset):
 
     @functools.cached_property
     def image_shape(self) -> tuple[int, ...] | None:
-        """Found by opening files, mostly without decoding them, up to the first that differs; on first use."""
+        """`(h, w, c)` if all images have one shape, else `None`; found on first use by opening files."""
 
         def shape(path):
             with opened(path, path) as image:
                 return upright_size(image)
 
-        with contextlib.closing(in_threads(shape, self.paths)) as shapes:
-            return one_shape(shapes, self.channels)
+        with contextlib.closing(map_in_threads(shape, self.paths)) as shapes:
+            return common_shape(shapes, self.channels)
 
-    def _image(self, row, size, crop, central):
-        path = self.paths[row]
+    def _image(self, index, size, crop, central):
+        path = self.paths[index]
         return load_image(path, path, size, crop, central, self.channels, self.resize_mode)
 
     def _images_hash(self):
-        files = zip(self.paths, self.sizes, strict=True)
-        described = (f"{os.path.relpath(path, self.root)}\0{bytes_}\n" for path, bytes_ in files)
+        files = zip(self.paths, self.file_sizes, strict=True)
+        described = (f"{os.path.relpath(path, self.root)}\0{size}\n" for path, size in files)
         return hashlib.sha256("".join(described).encode()).hexdigest()
 
 
 def open_folder(root: PathLike, split: str) -> ImageFolder:
-    """Open a split of a folder: `root/train`, `root/test`, `root/val`; or the class folders directly in `root`.
+    """Open a split of a folder: `root/train`, `root/test`, `root/val`, or class folders directly in `root`.
 
-    Other splits number their classes as `root/train` does. A folder without splits is opened as it is for any of them.
+    Other splits number their classes like `root/train`. Any split of a folder without splits is the folder itself.
 
     Raises:
-        FileNotFoundError: if there is no such folder.
-        ValueError: if the folder has no such split.
+        FileNotFoundError: If there is no such folder.
+        ValueError: If the folder has no such split.
     """
     root = user_path(root)
     folders = {name: _split_folder(root, name) for name in SPLIT_FOLDERS}
@@ -114,29 +114,31 @@ def open_folder(root: PathLike, split: str) -> ImageFolder:
 
 
 def class_folders(root: Path) -> list[Path]:
-    """Returns the folders in a folder, in the order of their names, hidden ones left out."""
+    """Return the folders in a folder in the order of their names, except hidden ones."""
     if not root.is_dir():
         raise FileNotFoundError(f"Expected a folder; there is no folder {root}.")
     return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def _split_folder(root, split):
-    """The folder of a split; one without folders in it is a class of that name."""
+    """Return the folder of a split, or `None`. A folder without class folders is a class of that name."""
     found = (root / name for name in SPLIT_FOLDERS[split])
     return next((path for path in found if path.is_dir() and class_folders(path)), None)
 
 
-def _files(folder, above=()):
-    """Image files in a folder and below it, with their sizes in bytes, in the order of their paths."""
+def _files(folder, parents=()):
+    """Return `(path, bytes)` of the image files in a folder and below it, in the order of their paths."""
     found, real = [], os.path.realpath(folder)
-    if real in above:
-        raise ValueError(f"Expected folders without loops; {folder} is a link to a folder above it.")
+    if real in parents:
+        raise ValueError(
+            f"Expected folders without cycles; received: {folder}, which leads back to one of its parents."
+        )
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
-                found += _files(entry.path, (*above, real))
+                found += _files(entry.path, (*parents, real))
             elif entry.name.lower().endswith(SUFFIXES):
                 found.append((entry.path, entry.stat().st_size))
     return sorted(found)

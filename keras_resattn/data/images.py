@@ -1,4 +1,4 @@
-"""One image: decoded, cropped or padded, and resized. Every dataset that reads images one by one comes through here."""
+"""Reading of images: checks of pixel arrays, and decoding, cropping, padding and resizing of single images."""
 
 import os
 from collections.abc import Sequence
@@ -11,47 +11,47 @@ from keras_resattn.data.decoding import decode, naming, opened, upright_size
 from keras_resattn.typing import ResizeMode, Size
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
-# Resizing in two steps, an integer reduction first. From 3 up Pillow calls the result indistinguishable from one step.
+# Resize in two steps, starting with an integer reduction. From 3.0 up, Pillow documents no visible difference.
 REDUCING_GAP = 3.0
 RESIZE_MODES = ("crop", "squash", "pad")
 
 
 def crop_box(height: int, width: int, crop: Sequence[float]) -> tuple[float, float, float, float]:
-    """Returns the box `(left, upper, right, lower)` of an Inception-style crop, in pixels, not rounded.
+    """Return the box `(left, upper, right, lower)` of an Inception-style crop, in fractional pixels.
 
-    The crop has `area` of the image's area and the aspect ratio `ratio`, where such a crop fits into the image.
-    Where it does not, the side that is too long is cut to the image's. `torchvision.transforms.RandomResizedCrop`
-    draws area and ratio anew instead, up to ten times, and then takes a central crop; here they are drawn before the
-    image's size is known, so that a batch's draws are one small array.
+    If a crop of this area and aspect ratio does not fit into the image, its long side is cut to that of the image.
+    `torchvision.transforms.RandomResizedCrop` instead draws area and ratio again, up to ten times, and then uses a
+    central crop. Here they are drawn before the image's size is known, so that the draws of a batch are one small
+    array.
 
     Args:
         height: Height of the image.
         width: Width of the image.
-        crop: `(area, ratio, y, x)`: share of the image's area, width by height, and which share of the free margin
-            lies above and to the left of the crop.
+        crop: `(area, ratio, y, x)`: fraction of the image's area, width / height, and the fractions of the free margin
+            above and to the left of the crop.
     """
     area, ratio, y, x = crop
     pixels = area * height * width
     wide, high = min(width, np.sqrt(pixels * ratio)), min(height, np.sqrt(pixels / ratio))
     left, upper = x * (width - wide), y * (height - high)
-    # The sums may pass the edge by rounding, which Pillow refuses.
+    # Rounding may push the sums past the edge, which Pillow rejects.
     return float(left), float(upper), float(min(width, left + wide)), float(min(height, upper + high))
 
 
 def central_box(
     height: int, width: int, size: Size, central: float = 1.0, resize_mode: ResizeMode = "crop"
 ) -> tuple[float, float, float, float]:
-    """Return the box `(left, upper, right, lower)` of an image that is resized to `size`, in pixels, not rounded.
+    """Return the box `(left, upper, right, lower)` of an image that is resized to `size`, in fractional pixels.
 
     Args:
         height: Height of the image.
         width: Width of the image.
         size: `(h, w)` to resize to.
-        central: Fraction of the box's sides that remains. For square sizes and `"crop"` it is that of the image's short
-            side: 0.875 with size 224 is what is left of the image resized to a short side of 256 and cropped to 224.
+        central: Fraction of the box's sides to keep. For square sizes and `"crop"`, it refers to the image's short
+            side: 0.875 with size 224 equals resizing to a short side of 256 and cropping to 224.
         resize_mode: `"crop"` for the largest central box of the aspect ratio of `size`; `"squash"` for the whole image,
             whatever its aspect ratio; `"pad"` for the smallest box of that aspect ratio around the whole image, which
-            may reach beyond it.
+            may extend beyond it.
     """
     if resize_mode == "squash":
         high, wide = central * height, central * width
@@ -60,13 +60,13 @@ def central_box(
         scale = central * fit(height / size[0], width / size[1])
         high, wide = scale * size[0], scale * size[1]
     left, upper = (width - wide) / 2, (height - high) / 2
-    if resize_mode != "pad":  # rounding may pass the edge, which Pillow refuses
+    if resize_mode != "pad":  # rounding may push the box past the edge, which Pillow rejects
         return left, upper, min(width, left + wide), min(height, upper + high)
     return left, upper, left + wide, upper + high
 
 
 def check_resize_mode(resize_mode: object) -> None:
-    """Raise a `ValueError` for anything but one of `RESIZE_MODES`."""
+    """Raise a `ValueError` unless `resize_mode` is one of `RESIZE_MODES`."""
     if resize_mode not in RESIZE_MODES:
         raise ValueError(
             f"Expected resize_mode to be {', '.join(map(repr, RESIZE_MODES[:-1]))} or {RESIZE_MODES[-1]!r}; "
@@ -77,21 +77,21 @@ def check_resize_mode(resize_mode: object) -> None:
 def read_image(
     image: Any, size: Size | None = None, *, resize_mode: ResizeMode = "crop", channels: int = 3
 ) -> np.ndarray:
-    """Read one image with the pixels that training and evaluation would see.
+    """Read one image exactly as training and evaluation do.
 
     Args:
-        image: Path of an image file, the bytes of one, a Pillow image, or an array `(h, w, c)` of values 0 to 255.
+        image: Path or bytes of an image file, a Pillow image, or an array `(h, w, c)` of values from 0 to 255.
         size: `(height, width)` of the network's input, or `None` for the image's own.
-        resize_mode: `"crop"`, `"squash"` or `"pad"` for another aspect ratio, as in `open_dataset`; of a trained
-            network, that of its report.
+        resize_mode: `"crop"`, `"squash"` or `"pad"` for images of another aspect ratio, as in `open_dataset`. For a
+            trained network, use the one in its report.
         channels: 3 for RGB, 1 for grey.
 
     Returns:
-        An array `(height, width, channels)` of values 0 to 255: uint8, or float32 for an array of floats.
+        An array of shape `(height, width, channels)`, 0 to 255: uint8, or float32 for an array of floats.
 
     Raises:
-        ValueError: for an image that cannot be decoded, has no fixed range of values or does not exist, and for other
-            arguments; the message names it.
+        ValueError: If the image does not exist, cannot be decoded or has no fixed range of values (the message names
+            it), or another argument is invalid.
     """
     check_resize_mode(resize_mode)
     if channels not in (1, 3):
@@ -116,24 +116,24 @@ def load_image(
 ) -> np.ndarray:
     """Return an image as an array `(h, w, channels)`, resized by antialiased bilinear interpolation.
 
-    Files and Pillow images are decoded by `keras_resattn.data.decoding.decode`: upright, transparency on white, 8 bits
+    Files and Pillow images are decoded by `keras_resattn.data.decoding.decode`: upright, composited on white, 8 bits
     per channel. A JPEG that is much larger than needed is decoded at a half, a quarter or an eighth of its size.
 
     Args:
-        image: Path, the bytes of a file, a Pillow image, or an array `(h, w)` or `(h, w, c)` of values 0 to 255.
-        name: Name of the image in errors.
-        size: `(h, w)` to resize to, or `None` for the image as it is.
-        crop: As in `crop_box`, in place of `central` and `resize_mode`; `None` for none. Only with `size`.
-        central: As in `central_box`. An image that already has `size` is not cropped.
-        channels: Number of channels: files and Pillow images are converted for 1 and 3.
-        resize_mode: `"crop"`, `"squash"` or `"pad"` (with 0, black) for images of another aspect ratio than `size`.
+        image: Path or bytes of a file, a Pillow image, or an array `(h, w)` or `(h, w, c)` of values from 0 to 255.
+        name: Name of the image in messages.
+        size: `(h, w)` to resize to, or `None` for the image's own size.
+        crop: An Inception-style crop, see `crop_box`, in place of `central` and `resize_mode`. Requires `size`.
+        central: Fraction of the central crop, see `central_box`. An image that already has `size` is not cropped.
+        channels: Number of channels. Files and Pillow images are converted to 1 or 3 channels.
+        resize_mode: `"crop"`, `"squash"` or `"pad"` (with 0, black), for images of another aspect ratio than `size`.
 
     Returns:
-        uint8, or float32 for an image that was an array of floats.
+        uint8, or float32 for an array of floats.
 
     Raises:
-        ValueError: if the image cannot be decoded or has no fixed range of values, or an array has another shape; it
-            says which.
+        ValueError: If the image cannot be decoded, has no fixed range of values, or is an array of another shape. The
+            message names it.
     """
     if isinstance(image, (str, os.PathLike, bytes)):
         with opened(image, name) as decoded:
@@ -148,10 +148,10 @@ def load_image(
 
 
 def as_array(image: Any, name: Any, channels: int | None = None) -> np.ndarray:
-    """Returns a image as uint8 or float32, `(h, w, c)`, and checks its shape.
+    """Return one image as a uint8 or float32 array of shape `(h, w, c)`.
 
     Raises:
-        ValueError: for another rank or number of channels, other values than 0 to 255, or channels first.
+        ValueError: If rank, number of channels or values (0 to 255) differ, or channels come first.
     """
     array = to_numpy(image)
     array = array[..., None] if array.ndim == 2 else array
@@ -166,23 +166,40 @@ def as_array(image: Any, name: Any, channels: int | None = None) -> np.ndarray:
     return as_pixels(array, name)
 
 
+def as_images(x: Any) -> np.ndarray:
+    """Return images as a uint8 or float32 array of shape `(n, h, w, c)`.
+
+    Raises:
+        ValueError: If rank or values (0 to 255) differ, channels come first, or there are no images.
+    """
+    x = to_numpy(x)
+    if x.ndim != 4 or x.dtype.kind not in "uif" or 0 in x.shape:
+        raise ValueError(
+            f"Expected images of shape (n, height, width, channels), 0 to 255; received: shape {x.shape}, {x.dtype}."
+            + hint_on_bool(x)
+        )
+    check_channels_last(x.shape, "images")
+    return as_pixels(x, "images")
+
+
 def to_numpy(values: Any) -> np.ndarray:
     """Return an array, or a tensor of any backend, as a plain NumPy array.
 
     Raises:
-        ValueError: for a masked array with masked values, which NumPy would turn into what is stored below the mask.
+        ValueError: If values are masked, because NumPy would use the values under the mask, or a list has items of
+            different shapes.
     """
-    if hasattr(values, "detach"):  # PyTorch's, which may lie on a device
+    if hasattr(values, "detach"):  # a PyTorch tensor, possibly on a device
         values = values.detach().cpu()
     parts = values if isinstance(values, (list, tuple)) else [values]
     if any(np.ma.is_masked(part) for part in parts if isinstance(part, np.ma.MaskedArray)):
         raise ValueError(
             "Expected an array without masked values; received: a masked array. "
-            "Give masked values a value, x.filled(0), or leave those images out."
+            "Fill masked values, x.filled(0), or leave those images out."
         )
     try:
         return np.asarray(values)
-    except ValueError as error:  # NumPy speaks of inhomogeneous shapes
+    except ValueError as error:  # NumPy's message mentions an inhomogeneous shape
         raise ValueError(
             f"Expected an array, or a list whose items have one shape; received: a {type(values).__name__} of items of "
             "different shapes."
@@ -190,6 +207,7 @@ def to_numpy(values: Any) -> np.ndarray:
 
 
 def check_channels_last(shape: Sequence[int], name: Any) -> None:
+    """Raise a `ValueError` if a shape looks like channels first."""
     if shape[-3] in (1, 3) and shape[-1] > 4 and shape[-2] > 4:
         raise ValueError(
             f"Expected {name} with channels last, (height, width, channels); received: shape {tuple(shape)}. "
@@ -198,10 +216,10 @@ def check_channels_last(shape: Sequence[int], name: Any) -> None:
 
 
 def as_pixels(array: np.ndarray, name: Any) -> np.ndarray:
-    """Return uint8 as it is, other integers as uint8, and floats as float32, after checking that all is 0 to 255.
+    """Return integers as uint8 and floats as float32, after checking that values are from 0 to 255.
 
     Raises:
-        ValueError: for other values, and for floats that end at 1, which would be taken for black images.
+        ValueError: If values are outside this range, or floats end at 1, which would be black images.
     """
     if array.dtype == "uint8" or not array.size:
         return array
@@ -220,16 +238,17 @@ def as_pixels(array: np.ndarray, name: Any) -> np.ndarray:
 
 
 def is_grey(image: Image.Image) -> bool:
-    """Whether a Pillow image has one channel, transparency aside."""
+    """Return whether a Pillow image has one channel, not counting transparency."""
     return image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
 
 
 def hint_on_bool(array: np.ndarray) -> str:
+    """Return advice for a boolean array, after a space; empty for others."""
     return " Multiply by 255: (255 * x).astype('uint8')." if array.dtype.kind == "b" else ""
 
 
 def hint_on_range(dtype: Any, low: Any, high: Any) -> str:
-    """Return what to do with values that are not from 0 to 255, with a space before it; nothing where it is unclear."""
+    """Return advice for values outside 0 to 255, after a space; empty if there is none."""
     if not (np.isfinite(low) and np.isfinite(high)):
         return " Remove NaN and infinite values, or the images that hold them."
     if dtype.kind == "u" and high <= 65535:
@@ -238,7 +257,7 @@ def hint_on_range(dtype: Any, low: Any, high: Any) -> str:
 
 
 def _from_image(image, size, crop, central, channels, resize_mode, draft=False):
-    """`draft` lets a JPEG file decode itself at a smaller scale; a caller's Pillow image would be changed by it."""
+    """Decode and resize a Pillow image. `draft` decodes a JPEG at a smaller scale, which changes the object."""
     shape = None
     if draft and size is not None:
         shape = upright_size(image)
@@ -256,7 +275,7 @@ def _from_image(image, size, crop, central, channels, resize_mode, draft=False):
 
 
 def _draft(image, shape, size, box):
-    """Lets a JPEG decode itself at a smaller scale, still twice as fine as `size`."""
+    """Make a JPEG decode at a smaller scale, still at least twice as fine as `size`."""
     high, wide = max(box[3] - box[1], 1), max(box[2] - box[0], 1)
     wanted = int(2 * size[1] * shape[1] / wide), int(2 * size[0] * shape[0] / high)
     image.draft(None, wanted if image.size == shape[::-1] else wanted[::-1])
@@ -270,13 +289,13 @@ def _box(shape, size, crop, central, resize_mode):
 def _resized_array(array, size, box):
     if array.dtype == "uint8" and array.shape[-1] in (1, 3):
         planes = [Image.fromarray(array if array.shape[-1] == 3 else array[..., 0])]
-    else:  # Pillow has no such images: one channel after the other
+    else:  # Pillow has no such images: resize each channel
         planes = [Image.fromarray(np.ascontiguousarray(array[..., i])) for i in range(array.shape[-1])]
     return np.concatenate([_with_channels(_resized(plane, size, box)) for plane in planes], axis=-1)
 
 
 def _resized(image, size, box):
-    """The part of an image in a box, resized to `size`; what reaches beyond the image is 0."""
+    """Return the part of an image in a box, resized to `size`. Pixels beyond the image are 0."""
     left, upper, right, lower = box
     inner = max(left, 0), max(upper, 0), min(right, image.width), min(lower, image.height)
     height = max(1, round(size[0] * (inner[3] - inner[1]) / (lower - upper)))

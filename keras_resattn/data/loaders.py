@@ -1,4 +1,4 @@
-"""Other libraries' batches: what one holds, how to pass over them, and what they know of their number."""
+"""Batches of other libraries: converting one batch, iterating over an epoch, and counting batches."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_resattn.data.dataset import as_images, as_labels
-from keras_resattn.data.images import to_numpy
+from keras_resattn.data.images import as_images, to_numpy
+from keras_resattn.data.labels import as_labels
 
 
 def as_batch(batch: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Returns `(x, y)` of one batch of any library, as arrays; `as_images` and `as_labels` say what is refused."""
+    """Return the images and labels of a batch of any library as arrays, checked by `as_images` and `as_labels`."""
     if hasattr(batch, "keys") and "image" in batch and "label" in batch:
         batch = batch["image"], batch["label"]
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
@@ -27,10 +27,10 @@ def as_batch(batch: Any) -> tuple[np.ndarray, np.ndarray]:
     return x, as_labels(batch[1], len(x))
 
 
-def passed(batches: Any, epoch: int) -> Iterator[Any]:
-    """Yields one pass over batches of any library."""
+def iterate_epoch(batches: Any, epoch: int) -> Iterator[Any]:
+    """Yield the batches of one epoch as they are; samplers with `set_epoch` are told its number."""
     if isinstance(batches, keras.utils.PyDataset):
-        yield from (batches[index] for index in range(_length(batches)))
+        yield from (batches[index] for index in range(count_batches(batches)))
         return
     for sampler in (getattr(batches, "sampler", None), getattr(batches, "batch_sampler", None)):
         set_epoch = getattr(sampler, "set_epoch", None)
@@ -39,55 +39,47 @@ def passed(batches: Any, epoch: int) -> Iterator[Any]:
     yield from batches.as_numpy_iterator() if hasattr(batches, "as_numpy_iterator") else batches
 
 
-def known_length(batches: Any) -> int | None:
-    """Returns the number of batches, the remainder included, where the object tells it, or `None`.
+def count_batches(batches: Any) -> int:
+    """Return the number of batches in an epoch, including a smaller last batch.
 
     Raises:
-        ValueError: for batches without end.
+        ValueError: If batches are endless, or of unknown number.
     """
     if isinstance(batches, keras.utils.PyDataset):
-        return _length(batches)
-    if hasattr(batches, "cardinality"):  # tf.data's
-        number = int(batches.cardinality())
-        if number == -1:  # tf.data.INFINITE_CARDINALITY
-            raise _endless()
-        return number if number >= 0 else None
-    try:
-        return len(batches)
-    except (TypeError, NotImplementedError):  # a DataLoader of an iterable dataset has __len__, which raises
-        return None
+        length = batches.num_batches
+        endless = length is None
+    elif hasattr(batches, "cardinality"):  # tf.data
+        length = int(batches.cardinality())
+        endless = length == -1  # tf.data.INFINITE_CARDINALITY
+    else:
+        try:
+            length, endless = len(batches), False
+        except (TypeError, NotImplementedError):  # a DataLoader of an iterable dataset has a `__len__` that raises
+            length, endless = None, False
+    if endless:
+        raise ValueError(
+            "Expected a finite number of batches; received: an endless dataset. Leave out .repeat(), or pass the "
+            "number of batches in an epoch: BatchStream(batches, steps=...)."
+        )
+    if length is None or length < 0:
+        raise ValueError(
+            f"Expected a known number of batches in an epoch; received: a {type(batches).__name__} without a length. "
+            "Pass it: BatchStream(batches, steps=...)."
+        )
+    return length
 
 
-def counted(batches: Any, batch_size: int) -> int | None:
-    """Returns the number of full batches where the object tells it, or `None`.
+def count_full_batches(batches: Any, batch_size: int) -> int | None:
+    """Return the number of batches in an epoch, without a smaller last batch; `None` if its size is unknown.
 
     Raises:
-        ValueError: for batches without end.
+        ValueError: If batches are endless, or of unknown number.
     """
-    length = known_length(batches)
-    if length is None:
-        return None
+    length = count_batches(batches)
     if isinstance(batches, keras.utils.PyDataset):
         return length - (len(as_batch(batches[length - 1])[0]) < batch_size)
-    if hasattr(batches, "element_spec"):  # tf.data's
-        files = getattr(batches, "file_paths", None)  # image_dataset_from_directory's
-        if files is not None and -(-len(files) // batch_size) == length:
-            return len(files) // batch_size
-        fixed = keras.tree.flatten(batches.element_spec)[0].shape[0] == batch_size  # then there is no remainder
-        return length if fixed else None
+    if hasattr(batches, "element_spec"):  # tf.data; the static size is that of all batches
+        return length if keras.tree.flatten(batches.element_spec)[0].shape[0] == batch_size else None
     if hasattr(batches, "drop_last") and getattr(batches, "batch_size", None) and hasattr(batches.sampler, "__len__"):
-        return len(batches.sampler) // batches.batch_size  # PyTorch's
+        return len(batches.sampler) // batches.batch_size  # PyTorch
     return None
-
-
-def _length(batches):
-    if batches.num_batches is None:
-        raise _endless()
-    return batches.num_batches
-
-
-def _endless():
-    return ValueError(
-        "Expected batches with an end; received: an endless dataset. Leave out .repeat(), or say how many batches "
-        "are an epoch: BatchStream(batches, steps=...)."
-    )

@@ -1,17 +1,17 @@
-"""`open_dataset`: open labelled images of any supported kind as a `Dataset` or a `BatchStream`."""
+"""Opening of labelled images of any supported kind as a `Dataset` or a `BatchStream`."""
 
 import os
 
 from keras_resattn.data import named_datasets
-from keras_resattn.data.arrays import CLASS_NAMES, load_npz
+from keras_resattn.data.array_dataset import ArrayDataset
 from keras_resattn.data.batch_stream import BatchStream
-from keras_resattn.data.dataset import ArrayDataset, Dataset, RecordDataset
-from keras_resattn.data.image_folder import ImageFolder, open_folder
+from keras_resattn.data.dataset import Dataset
+from keras_resattn.data.image_folder import open_folder
 from keras_resattn.data.images import check_resize_mode
+from keras_resattn.data.npz_files import CLASS_NAMES, load_npz
+from keras_resattn.data.record_dataset import RecordDataset
 from keras_resattn.typing import DataLike, PathLike, ResizeMode
 from keras_resattn.utils.io import user_path
-
-__all__ = ["ArrayDataset", "BatchStream", "Dataset", "ImageFolder", "RecordDataset", "open_dataset"]
 
 
 def open_dataset(
@@ -22,37 +22,37 @@ def open_dataset(
     download: bool = True,
     resize_mode: ResizeMode | None = None,
 ) -> Dataset | BatchStream:
-    """Opens labelled images, whatever they are given as.
+    """Open labelled images.
 
     Args:
         data: One of
 
-            - `(x, y)`: images `(n, h, w, c)`, 0 to 255, and integer labels `(n,)`; for training also
+            - `(x, y)`: images `(n, h, w, c)` from 0 to 255, and integer labels `(n,)`; for training also
               `(x, y, sample_weight)`, with the weight of each image in the loss.
-            - The path of an `.npz` file with `x_train` and `y_train`; for `"test"` `x_test` and `y_test`; and perhaps
-              `class_names`, an array of strings.
-            - The path of a folder of class folders, or of a folder that holds such as `train`, `test`, `val`.
+            - The path of an `.npz` file with `x_train` and `y_train`; for the split `"test"`, `x_test` and `y_test`;
+              optionally `class_names`, an array of strings.
+            - The path of a folder of class folders, or of a folder with subfolders such as `train`, `val` and `test`.
             - The name of a dataset: `"cifar10"`, `"cifar100"`, `"mnist"`, `"fashion_mnist"`, or any image
               classification set of TensorFlow Datasets (`pip install "keras-resattn[data]"`).
-            - Something with `len()` and `[index]` that holds records `(image, label)`: see `RecordDataset`.
+            - An object with `len()` and `[index]` that holds records `(image, label)`: see `RecordDataset`.
             - Batches: a `tf.data.Dataset`, a `keras.utils.PyDataset`, a `DataLoader`: see `BatchStream`.
-            - A `Dataset` or a `BatchStream`, returned as it is.
-        split: `"train"`, `"test"` or `"validation"`; a named dataset also takes TFDS slices, `"train[:80%]"`.
-            Where a folder or ImageNet has no labelled `"test"`, its validation images are taken for it. Data that
-            is one split already (arrays, records, batches) is taken as it is.
-        data_dir: Where TensorFlow Datasets keeps its files; by default its own choice. Only for names.
-        download: Whether a named dataset that is not there yet is downloaded. Nothing else is ever downloaded.
-        resize_mode: How images of another aspect ratio than the network's are resized: `"crop"` (the largest central
+            - A `Dataset` or a `BatchStream`, which is returned.
+        split: `"train"`, `"test"` or `"validation"`; for a dataset by name, also a TFDS slice such as
+            `"train[:80%]"`. If a folder or ImageNet has no labelled `"test"`, its validation images are used. For data
+            that are one split already (arrays, records, batches), it has no effect.
+        data_dir: Directory of TensorFlow Datasets; by default its own choice. Only for names.
+        download: Whether to download a dataset by name if it is missing. Nothing else is ever downloaded.
+        resize_mode: How to resize images of another aspect ratio than the network's: `"crop"` (the largest central
             crop), `"squash"` (the whole image, distorted) or `"pad"` (the whole image with black bars). The default,
-            `None`, means `"crop"` for files and records; arrays then have to have the network's size.
+            `None`, means `"crop"` for files and records, and requires arrays of the network's size.
 
     Returns:
-        A `Dataset` (images by index) or a `BatchStream` (batches in an order of their own).
+        A `Dataset` (images by index) or a `BatchStream` (batches in the order of their own library).
 
     Raises:
-        ValueError: for data of another kind or form, an unknown name or split; before anything is downloaded.
-        FileNotFoundError: if a path, or with `download=False` a prepared dataset, does not exist.
-        ImportError: if the dataset needs a package that is not installed.
+        ValueError: If data have another kind or form, or a name or split is unknown; before any download.
+        FileNotFoundError: If a path or, with `download=False`, a prepared dataset does not exist.
+        ImportError: If the dataset needs a package that is not installed.
     """
     if resize_mode is not None:
         check_resize_mode(resize_mode)
@@ -69,11 +69,11 @@ def _open(data, split, data_dir, download):
     if isinstance(data, (str, os.PathLike)):
         return _open_path(user_path(data), split)
     if isinstance(data, (Dataset, BatchStream)):
-        return _of_split(data, split)
+        return _check_weights(data, split)
     if isinstance(data, (tuple, list)) and len(data) in (2, 3) and hasattr(data[0], "shape"):
         x, y, weights = (*data, None)[:3]
-        return _of_split(ArrayDataset(x, y, weights=weights), split)
-    # Keras' PyDataset has len() and [index] too, but of batches.
+        return _check_weights(ArrayDataset(x, y, weights=weights), split)
+    # Keras' PyDataset also has len() and [index], but of batches.
     if hasattr(data, "__len__") and hasattr(data, "__getitem__") and not hasattr(data, "on_epoch_end"):
         if hasattr(data, "keys"):
             raise ValueError(f"Expected (x, y) or one of the other kinds of data; received: a mapping of {list(data)}.")
@@ -81,10 +81,10 @@ def _open(data, split, data_dir, download):
     return BatchStream(data)
 
 
-def _of_split(dataset, split):
+def _check_weights(dataset, split):
     if split != "train" and getattr(dataset, "weights", None) is not None:
         raise ValueError(
-            "Expected sample weights with training data alone, as figures on other data count all images alike; "
+            "Expected sample weights only with training data, because metrics on other data count all images equally; "
             f"received: weights with {split} data. Pass (x, y)."
         )
     return dataset
@@ -93,15 +93,15 @@ def _of_split(dataset, split):
 def open_validation(
     data: DataLike, data_dir: PathLike | None = None, training: Dataset | BatchStream | None = None
 ) -> Dataset | BatchStream | None:
-    """Open the data measured after each epoch: `open_dataset` of the split `"validation"`; `None` stays `None`.
+    """Open the data that are evaluated after each epoch, by `open_dataset` with the split `"validation"`.
 
     Args:
-        data: As in `open_dataset`, or `None`.
-        data_dir: As there; only looked at where `data` is a name, as it may be meant for training data alone.
-        training: The training data, opened: validation images are resized in the same way. `None` for no such data.
+        data: As in `open_dataset`, or `None`, which is returned.
+        data_dir: As in `open_dataset`; ignored unless `data` is a name, because it may belong to the training data.
+        training: The opened training data, whose `resize_mode` is used; `None` if there are none.
 
     Raises:
-        ValueError: for a `Dataset` that was opened with another `resize_mode` than the training data.
+        ValueError: If `data` is a `Dataset` with another `resize_mode` than the training data.
     """
     if data is None:
         return None
@@ -111,7 +111,7 @@ def open_validation(
         return dataset
     if dataset is data:
         raise ValueError(
-            f"Expected validation images to be resized as the training images, resize_mode={trained!r}; "
+            f"Expected validation images to be resized like the training images, resize_mode={trained!r}; "
             f"received: {dataset.resize_mode!r}. Pass validation_data.with_resize_mode({trained!r})."
         )
     return dataset.with_resize_mode(trained)

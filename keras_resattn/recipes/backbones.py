@@ -8,7 +8,7 @@ from typing import Self
 import keras
 import numpy as np
 
-from keras_resattn.data.open_dataset import BatchStream, Dataset
+from keras_resattn.data import BatchStream, Dataset
 from keras_resattn.models import registry
 from keras_resattn.models.inspection import freeze_batch_norm, tensors_of_layers
 from keras_resattn.models.normalization import PREPROCESSING, statistics_for

@@ -204,7 +204,7 @@ class RunCallback(keras.callbacks.Callback):
     def _divergence(self, found, step, size):
         """Return the error for `size` steps from `step` on, naming their images and the last good checkpoint."""
         epoch, in_epoch = divmod(step, self.steps_per_epoch)
-        rows = [self._batches.rows(each) for each in range(step, min(step + size, self.steps))]
+        rows = [self._batches.indices(each) for each in range(step, min(step + size, self.steps))]
         numbers = ", ".join(str(row) for each in rows if each is not None for row in each)
         images = f"; images {numbers}" if numbers else ""
         which = f"step {step + 1}" if size == 1 else f"one of steps {step + 1} to {step + size}"

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_resattn.data.batch_stream import BatchStream
 from keras_resattn.data.class_matching import match_classes
-from keras_resattn.data.open_dataset import Dataset
+from keras_resattn.data.dataset import Dataset
 from keras_resattn.models.class_names import model_class_names
 from keras_resattn.models.inspection import iter_layers
 from keras_resattn.recipes.recipe import Recipe

@@ -10,7 +10,8 @@ from typing import Literal
 
 import keras
 
-from keras_resattn.data.open_dataset import BatchStream, open_dataset, open_validation
+from keras_resattn.data import BatchStream, open_dataset
+from keras_resattn.data.open_dataset import open_validation
 from keras_resattn.recipes import distribution
 from keras_resattn.recipes.checkpointing import RunCallback, unshare_values
 from keras_resattn.recipes.checks import check_callbacks, check_lengths, check_model, check_restored
@@ -196,7 +197,7 @@ def _fit(spec, inputs, run, kept, verbose):
     try:
         with run.attached(model):
             model.fit(
-                batches.of_several_sizes() if spec.recipe.image_sizes else batches,
+                batches.with_dynamic_shapes() if spec.recipe.image_sizes else batches,
                 steps_per_epoch=run.steps_per_epoch,
                 epochs=spec.recipe.length(run.steps_per_epoch),
                 initial_epoch=first_epoch,

@@ -1,14 +1,13 @@
 """Features of a frozen network: computed once, and a classifier trained on them alone."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
 
-from keras_resattn.data import network_input
-from keras_resattn.data.open_dataset import ArrayDataset, Dataset
-from keras_resattn.typing import Size, Statistics
+from keras_resattn.data import ArrayDataset, Dataset, network_input
+from keras_resattn.typing import ResizeMode, Size, Statistics
 
 BATCH = 64
 
@@ -85,8 +84,13 @@ class Resized(Dataset):
         self.image_shape = (*size, dataset.channels)
         self.resize_mode, self.weights = dataset.resize_mode, dataset.weights
 
-    def _image(self, row, size, crop, central):
-        return self.dataset._image(row, self.size if size is None else size, crop, central)
+    def with_resize_mode(self, resize_mode: ResizeMode) -> Self:
+        other = super().with_resize_mode(resize_mode)
+        other.dataset = self.dataset.with_resize_mode(resize_mode)
+        return other
+
+    def _image(self, index, size, crop, central):
+        return self.dataset._image(index, self.size if size is None else size, crop, central)
 
     def _images_hash(self):
         return f"{self.dataset._images_hash()} {self.size}"

@@ -7,11 +7,11 @@ from typing import Any, Self
 
 import keras
 
-from keras_resattn.data.arrays import normalize
-from keras_resattn.data.device_data import on_device
+from keras_resattn.data import BatchStream, Dataset
+from keras_resattn.data.device_data import build_device_model
 from keras_resattn.data.evaluation_batches import EvaluationBatches
 from keras_resattn.data.label_noise import with_label_noise
-from keras_resattn.data.open_dataset import BatchStream, Dataset
+from keras_resattn.data.normalization import normalize
 from keras_resattn.data.training_batches import TrainingBatches
 from keras_resattn.models.class_names import keeps_class_names, set_class_names
 from keras_resattn.recipes.checks import (
@@ -144,9 +144,11 @@ class TrainingInputs:
     @classmethod
     def on_device(cls, spec: RunSpec) -> Self:
         """Keep all images on the device, and augment them there."""
-        dataset: Any = spec.dataset  # `on_device` checks it, and the validation data
+        dataset: Any = spec.dataset  # `build_device_model` checks it, and the validation data
         validation: Any = spec.validation
-        model, batches, batched = on_device(spec.model, dataset, spec.recipe, *spec.statistics, validation=validation)
+        model, batches, batched = build_device_model(
+            spec.model, dataset, spec.recipe, *spec.statistics, validation=validation
+        )
         batches.class_weight = spec.class_weight
         return cls(model, batches, batched, model.get_layer("images").variables)
 
@@ -161,6 +163,8 @@ class TrainingInputs:
         if spec.validation is None:
             return cls(spec.model, batches)
         evaluation_batches = EvaluationBatches if strategy.devices == 1 else strategy.evaluation_batches
-        shares = classes if recipe.mixes_labels else None
-        validation = evaluation_batches(spec.validation, recipe.batch_size, prepare, size=spec.size, shares=shares)
+        one_hot_classes = classes if recipe.mixes_labels else None
+        validation = evaluation_batches(
+            spec.validation, recipe.batch_size, prepare, size=spec.size, one_hot_classes=one_hot_classes
+        )
         return cls(spec.model, batches, validation)

@@ -12,8 +12,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_resattn.data import ArrayDataset, BatchStream, Dataset, open_dataset
 from keras_resattn.data.class_matching import match_classes
-from keras_resattn.data.open_dataset import ArrayDataset, BatchStream, Dataset, open_dataset, open_validation
+from keras_resattn.data.open_dataset import open_validation
 from keras_resattn.models._build import classifier, full_precision
 from keras_resattn.models.class_names import set_class_names
 from keras_resattn.models.normalization import normalization

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_resattn.data import ImageFolder, cluttered_mnist, mnist_splits, open_dataset
-from keras_resattn.data.dataset import ArrayDataset, Dataset
+from keras_resattn.data import ArrayDataset, Dataset, ImageFolder, cluttered_mnist, mnist_splits, open_dataset
 from keras_resattn.reproduce.rows import DATASETS, DISTRACTORS, MORE_DISTRACTORS
 from keras_resattn.typing import PathLike
 
@@ -77,7 +76,7 @@ def subsample(dataset: Dataset, fraction: float, min_images: int) -> Dataset:
         return dataset
     count = min(len(dataset), max(min_images, round(fraction * len(dataset))))
     rows = np.sort(np.random.default_rng(0).permutation(len(dataset))[:count])
-    return dataset.part(rows)
+    return dataset.subset(rows)
 
 
 def _cluttered_mnist(source, scale, batch_size):

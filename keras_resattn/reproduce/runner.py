@@ -11,8 +11,8 @@ from typing import Any
 
 import keras
 
-from keras_resattn.data.arrays import normalize
 from keras_resattn.data.evaluation_batches import EvaluationBatches
+from keras_resattn.data.normalization import normalize
 from keras_resattn.evaluation import evaluate_batches
 from keras_resattn.models import registry
 from keras_resattn.models.cluttered_mnist_cnn import ClutteredMnistCNN

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from keras_resattn.data.sharded_evaluation import ShardedEvaluationBatches
+from keras_resattn.data.evaluation_batches import ShardedEvaluationBatches
 from keras_resattn.recipes.recipe import Recipe
 
 STEPS_BETWEEN_SIGNAL_CHECKS = 10  # comparing signals between processes makes a device wait for its host
