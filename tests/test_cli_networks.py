@@ -1,4 +1,4 @@
-"""The command line with networks of one's own: runs, files, folders, and what `fine-tune` saves."""
+"""The command line with the user's networks: runs, files, folders, and classifiers of `fine-tune`."""
 
 import csv
 import io
@@ -45,12 +45,12 @@ def run(animals, tmp_path_factory):
 
 
 def printed(capsys, *argv):
-    """What a command prints as JSON."""
+    """Return the JSON output of a command."""
     assert main([*argv, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 
 
-def test_a_run_predicts_by_its_class_names(run, animals, capsys):
+def test_a_run_predicts_with_its_class_names(run, animals, capsys):
     found = printed(capsys, "predict", str(animals / "test"), "--run-dir", str(run))
     assert [entry["image"] for entry in found] == sorted(map(str, (animals / "test").rglob("*.png")))
     best = found[0]["predictions"]
@@ -60,7 +60,7 @@ def test_a_run_predicts_by_its_class_names(run, animals, capsys):
     assert printed(capsys, "predict", str(animals / "test"), "--weights", str(run)) == found
 
 
-def test_a_run_is_evaluated_as_it_predicts(run, animals, capsys):
+def test_evaluation_of_a_run_agrees_with_its_predictions(run, animals, capsys):
     result = printed(capsys, "evaluate", "--data", str(animals), "--run-dir", str(run))
     found = printed(capsys, "predict", str(animals / "test"), "--run-dir", str(run), "--top", "1")
     right = sum(entry["predictions"][0]["class"] in entry["image"] for entry in found)
@@ -108,7 +108,7 @@ def test_weights_of_a_run_are_trained_further(run, animals, tmp_path, capsys):
 
 @pytest.fixture
 def seen(monkeypatch):
-    """What `train` would train; nothing is trained."""
+    """Record the arguments of the training, without training."""
     arguments = {}
 
     def fit(model, recipe, data, **others):
@@ -148,7 +148,7 @@ def test_a_copied_folder_of_released_weights_predicts_as_the_tag(animals, tmp_pa
 
 @pytest.fixture
 def model(tmp_path):
-    """A function that saves a small model, and returns its path."""
+    """Function that saves a small model and returns its path."""
 
     def save(*layers, name="model.keras", outputs=3):
         stack = [keras.Input((8, 8, 3)), *layers, keras.layers.Flatten(), keras.layers.Dense(outputs)]
@@ -158,7 +158,7 @@ def model(tmp_path):
     return save
 
 
-def test_a_model_that_normalises_images_itself_needs_no_statistics(model, animals, capsys):
+def test_a_model_with_a_normalization_layer_needs_no_statistics(model, animals, capsys):
     image = str(animals / "test" / "ape" / "0.png")
     inside = printed(capsys, "predict", image, "--weights", model(keras.layers.Rescaling(1 / 255), name="a.keras"))
     plain = ["predict", image, "--weights", model(name="b.keras"), "--mean", "0", "--std", "255"]
@@ -174,14 +174,17 @@ def bad_networks(model, tmp_path, animals):
     plain, statistics = model(), ["--mean", "0", "--std", "1"]
     return {
         "no statistics": (["--weights", plain], "or --mean and --std"),
-        "half the statistics": (["--weights", plain, "--mean", "0"], "received: --mean"),
+        "half the statistics": (["--weights", plain, "--mean", "0"], "Received: --mean"),
         "other channels": (["--weights", plain, "--mean", "0", "1", "--std", "1"], "--mean with 1 or 3 numbers"),
         "a deviation of 0": (["--weights", plain, "--mean", "0", "--std", "0"], "--std with 1 or 3 numbers"),
         "statistics of a tag": (["--weights", TAG, *statistics], "--mean only with a .keras or .weights.h5 file"),
         "a network of a tag": (["--weights", TAG, "--model", "ResNet164"], "--model only with a .weights.h5 file"),
-        "one output": (["--weights", model(name="one.keras", outputs=1), *statistics], "one number for an image"),
-        "a fixed size": (["--weights", plain, *statistics, "--size", "16"], "--size only for a network that takes any"),
-        "a damaged model": (["--weights", str(tmp_path / "text.keras")], "text.keras to be a model"),
+        "one output": (["--weights", model(name="one.keras", outputs=1), *statistics], "one number per image"),
+        "a fixed size": (
+            ["--weights", plain, *statistics, "--size", "16"],
+            "--size only for a network of any",
+        ),
+        "a damaged model": (["--weights", str(tmp_path / "text.keras")], "text.keras to be a saved Keras model"),
         "no network": (["--weights", str(tmp_path / "text.weights.h5")], "Expected --model"),
         "damaged weights": (
             ["--weights", str(tmp_path / "text.weights.h5"), "--model", "ResNet164", *statistics],
@@ -191,11 +194,11 @@ def bad_networks(model, tmp_path, animals):
         "no run": (["--run-dir", str(animals)], "has no report.json"),
         "an unfinished run": (["--run-dir", str(tmp_path / "unfinished")], "not finished"),
         "no folder": (["--run-dir", str(tmp_path / "nothing")], "does not exist"),
-        "nothing there": (["--weights", str(tmp_path / "nothing")], "there is nothing at"),
+        "nothing there": (["--weights", str(tmp_path / "nothing")], "nothing does not exist"),
     }
 
 
-def test_a_wrong_network_gets_one_line(model, tmp_path, animals, capsys):
+def test_invalid_networks_raise_one_line(model, tmp_path, animals, capsys):
     for case, (argv, message) in bad_networks(model, tmp_path, animals).items():
         assert main(["predict", str(animals / "test" / "ape" / "0.png"), *argv]) == 2, case
         captured = capsys.readouterr()

@@ -119,7 +119,7 @@ def test_a_row_starts_from_the_weights_of_its_base(tmp_path, monkeypatch):
             model.load_weights(weights)
         return model
 
-    monkeypatch.setattr(runner.registry, "build", network)
+    monkeypatch.setattr(runner.registry, "create_model", network)
     base = network("base", include_top=False)
     base.save_weights(tmp_path / "base.weights.h5")
     _, row = ROWS["warn/table3/wrn_birds"]

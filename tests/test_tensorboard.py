@@ -45,5 +45,5 @@ def test_the_error_without_tensorboard_comes_before_any_work(train, missing, mon
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *args: None if name == missing else find(name, *args))
     run, folder = train
     assert run() == 2
-    assert "Expected TensorFlow and TensorBoard for --tensorboard: pip install" in capsys.readouterr().err
+    assert "Expected TensorFlow and TensorBoard for --tensorboard. Run: pip install" in capsys.readouterr().err
     assert [path.name for path in folder.iterdir()] == ["data.npz"]

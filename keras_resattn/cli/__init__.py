@@ -1,8 +1,8 @@
-"""`keras-resattn`: classify images and see where a network looks, evaluate, train and fine-tune networks from a shell.
+"""`keras-resattn`: classify images, draw attention maps, and evaluate, train and fine-tune networks from a shell.
 
-One module for each command, with `add_arguments(parser)` and `run(arguments)`, which returns an exit code or `None`.
-Modules are imported to parse the command line, so they import Keras only inside functions, after
-`startup.start_keras()` and after whatever can be checked without it.
+There is one module per command, with `add_arguments(parser)` and `run(arguments)`, which returns an exit code or
+`None`. All of them are imported to parse the command line, so they import Keras only inside functions, after
+`startup.start_keras()` and after every check that does not need it.
 """
 
 import argparse
@@ -20,40 +20,40 @@ from keras_resattn.cli.output import complain
 from keras_resattn.cli.startup import DEBUG
 
 COMMANDS = {
-    "predict": (predict, "say what is in images"),
-    "attend": (attend, "draw where the network looks"),
+    "predict": (predict, "classify images"),
+    "attend": (attend, "draw attention maps of images"),
     "list": (list_, "list networks and released weights"),
-    "info": (info, "tell all about a network, or about released weights"),
-    "evaluate": (evaluate, "evaluate released weights, or a network of yours, on labelled images"),
-    "verify": (verify, "check the bundled files against the SHA-256 of their release"),
-    "train": (train, "train a network by a recipe, or resume a run"),
-    "fine-tune": (fine_tune, "train released weights, or a network of yours, to tell other classes apart"),
-    "reproduce": (reproduce, "run rows of the papers' tables"),
+    "info": (info, "show details of a network or of released weights"),
+    "evaluate": (evaluate, "evaluate released weights, or your own network, on labelled images"),
+    "verify": (verify, "compare bundled files with the SHA-256 of their release"),
+    "train": (train, "train a network with a recipe; safe to interrupt: rerun to resume"),
+    "fine-tune": (fine_tune, "fine-tune released weights, or your own network, on other classes"),
+    "reproduce": (reproduce, "list and run rows of the papers' tables; safe to interrupt: rerun to resume"),
 }
-BROKEN_PIPE = 141  # as shells have it for a process that SIGPIPE ended: 128 + 13
+BROKEN_PIPE = 141  # exit code of a process ended by SIGPIPE: 128 + 13
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        argv: The arguments; `None` for those of the process.
+        argv: The arguments (default: those of the process).
 
     Returns:
-        The exit code: 0; 2 after a line on standard error that says what was wrong, images that were skipped included;
-        1 if `verify` found faults, and for unexpected errors; 130 after Ctrl-C; 141 if the reader of the output left.
+        The exit code: 0 for success; 1 if `verify` found faults, and for unexpected errors; 2 for expected errors and
+        skipped images, with one line each on standard error; 130 after Ctrl-C; 141 if the output's reader closed it.
     """
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # the process was started with it closed
+        if getattr(sys, name) is None:  # closed when the process started
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
-    with contextlib.suppress(AttributeError, ValueError):  # names may hold bytes that the terminal has no letters for
+    with contextlib.suppress(AttributeError, ValueError):  # names may hold bytes that the terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue] (suppressed)
     try:
         try:
             arguments = _parser().parse_args(argv)
             return arguments.run(arguments) or 0
         finally:
-            sys.stdout.flush()  # here, and not when Python ends, a closed pipe or a full disk can be handled
+            sys.stdout.flush()  # a closed pipe or a full disk can be handled here, but not when Python exits
     except BrokenPipeError:
         _discard_output()
         return BROKEN_PIPE
@@ -65,18 +65,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _failed(error):
-    """Say in one line what went wrong. Returns the exit code."""
-    _discard_output_that_fails()
+    """Print an error as one line. Return the exit code."""
+    _discard_failing_output()
     if os.environ.get(DEBUG):
         traceback.print_exception(error)
     if isinstance(error, (ValueError, OSError, ImportError, FloatingPointError)):
         complain(error if str(error) else type(error).__name__)
         return 2
-    complain(f"unexpected {type(error).__name__}: {error}. Please report it; {DEBUG}=1 shows where it happened.")
+    complain(f"unexpected {type(error).__name__}: {error}. Please report it with the traceback that {DEBUG}=1 shows.")
     return 1
 
 
-def _discard_output_that_fails():
+def _discard_failing_output():
     try:
         sys.stdout.flush()
     except (OSError, ValueError):
@@ -84,7 +84,7 @@ def _discard_output_that_fails():
 
 
 def _discard_output():
-    """Send what is still to be written nowhere: Python would try again when it ends, and print a traceback."""
+    """Discard buffered output; otherwise, Python would write it on exit, and print a traceback."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -1,35 +1,27 @@
-"""`keras-resattn evaluate`: accuracy on labelled images, of released weights or of a network of yours."""
+"""`keras-resattn evaluate`: accuracy of released weights, or of your own network, on labelled images."""
 
 import argparse
 import sys
 
-from keras_resattn.cli import network, output, selection, startup
-from keras_resattn.cli.arguments import add_formats, check_least, expanded, path
+from keras_resattn.cli import network, network_arguments, output, startup
+from keras_resattn.cli.arguments import add_data, add_formats, add_resize_mode, check_least
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `evaluate` to an `argparse` parser."""
+    add_data(parser, "x_test and y_test")
     parser.add_argument(
-        "--data",
-        required=True,
-        type=expanded,
-        help=".npz file with x_test and y_test, class folders, or a name such as cifar10",
+        "--batch-size", type=int, default=256, metavar="N", help="images per batch (default: %(default)s)"
     )
-    parser.add_argument("--data-dir", type=path, help="folder of TensorFlow Datasets, for data by name")
-    parser.add_argument("--batch-size", type=int, default=256, help="images in a step (default: %(default)s)")
-    parser.add_argument(
-        "--resize-mode",
-        choices=("crop", "squash", "pad"),
-        help="resize images of another aspect ratio so (default: files as in training, or crop; arrays not at all)",
-    )
-    selection.add_arguments(parser)
+    add_resize_mode(parser, "as in training, or crop; arrays are not resized")
+    network_arguments.add_arguments(parser)
     add_formats(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
     check_least("--batch-size", arguments.batch_size, 1)
-    choice = selection.choose(arguments)
+    choice = network_arguments.choose(arguments)
     startup.start_keras()
     evaluate = {"tag": _released, "hub": _released, "run": _run}.get(choice.kind, _file)
     name, result = evaluate(choice, arguments)
@@ -48,7 +40,7 @@ def _released(choice, arguments):
     mode = arguments.resize_mode
     dataset = open_dataset(arguments.data, split="test", data_dir=arguments.data_dir, resize_mode=mode)
     if not isinstance(dataset, Dataset):
-        raise ValueError(f"Expected images that can be read by index; received: --data {arguments.data}.")
+        raise ValueError(f"Expected data with access by index; received: --data {arguments.data}, a stream.")
     dataset = match_classes(dataset, tag.classes, tag.id)
     size = None if isinstance(dataset, ArrayDataset) and mode is None else tag.input_shape[:2]
     x = dataset.read(range(len(dataset)), size)
@@ -60,7 +52,7 @@ def _run(choice, arguments):
     from keras_resattn.evaluation import evaluate_run
 
     options = arguments.batch_size, arguments.data_dir, arguments.resize_mode
-    return str(choice.where), evaluate_run(choice.where, arguments.data, *options)
+    return choice.name, evaluate_run(choice.source, arguments.data, *options)
 
 
 def _file(choice, arguments):
@@ -82,12 +74,12 @@ def _print_text(name, result, released):
     if not released:
         return
     if result.changed is None:
-        print("These are not the images that the weights were released with, so single predictions are not compared.")
+        print("The weights were released with other test images, so individual predictions are not compared.")
     elif result.changed:
-        flips = f"{len(result.changed)} of {result.total} predictions"
-        print(f"{flips} differ from the released ones: images {result.changed}")
+        count = f"{len(result.changed)} of {result.total} predictions"
+        print(f"{count} differ from the released predictions: images {result.changed}")
     else:
-        print(f"All {result.total} predictions are the released ones.")
+        print(f"All {result.total} predictions equal the released predictions.")
 
 
 def _print_record(name, result, arguments):

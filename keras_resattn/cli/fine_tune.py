@@ -1,49 +1,58 @@
-"""`keras-resattn fine-tune`: released weights, or a network of yours, trained to tell other classes apart."""
+"""`keras-resattn fine-tune`: fine-tune released weights, or your own network, on other classes."""
 
 import argparse
 import sys
 
 from keras_resattn import pretrained
-from keras_resattn.cli import network, selection, startup, training_arguments
+from keras_resattn.cli import network, network_arguments, startup, training_arguments
 from keras_resattn.cli.arguments import check_folder, check_output, path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `fine-tune` to an `argparse` parser."""
-    selection.add_arguments(parser, run_dir=False)
-    parser.add_argument("--model", help="network of a .weights.h5 file, such as CifarResidualAttention56")
-    training_arguments.add_data(parser)
-    parser.add_argument("--run-dir", type=path, required=True, help="folder for both phases and the classifier")
+    network_arguments.add_arguments(parser, run_dir=False)
     parser.add_argument(
-        "--output", type=path, help=f"file of the classifier, .keras (default: {selection.CLASSIFIER} in --run-dir)"
+        "--model", metavar="NETWORK", help="network of a .weights.h5 file, such as CifarResidualAttention56"
     )
+    training_arguments.add_training_data(parser)
+    run_dir = "folder of both phases and the classifier. Safe to interrupt: rerun the command to resume"
+    parser.add_argument("--run-dir", type=path, required=True, metavar="DIR", help=run_dir)
+    classifier = f".keras file of the classifier (default: {network_arguments.CLASSIFIER} in --run-dir)"
+    parser.add_argument("--output", type=path, metavar="FILE", help=classifier)
     changes = {"nargs": "+", "action": "extend", "default": [], "metavar": "FIELD=VALUE"}
-    named = "name of a recipe, or a .json file (default: %(default)s)"
-    parser.add_argument("--head-recipe", default="transfer_head", help=f"first phase, the new classifier: {named}")
+    recipe = "recipe of the {} phase, {}: a name, or a .json file (default: %(default)s)"
+    first, second = recipe.format("first", "new classifier only"), recipe.format("second", "with unfrozen layers")
+    parser.add_argument("--head-recipe", default="transfer_head", metavar="RECIPE", help=first)
     parser.add_argument("--head-set", help="change fields of the first phase's recipe", **changes)
-    parser.add_argument("--recipe", default="transfer_fine_tune", help=f"second phase, unfrozen layers too: {named}")
+    parser.add_argument("--recipe", default="transfer_fine_tune", metavar="RECIPE", help=second)
     parser.add_argument("--set", help="change fields of the second phase's recipe", **changes)
     parser.add_argument(
         "--unfreeze",
         nargs="+",
         default=["last_stage"],
         metavar="LAYERS",
-        help="last_stage, none (no second phase), or patterns of layer names (default: last_stage)",
+        help="layers to train in the second phase: last_stage, patterns of layer names, or none to skip the phase "
+        "(default: last_stage)",
     )
-    parser.add_argument("--pooling", choices=("avg", "max"), default="avg", help="pooling (default: %(default)s)")
-    parser.add_argument("--dropout", type=float, default=0.0, help="dropout rate before the classifier (default: 0)")
+    parser.add_argument(
+        "--pooling", choices=("avg", "max"), default="avg", help="global pooling (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--dropout", type=float, default=0.0, metavar="RATE", help="dropout before the classifier (default: 0)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the command.
 
     Raises:
-        ValueError: before any work, for unknown weights, recipes, fields or layers, and what does not go together.
-        FloatingPointError: if the training diverges.
+        ValueError: Before any training, for unknown weights, recipes, fields or layers, and options that exclude each
+            other.
+        FloatingPointError: If training diverges.
     """
     head_recipe = training_arguments.change_recipe(arguments.head_recipe, arguments.head_set, "--head-set")
     recipe = training_arguments.change_recipe(arguments.recipe, arguments.set)
-    choice = selection.choose(arguments)
+    choice = network_arguments.choose(arguments)
     training_arguments.check_data(arguments)
     check_folder("--run-dir", arguments.run_dir)
     check_output("--output", arguments.output, (".keras",))
@@ -68,7 +77,7 @@ def run(arguments: argparse.Namespace) -> None:
         run_dir=arguments.run_dir,
         verbose=1 if sys.stdout.isatty() else 2,
     )
-    output = arguments.output or arguments.run_dir / selection.CLASSIFIER
+    output = arguments.output or arguments.run_dir / network_arguments.CLASSIFIER
     with atomic_write(output) as partial:
         with_normalization(model, report.mean, report.std).save(partial)
     training_arguments.print_metrics(report.head, "first phase, last epoch")
@@ -78,38 +87,40 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _without_top(net):
-    """The network of a run without its classifier, and its images' mean and standard deviation."""
+    """Return the network of a run without its classifier, and the mean and standard deviation of its images."""
     import keras
 
     classifier = net.model.layers[-1]
     if not isinstance(classifier, keras.layers.Dense):
         raise ValueError(
             f"Expected the network of {net.name} to end in a Dense layer, which is replaced; it ends in "
-            f"{type(classifier).__name__}. Save the part before its classifier as a .keras file, and pass that."
+            f"{type(classifier).__name__}. Save the network without its classifier as a .keras file, and pass that."
         )
     return keras.Model(net.model.input, classifier.input, name=net.model.name), (net.mean, net.std)
 
 
 def _backbone(choice, arguments, dataset):
-    """What `fine_tune` takes as its network, and its images' mean and standard deviation, `None` for a released tag."""
+    """Return the first argument of `fine_tune` and `(mean, std)` of its images, or `None` for a released tag."""
     from keras_resattn.data import Dataset
     from keras_resattn.models import registry
     from keras_resattn.utils.data_format import image_shape
 
-    if choice.kind == "tag" and choice.where in pretrained.tags():
-        return choice.where.id, None
+    if choice.kind == "tag" and choice.source in pretrained.tags():
+        return choice.source.id, None
     if choice.kind == "model":
-        model = network.load_model(choice.where)
-        return model, network.statistics_of(model, choice)
+        model = network.load_model(choice.source)
+        return model, network.normalization_of(model, choice)
     if choice.kind == "run":
         return _without_top(network.open_network(choice))
     channels = dataset.channels if isinstance(dataset, Dataset) else dataset.image_shape[-1]
     shape = {"include_top": False, "input_shape": image_shape(arguments.size, arguments.size, channels)}
     if choice.kind == "weights":
         if arguments.size is None:
-            raise ValueError("Expected --size, the height and width of images, with a .weights.h5 file.")
-        model = registry.create_model(choice.model, weights=str(choice.where), **shape)
-        return model, network.statistics_of(model, choice)
+            raise ValueError(
+                "Expected --size, the height and width of images, with a .weights.h5 file; received: none."
+            )
+        model = registry.create_model(choice.model, weights=str(choice.source), **shape)
+        return model, network.normalization_of(model, choice)
     tag = network.open_tag(choice)
     size = arguments.size or tag.input_shape[0]
     shape["input_shape"] = image_shape(size, size, channels)

@@ -1,4 +1,4 @@
-"""Images that a command gets: files, and folders of files. One that cannot be read is reported, the others are used."""
+"""Image files and folders on the command line. Unreadable images are reported and skipped."""
 
 import argparse
 import os
@@ -8,31 +8,28 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_resattn.cli.arguments import path
+from keras_resattn.cli.arguments import add_resize_mode, path
 from keras_resattn.cli.output import complain
 
 if TYPE_CHECKING:
     from keras_resattn.cli.network import Network
 
-
-BATCH = 256  # images that are held in memory at once
+BATCH = 256  # images in memory at once
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the images, and how those of another aspect ratio are resized."""
-    parser.add_argument("images", nargs="+", type=path, metavar="IMAGE", help="image file, or folder of image files")
+    """Add the images and `--resize-mode`."""
     parser.add_argument(
-        "--resize-mode",
-        choices=("crop", "squash", "pad"),
-        help="what is done with images of another aspect ratio (default: as in training, or crop the centre)",
+        "images", nargs="+", type=path, metavar="IMAGE", help="image file, or folder of image files at any depth"
     )
+    add_resize_mode(parser, "as in training, or crop")
 
 
 class Images:
-    """The images that a command was given.
+    """The images on a command line.
 
     Args:
-        arguments: Has `images`, a list of paths, and `resize_mode`, or `None` for the network's.
+        arguments: Parsed arguments with `images`, a list of paths, and `resize_mode`; `None` for that of the network.
 
     Attributes:
         skipped: Number of images that could not be read.
@@ -46,10 +43,10 @@ class Images:
             if os.path.exists(given):
                 self.given.append(given)
             else:
-                self._skip(f"Expected an image; there is no file or folder {given}.")
+                self._skip(f"Expected an image file or folder; {given} does not exist.")
 
     def paths(self) -> list[Path]:
-        """Return the paths of all files, in the order of the arguments; those in a folder in the order of names."""
+        """Return the paths of all files in the order of the arguments, and within a folder in the order of names."""
         from keras_resattn.data.images import SUFFIXES
 
         paths = []
@@ -60,12 +57,12 @@ class Images:
             inside = [file for file in sorted(given.rglob("*")) if file.suffix.lower() in SUFFIXES and file.is_file()]
             inside = [file for file in inside if not any(part[0] == "." for part in file.relative_to(given).parts)]
             if not inside:
-                self._skip(f"Expected images ({', '.join(SUFFIXES)}) in the folder {given}; received: none.")
+                self._skip(f"Expected images ({', '.join(SUFFIXES)}) in the folder {given}; found: none.")
             paths += inside
         return paths
 
     def batches(self, network: "Network") -> Iterator[tuple[list[Path], np.ndarray]]:
-        """Yield `(paths, images)`: images `(n, h, w, c)`, uint8, resized to what a `Network` takes."""
+        """Yield `(paths, images)`: images `(n, h, w, c)`, uint8, resized to the input size of a `Network`."""
         paths = self.paths()
         self.total = len(paths) + self.skipped
         for start in range(0, len(paths), BATCH):

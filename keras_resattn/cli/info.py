@@ -1,16 +1,16 @@
-"""`keras-resattn info`: all about one network, or about released weights."""
+"""`keras-resattn info`: details of a network or of released weights."""
 
 import argparse
 
 from keras_resattn import pretrained
-from keras_resattn.cli import output, selection, startup
+from keras_resattn.cli import network_arguments, output, startup
 from keras_resattn.models import registry
 from keras_resattn.models.variants import VARIANTS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `info` to an `argparse` parser."""
-    parser.add_argument("name", help="a network, such as CifarResidualAttention56, or network/tag")
+    parser.add_argument("name", metavar="NAME", help="network, such as CifarResidualAttention56, tag, or network/tag")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _of_network(name):
     entry = registry.NETWORKS[name]
     if name in VARIANTS:
-        startup.start_keras()  # the row's filters follow from its layers
+        startup.start_keras()  # widths are computed from layers
         arguments = vars(VARIANTS[name].resolved())
     else:
         arguments = entry.arguments
@@ -42,8 +42,8 @@ def _of_network(name):
 
 
 def _of_tag(name):
-    expected = "a network, as `keras-resattn list` has them, or released weights"
-    tag = selection.find_tag(name, expected, registry.NETWORKS)
+    expected = "a network listed by `keras-resattn list`, or released weights"
+    tag = network_arguments.find_tag(name, expected, registry.NETWORKS)
     return {
         "network": tag.network,
         "tag": tag.tag,

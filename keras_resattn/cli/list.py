@@ -1,4 +1,4 @@
-"""`keras-resattn list`: networks, what they cost, and released weights."""
+"""`keras-resattn list`: networks with their costs and released weights."""
 
 import argparse
 
@@ -41,5 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
         for record in records
     ]
     output.print_table("networks", columns, rows)
-    print("ImageNet weights of Residual Attention Networks were never released by anyone.")
-    print("The ImageNet rows start from random ones. WARN's GMACs are the paper's way of counting; it computes fewer.")
+    print(
+        "No ImageNet weights of Residual Attention Networks were ever released; those networks start from random ones."
+    )
+    print("GMACs of WARN are counted as in the paper; the implementation computes fewer.")

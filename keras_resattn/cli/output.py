@@ -1,4 +1,4 @@
-"""What commands print: tables for people, JSON and CSV for programs, one line for an error."""
+"""Output of commands: tables for people, JSON and CSV for programs, one line per error."""
 
 import csv
 import json
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def printable(text: str) -> str:
-    """Return a text with control characters and undecodable bytes escaped, so that names cannot change the terminal."""
+    """Return a text with control characters and undecodable bytes escaped, so that names cannot affect the terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
 
 
@@ -23,9 +23,9 @@ def print_table(title: str | None, columns: Mapping[str, dict[str, Any]], rows: 
     """Print a table.
 
     Args:
-        title: Text above it, or `None`; without one, there is no header either.
-        columns: `{header: options}`, options as `rich.table.Table.add_column` takes them.
-        rows: Lists of strings, one for each column; `None` is a line between rows.
+        title: Title; `None` for a table without title and header.
+        columns: `{header: options}`, with options of `rich.table.Table.add_column`.
+        rows: Lists of strings, one per column; `None` draws a line between rows.
     """
     from rich.console import Console
     from rich.table import Table
@@ -38,10 +38,10 @@ def print_table(title: str | None, columns: Mapping[str, dict[str, Any]], rows: 
         if row is None:
             table.add_section()
         else:
-            table.add_row(*(Text(printable(cell)) for cell in row))  # a string would be read as markup: "[bold]x.png"
+            table.add_row(*(Text(printable(cell)) for cell in row))  # not a string, whose "[bold]" would be markup
     console = Console()
     with console.capture() as capture:  # rich ends the process when a pipe is closed
-        if title is not None:  # not the table's own title, which is folded to its width
+        if title is not None:  # a title of the table would wrap at its width
             console.print(Text(printable(title)))
         console.print(table)
     print(capture.get(), end="")
@@ -51,8 +51,8 @@ def print_records(style: str, records: Any) -> None:
     """Print records for programs.
 
     Args:
-        style: `"json"`: a list of objects, or one object; `"csv"`: a header and a line for each record.
-        records: Dictionaries with the same keys, or one dictionary. For CSV, lists are joined by semicolons.
+        style: `"json"` for a list of objects or one object, `"csv"` for a header and one line per record.
+        records: List of dictionaries with the same keys, or one dictionary. In CSV, lists are joined by semicolons.
     """
     if style == "json":
         print(json.dumps(records, indent=2))
@@ -65,6 +65,6 @@ def print_records(style: str, records: Any) -> None:
 
 
 def labels(paths: Sequence[Path]) -> list[str]:
-    """Return a short name for each path that tells it from the others: its part below the folder that all share."""
+    """Return short, distinct names of paths: their parts below the deepest folder that contains all of them."""
     shared = os.path.commonpath([os.path.abspath(path.parent) for path in paths])
     return [os.path.relpath(os.path.abspath(path), shared) for path in paths]

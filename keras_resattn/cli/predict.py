@@ -2,22 +2,24 @@
 
 import argparse
 
-from keras_resattn.cli import image_files, network, output, selection, startup
+from keras_resattn.cli import image_files, network, network_arguments, output, startup
 from keras_resattn.cli.arguments import add_formats, check_least
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `predict` to an `argparse` parser."""
     image_files.add_arguments(parser)
-    selection.add_arguments(parser)
-    parser.add_argument("--top", type=int, default=3, help="classes to show for each image (default: %(default)s)")
+    network_arguments.add_arguments(parser)
+    parser.add_argument(
+        "--top", type=int, default=3, metavar="N", help="number of classes per image (default: %(default)s)"
+    )
     add_formats(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command. Returns 2 if an image could not be read, else 0."""
+    """Run the command. Return 2 if an image could not be read, else 0."""
     check_least("--top", arguments.top, 1)
-    choice = selection.choose(arguments)
+    choice = network_arguments.choose(arguments)
     given = image_files.Images(arguments)
     if not given.given:
         return given.finish()
@@ -25,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     net = network.open_network(choice)
     results = []
     for paths, batch in given.batches(net):
-        results += zip(paths, net.best(batch, arguments.top), strict=True)
+        results += zip(paths, net.top_classes(batch, arguments.top), strict=True)
     if results:
         (_print_table if arguments.format is None else _print_records)(net, results, arguments)
     return given.finish()

@@ -22,7 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--row", metavar="ROW", default=[], help="rows to run (default: all rows of the table)", **many)
     parser.add_argument("--seeds", type=int, metavar="SEED", help="random seeds, one run each (default: 0)", **many)
     parser.add_argument(
-        "--scale", type=float, default=1.0, help="fraction of the epochs and of the images, for a scaled-down run"
+        "--scale",
+        type=float,
+        default=1.0,
+        metavar="FRACTION",
+        help="fraction of the epochs and of the images, for a scaled-down run (default: 1)",
     )
     parser.add_argument(
         "--data",
@@ -32,10 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         **many,
     )
     parser.add_argument("--base-weights", type=path, metavar="FILE", help="ImageNet weights, for rows that need them")
-    parser.add_argument("--run-dir", type=path, default=Path("runs"), metavar="DIR", help="folder of all runs")
-    parser.add_argument("--results", type=path, default=Path("results"), metavar="DIR", help="folder of CSV files")
     parser.add_argument(
-        "--output", type=path, metavar="FILE", help="Markdown file of the table (.md), or image file of the figure"
+        "--run-dir", type=path, default=Path("runs"), metavar="DIR", help="folder of all runs (default: runs)"
+    )
+    parser.add_argument(
+        "--results", type=path, default=Path("results"), metavar="DIR", help="folder of CSV files (default: results)"
+    )
+    parser.add_argument(
+        "--output", type=path, metavar="FILE", help="also write the table to this .md file, or the figure to this image"
     )
     parser.add_argument("--device-data", action="store_true", help="keep all images on the accelerator")
 
@@ -59,7 +67,6 @@ def run(arguments: argparse.Namespace) -> None:
     check_output("--output", arguments.output, FIGURES if table.draws_responses else (".md",))
     sources = _check(arguments, rows, seeds)
     file = arguments.results / f"{table.file_name}.csv"
-    results.check_columns(file, table)
     startup.start_keras()
     from keras_resattn.reproduce.runner import Options
 
@@ -97,7 +104,7 @@ def _run_rows(table, rows, seeds, options, file):
                 diverged.append(f"{row.name}, seed {seed}: {error}")
                 continue
             finished.append((row, result))
-            added = results.record(file, table, row, result)
+            added = results.record(file, row, result)
             scale = "" if options.scale == 1 else f", scale {options.scale:g}"
             error = f"error {result['error']} % on {result['test_images']:,} test images"
             recorded = "" if added else f" (already in {printable(str(file))})"

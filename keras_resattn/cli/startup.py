@@ -1,47 +1,46 @@
-"""Importing Keras late and quietly: it takes seconds, and TensorFlow's start-up lines are no errors."""
+"""Late and quiet import of Keras, which takes seconds and lets TensorFlow print messages that are no errors."""
 
 import contextlib
 import os
 import sys
 import tempfile
 
-#: Set to show tracebacks of errors, and what libraries print while they are imported.
+#: Environment variable that shows tracebacks of errors and messages of libraries during their import.
 DEBUG = "KERAS_RESATTN_TRACEBACK"
 
 
 def start_keras() -> None:
-    """Import Keras and its backend without their start-up lines.
+    """Import Keras and its backend without their start-up messages.
 
     Raises:
-        ImportError: if the backend cannot be imported.
+        ImportError: If the backend cannot be imported.
     """
     if "keras" in sys.modules:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        with contextlib.nullcontext() if os.environ.get(DEBUG) else _standard_error_dropped():
+        with contextlib.nullcontext() if os.environ.get(DEBUG) else _discard_standard_error():
             import keras  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            f"Expected Keras with a backend that is installed; received: {error}. Install one, such as "
-            "pip install 'keras-resattn[tensorflow]' (or jax, torch), or set KERAS_BACKEND to one that is installed."
+            f"Expected Keras with an installed backend; importing it failed: {error}. Install one, for instance with "
+            "pip install 'keras-resattn[tensorflow]' (or jax, torch), or set KERAS_BACKEND to an installed one."
         ) from error
 
 
 def set_random_seed(seed: int) -> None:
-    """Call `keras.utils.set_random_seed` quietly: whatever the backend, it imports TensorFlow where it is installed."""
+    """Call `keras.utils.set_random_seed` quietly: with every backend, it imports TensorFlow if that is installed."""
     import keras
 
-    with contextlib.nullcontext() if os.environ.get(DEBUG) else _standard_error_dropped():
+    with contextlib.nullcontext() if os.environ.get(DEBUG) else _discard_standard_error():
         keras.utils.set_random_seed(seed)
 
 
 @contextlib.contextmanager
-def _standard_error_dropped():
-    """Send what is written to file descriptor 2 to a temporary file that nobody reads.
+def _discard_standard_error():
+    """Redirect file descriptor 2 to a temporary file.
 
-    TensorFlow logs some lines before it reads any setting, so nothing else keeps them away. What Python raises is not
-    affected.
+    TensorFlow logs messages before it reads any setting, so nothing else suppresses them. Exceptions are not affected.
     """
     try:
         kept = os.dup(2)

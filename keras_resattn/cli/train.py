@@ -1,4 +1,4 @@
-"""`keras-resattn train`: a network, a recipe and data, from a shell."""
+"""`keras-resattn train`: train a network with a recipe."""
 
 import argparse
 import contextlib
@@ -6,7 +6,7 @@ import importlib.util
 import sys
 from typing import Any
 
-from keras_resattn.cli import network, selection, startup, training_arguments
+from keras_resattn.cli import network, network_arguments, startup, training_arguments
 from keras_resattn.cli.arguments import check_folder, check_least, path
 from keras_resattn.models import registry
 from keras_resattn.recipes import RECIPES
@@ -15,39 +15,55 @@ from keras_resattn.recipes import RECIPES
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `train` to an `argparse` parser."""
     parser.add_argument(
-        "--model", help="as `list` has them, such as CifarResidualAttention56; not needed with --weights"
+        "--model", metavar="NETWORK", help="network to train, such as CifarResidualAttention56 (see `list`)"
     )
-    selection.add_arguments(parser, default=None, run_dir=False)
-    parser.add_argument("--recipe", default="cifar_one_cycle", help=f"{', '.join(RECIPES)}, or a .json file")
+    network_arguments.add_arguments(parser, default=None, run_dir=False)
+    recipes = f"{', '.join(RECIPES)}, or a .json file (default: %(default)s)"
+    parser.add_argument("--recipe", default="cifar_one_cycle", metavar="RECIPE", help=recipes)
     parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="change fields of the recipe"
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="change fields of the recipe, such as epochs=30",
     )
-    training_arguments.add_data(parser)
-    parser.add_argument("--run-dir", type=path, required=True, help="folder for log, checkpoint, weights and report")
+    training_arguments.add_training_data(parser)
+    run_dir = "folder of the run: checkpoint, weights, log and report. Safe to interrupt: rerun the command to resume"
+    parser.add_argument("--run-dir", type=path, required=True, metavar="DIR", help=run_dir)
     parser.add_argument(
-        "--zero-init-residual", action="store_true", help="start with every residual branch at zero, for calmer steps"
+        "--zero-init-residual",
+        action="store_true",
+        help="initialize the last batch-norm scale of each residual branch to zero, for a more stable start",
     )
     parser.add_argument("--device-data", action="store_true", help="keep all images on the accelerator")
-    parser.add_argument("--distribute", choices=["data"], help="share each batch between all devices")
-    parser.add_argument("--checkpoint-steps", type=int, help="steps between checkpoints (default: every five minutes)")
-    parser.add_argument("--steps-per-execution", type=int, default=1, help="steps in one call (default: %(default)s)")
-    parser.add_argument("--tensorboard", type=path, metavar="FOLDER", help="also write logs for TensorBoard")
+    parser.add_argument("--distribute", choices=["data"], help="split each batch across all devices")
+    parser.add_argument(
+        "--checkpoint-steps", type=int, metavar="N", help="steps between checkpoints (default: every five minutes)"
+    )
+    parser.add_argument(
+        "--steps-per-execution", type=int, default=1, metavar="N", help="steps per compiled call (default: %(default)s)"
+    )
+    parser.add_argument("--tensorboard", type=path, metavar="DIR", help="folder for TensorBoard logs")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the command.
 
     Raises:
-        ValueError: before any work, for an unknown network, recipe, field or dataset, or what does not go together.
-        FloatingPointError: if the training diverges.
+        ValueError: Before any training, for an unknown network, recipe, field or dataset, and options that exclude each
+            other.
+        FloatingPointError: If training diverges.
     """
     recipe = training_arguments.change_recipe(arguments.recipe, arguments.set)
     choice = _choose(arguments)
     training_arguments.check_data(arguments)
     if recipe.image_sizes and arguments.size is not None:
-        raise ValueError(f"Expected no --size with a recipe that has image_sizes; received: --size {arguments.size}.")
+        raise ValueError(f"Expected no --size with a recipe with image_sizes; received: --size {arguments.size}.")
     if arguments.zero_init_residual and choice is not None:
-        raise ValueError("Expected --zero-init-residual only without --weights, whose residual branches are trained.")
+        raise ValueError(
+            "Expected --zero-init-residual only without --weights, whose residual branches are trained already."
+        )
     for option in ("checkpoint_steps", "steps_per_execution"):
         check_least(f"--{option.replace('_', '-')}", getattr(arguments, option), 1)
     check_folder("--run-dir", arguments.run_dir)
@@ -83,27 +99,31 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _choose(arguments):
-    """The `Choice` of the weights to start from, `None` for random ones."""
+    """The `NetworkChoice` of the weights to start from, or `None` for random weights."""
     if arguments.weights is None:
         if arguments.model is None:
-            raise ValueError("Expected --model with a network, or --weights to start from; received: neither.")
+            raise ValueError("Expected --model, or --weights to start from; received: neither.")
         if arguments.mean is not None or arguments.std is not None:
             raise ValueError("Expected --mean and --std only with --weights.")
         registry.check_id(arguments.model)
         return None
-    choice = selection.choose(arguments, any_model=True)
-    if choice.kind == "tag" and arguments.model not in (None, choice.where.network):
-        raise ValueError(
-            f"Expected weights of {arguments.model}; {choice.where.id} are weights of {choice.where.network}."
-        )
+    choice = network_arguments.choose(arguments, any_model=True)
+    if choice.kind == "tag":
+        _check_network(choice, choice.source)
     if choice.kind in ("run", "model") and arguments.model is not None:
-        raise ValueError(f"Expected no --model with {choice.where}, which holds its network; received: {choice.model}.")
+        raise ValueError(
+            f"Expected no --model with {choice.name}, which records its network; received: --model {choice.model}."
+        )
     return choice
 
 
+def _check_network(choice, tag):
+    if choice.model not in (None, tag.network):
+        raise ValueError(f"Expected weights of {choice.model}; {choice.name} has weights of {tag.network}.")
+
+
 def _start(arguments, choice, recipe, dataset):
-    """The network as the training starts with it, `(mean, std)` of its images or `None` for those of the data, and the
-    data with labels numbered by the network's class names."""
+    """Return the initial network, `(mean, std)` of its images (`None`: of the data), and the renumbered data."""
     from keras_resattn.models.initialization import zero_init_residual
 
     if choice is None:
@@ -116,11 +136,10 @@ def _start(arguments, choice, recipe, dataset):
         dataset = _matched(arguments, dataset, net.class_names, net.model.output_shape[1], net.name)
         return net.model, (_per_channel(net.mean, net), _per_channel(net.std, net)), dataset
     if choice.kind == "weights":
-        model = _build(arguments, choice.model, recipe, dataset, weights=str(choice.where))
-        return model, network.statistics_of(model, choice), dataset
+        model = _build(arguments, choice.model, recipe, dataset, weights=str(choice.source))
+        return model, network.normalization_of(model, choice), dataset
     tag = network.open_tag(choice)
-    if arguments.model not in (None, tag.network):
-        raise ValueError(f"Expected weights of {arguments.model}; {choice.where} holds weights of {tag.network}.")
+    _check_network(choice, tag)
     dataset = _matched(arguments, dataset, tag.classes, len(tag.classes), tag.id)
     model = _build(arguments, tag.network, recipe, dataset, weights=str(tag.folder))
     return model, (tag.mean, tag.std), dataset
@@ -130,21 +149,21 @@ def _per_channel(values, net):
     return [values] * net.channels if isinstance(values, float) else values
 
 
-def _matched(arguments, dataset, names, classes, whose):
-    """The data with labels numbered by the network's class names."""
+def _matched(arguments, dataset, names, classes, owner):
+    """Return the data with labels renumbered by the network's class names."""
     from keras_resattn.data.class_matching import match_classes
 
-    remedy = "To train weights to tell other classes apart, use `keras-resattn fine-tune`."
+    remedy = "For other classes, use `keras-resattn fine-tune`."
     if _number_of_classes(arguments, dataset) > classes:
-        raise ValueError(f"Expected the {classes} classes of {whose}; {arguments.data} has more. {remedy}")
-    return match_classes(dataset, names, whose, remedy)
+        raise ValueError(f"Expected the {classes} classes of {owner}; {arguments.data} has more. {remedy}")
+    return match_classes(dataset, names, owner, remedy)
 
 
 def _number_of_classes(arguments, dataset):
     from keras_resattn.data import BatchStream
 
     if dataset.classes is None and isinstance(dataset, BatchStream):
-        raise ValueError(f"Expected data that knows its classes; received: --data {arguments.data}.")
+        raise ValueError(f"Expected data with a known number of classes; received: --data {arguments.data}.")
     return dataset.classes or int(dataset.labels.max()) + 1
 
 
@@ -153,7 +172,9 @@ def _build(arguments, name, recipe, dataset, weights=None):
 
     shape: Any = dataset.image_shape
     if shape is None and arguments.size is None and not recipe.image_sizes:
-        raise ValueError("Expected --size, the height and width of the network's input, as the images differ in shape.")
+        raise ValueError(
+            "Expected --size, the height and width of the network's input, for images of different shapes."
+        )
     if recipe.image_sizes:
         height = width = None
     else:
@@ -172,14 +193,16 @@ def _build(arguments, name, recipe, dataset, weights=None):
     except ValueError as error:
         if arguments.size is not None or "input_shape" not in str(error):
             raise
-        raise ValueError(f"{error} With --size the images are resized.") from error
+        raise ValueError(f"{error} Pass --size to resize the images.") from error
 
 
 def _tensorboard(folder):
     if folder is None:
         return []
     if not all(map(importlib.util.find_spec, ("tensorflow", "tensorboard"))):
-        raise ImportError("Expected TensorFlow and TensorBoard for --tensorboard: pip install tensorflow tensorboard.")
+        raise ImportError(
+            "Expected TensorFlow and TensorBoard for --tensorboard. Run: pip install tensorflow tensorboard."
+        )
     import keras
 
     return [keras.callbacks.TensorBoard(folder)]

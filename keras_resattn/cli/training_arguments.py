@@ -1,4 +1,4 @@
-"""What `train` and `fine-tune` share: recipes, training data and what is printed at the end."""
+"""Arguments and output that `train` and `fine-tune` share: recipes, training data, metrics."""
 
 import argparse
 import json
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_resattn.cli.arguments import check_least, expanded, path
+from keras_resattn.cli.arguments import add_data, add_resize_mode, check_least, expanded, path
 from keras_resattn.cli.output import printable
 from keras_resattn.recipes import Recipe, get_recipe
 from keras_resattn.recipes.recipe import suggest_fields
@@ -17,28 +17,26 @@ if TYPE_CHECKING:
     from keras_resattn.recipes import Report
 
 
-def add_data(parser: argparse.ArgumentParser) -> None:
-    """Add the training data, and what is validated on."""
-    parser.add_argument(
-        "--data", required=True, type=expanded, help=".npz file with x_train and y_train, class folders, or a name"
-    )
-    parser.add_argument("--data-dir", type=path, help="folder of TensorFlow Datasets, for data by name")
+def add_training_data(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments for training and validation data."""
+    add_data(parser, "x_train and y_train")
     parser.add_argument(
         "--validation",
         type=expanded,
-        help="data to validate on, as --data: x_validation of a file, val/ of a folder",
+        metavar="DATA",
+        help="validation data, as for --data: uses x_validation of a file, val/ of a folder",
     )
-    parser.add_argument("--holdout", type=int, default=0, help="training images, drawn at random, to validate on")
-    parser.add_argument("--size", type=int, help="height and width of the network's input (default: as the images)")
     parser.add_argument(
-        "--resize-mode",
-        choices=("crop", "squash", "pad"),
-        help="resize images of another aspect ratio so (default: crop)",
+        "--holdout", type=int, default=0, metavar="N", help="number of random training images to validate on instead"
     )
+    parser.add_argument(
+        "--size", type=int, metavar="PIXELS", help="height and width of the network's input (default: of the images)"
+    )
+    add_resize_mode(parser, "crop")
 
 
 def check_data(arguments: argparse.Namespace) -> None:
-    """Check what can be checked of the data without opening it."""
+    """Check the arguments for data, as far as possible without opening the data."""
     check_least("--holdout", arguments.holdout, 0)
     check_least("--size", arguments.size, 1)
     if arguments.validation and arguments.holdout:
@@ -46,26 +44,30 @@ def check_data(arguments: argparse.Namespace) -> None:
 
 
 def open_data(arguments: argparse.Namespace) -> tuple[Any, Any]:
-    """Return training data and validation data, `None` without any."""
+    """Return training data and validation data, or `None` if there are none."""
     from keras_resattn.data import Dataset, open_dataset
     from keras_resattn.data.open_dataset import open_validation
 
     dataset = open_dataset(arguments.data, data_dir=arguments.data_dir, resize_mode=arguments.resize_mode)
     if arguments.size is not None and isinstance(dataset, Dataset) and dataset.resize_mode is None:
-        dataset = dataset.with_resize_mode("crop")  # arrays, which are taken as they are where no size is given
+        dataset = dataset.with_resize_mode("crop")  # arrays are not resized by default
     if not arguments.holdout:
         return dataset, open_validation(arguments.validation, arguments.data_dir, dataset)
     if not isinstance(dataset, Dataset):
-        raise ValueError(f"Expected --holdout 0 with data that comes as a stream; received: {arguments.holdout}.")
+        raise ValueError(
+            f"Expected no --holdout with data without access by index; received: --holdout {arguments.holdout}."
+        )
     if arguments.holdout >= len(dataset):
-        raise ValueError(f"Expected --holdout from 0 to below {len(dataset)} images; received: {arguments.holdout}.")
-    # Always the same ones, whatever the seed of the run; the last ones may all be of one class.
+        raise ValueError(
+            f"Expected --holdout below the number of images, {len(dataset)}; received: {arguments.holdout}."
+        )
+    # The same images for every seed. Random ones, because the last images may all be of one class.
     rows = np.random.default_rng(0).permutation(len(dataset))
     return dataset.subset(np.sort(rows[arguments.holdout :])), dataset.subset(np.sort(rows[: arguments.holdout]))
 
 
 def change_recipe(name: str, changes: Iterable[str], option: str = "--set") -> Recipe:
-    """Return a recipe by name or from a file, with `field=value` changes whose values are JSON, or strings."""
+    """Return a recipe, by name or from a `.json` file, with `FIELD=VALUE` changes; values are JSON, or else strings."""
     recipe = _read_recipe(path(name)) if name.endswith(".json") else get_recipe(name)
     fields = {}
     for change in changes:
@@ -83,20 +85,20 @@ def change_recipe(name: str, changes: Iterable[str], option: str = "--set") -> R
     return recipe.replace(**fields)
 
 
-def print_metrics(report: "Report", what: str = "last epoch") -> None:
-    """Print the figures of a `Report`."""
-    print(f"{what}: {', '.join(f'{name} {value:.4g}' for name, value in report.metrics.items())}")
+def print_metrics(report: "Report", label: str = "last epoch") -> None:
+    """Print the metrics of a `Report`."""
+    print(f"{label}: {', '.join(f'{name} {value:.4g}' for name, value in report.metrics.items())}")
 
 
 def print_written(file: PathLike) -> None:
-    """Say that a file was written."""
+    """Print that a file was written."""
     print(f"wrote {printable(str(file))}")
 
 
 def _read_recipe(file):
     if not file.is_file():
-        raise ValueError(f"Expected a recipe's name or a .json file; there is no file {file}.")
+        raise ValueError(f"Expected the name of a recipe or a .json file; {file} does not exist.")
     try:
         return Recipe.from_json(file.read_text(encoding="utf-8"))
     except (ValueError, TypeError) as error:
-        raise ValueError(f"Expected {file} to hold a recipe, as Recipe.to_json writes it: {error}") from error
+        raise ValueError(f"Expected {file} to hold a recipe, as written by Recipe.to_json: {error}") from error

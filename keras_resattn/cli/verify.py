@@ -1,4 +1,4 @@
-"""`keras-resattn verify`: the bundled files, hashed again."""
+"""`keras-resattn verify`: compare bundled files with the SHA-256 of their release."""
 
 import argparse
 
@@ -7,11 +7,11 @@ from keras_resattn.cli.output import complain
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `verify` to an `argparse` parser: it has none."""
+    """Add the arguments of `verify` to an `argparse` parser: none."""
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command. Returns 1 if a file is missing, damaged or cannot be read."""
+    """Run the command. Return 1 if a file is missing, damaged or unreadable, else 0."""
     results = pretrained.verify()
     for result in results:
         print(f"{result.name}: {result.status}")

@@ -2,13 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_resattn.reproduce.published import original
-from keras_resattn.reproduce.rows import DATASETS, MORE_DISTRACTORS, Row, Table
+from keras_resattn.reproduce.rows import DATASETS, Row, Table
 from keras_resattn.typing import PathLike
 from keras_resattn.utils.io import append_row, read_rows
 
@@ -22,29 +21,10 @@ SCALED_DOWN = (
 )
 
 
-def columns(table: Table) -> list[str]:
-    """Return the columns of a table's results."""
-    more = ["top5_error"] if any(row.top5 is not None for row in table.rows) else []
-    if any(row.data == "cluttered_mnist" for row in table.rows):
-        more += [f"error_{n}" for n in MORE_DISTRACTORS]
-    first = ["date", "row", "seed", "scale", "epochs", "images", "test_images", "data", "error"]
-    return [*first, *more, "seconds", "backend", "device", "revision"]
-
-
-def check_columns(path: Path, table: Table) -> None:
-    """Raise a `ValueError`, before hours of training, if a file of results has other columns than a table's."""
-    expected, rows = columns(table), read_rows(path)
-    if rows and list(rows[0]) != expected:
-        raise ValueError(
-            f"Expected columns {', '.join(expected)} in {path}; received: {', '.join(map(str, rows[0]))}. "
-            "Move the file away, or pass another --results."
-        )
-
-
-def record(path: PathLike, table: Table, row: Row, result: Mapping[str, Any]) -> bool:
-    """Add the result of a run to a file of results, unless the file has it. Return whether it was added."""
-    recorded = {column: {**result, "row": row.name}.get(column, "") for column in columns(table)}
-    if {column: str(value) for column, value in recorded.items()} in read_rows(path):
+def record(path: PathLike, row: Row, result: Mapping[str, Any]) -> bool:
+    """Add the result of a run to a CSV file, unless the file has it. Return whether it was added."""
+    recorded = {"row": row.name, **result}
+    if {key: str(value) for key, value in recorded.items()} in read_rows(path):
         return False
     append_row(path, recorded)
     return True

@@ -21,7 +21,6 @@ class PaperDataset:
     """A dataset as the papers split it.
 
     Attributes:
-        title: Name in print.
         classes: Number of classes.
         images: Number of training images; `None` if the paper does not state it.
         test_images: Number of test images; `None` if the paper does not state it.
@@ -30,7 +29,6 @@ class PaperDataset:
         requirement: What users have to provide, as part of a sentence; empty if nothing.
     """
 
-    title: str
     classes: int
     images: int | None
     test_images: int | None
@@ -48,16 +46,16 @@ FOLDERS = (
 )
 
 DATASETS = {
-    "cifar10": PaperDataset("CIFAR-10", 10, 50_000, 10_000, "cifar10"),
-    "cifar100": PaperDataset("CIFAR-100", 100, 50_000, 10_000, "cifar100"),
-    "cluttered_mnist": PaperDataset("Cluttered MNIST", 10, 200_000, 100_000, "keras"),
-    "imagenet": PaperDataset("ImageNet", 1000, 1_281_167, 50_000, size=224, requirement=FOLDERS),
-    "stanford_dogs": PaperDataset("Stanford Dogs", 120, 12_000, 8_580, "stanford_dogs", size=224),
-    "uec_food100": PaperDataset("UEC Food-100", 100, None, None, size=224, requirement=FOLDERS),
-    "cars196": PaperDataset("Stanford Cars", 196, 8_144, 8_041, "cars196", size=224),
-    "adience_gender": PaperDataset("Adience, gender", 2, None, None, size=224, requirement=FOLDERS),
-    "adience_age": PaperDataset("Adience, age", 8, None, None, size=224, requirement=FOLDERS),
-    "cub200": PaperDataset("CUB-200-2011", 200, 5_994, 5_794, "caltech_birds2011", size=224),
+    "cifar10": PaperDataset(10, 50_000, 10_000, "cifar10"),
+    "cifar100": PaperDataset(100, 50_000, 10_000, "cifar100"),
+    "cluttered_mnist": PaperDataset(10, 200_000, 100_000, "keras"),
+    "imagenet": PaperDataset(1000, 1_281_167, 50_000, size=224, requirement=FOLDERS),
+    "stanford_dogs": PaperDataset(120, 12_000, 8_580, "stanford_dogs", size=224),
+    "uec_food100": PaperDataset(100, None, None, size=224, requirement=FOLDERS),
+    "cars196": PaperDataset(196, 8_144, 8_041, "cars196", size=224),
+    "adience_gender": PaperDataset(2, None, None, size=224, requirement=FOLDERS),
+    "adience_age": PaperDataset(8, None, None, size=224, requirement=FOLDERS),
+    "cub200": PaperDataset(200, 5_994, 5_794, "caltech_birds2011", size=224),
 }
 
 

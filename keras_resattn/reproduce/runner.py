@@ -25,7 +25,7 @@ from keras_resattn.reproduce.datasets import Splits, data_name, open_splits
 from keras_resattn.reproduce.published import original
 from keras_resattn.reproduce.rows import DATASETS, Row, Table
 from keras_resattn.typing import PathLike, Shape
-from keras_resattn.utils.data_format import image_shape, spatial_axes
+from keras_resattn.utils.data_format import image_shape, image_size
 from keras_resattn.utils.io import read_json, sha256, user_path, write_json
 from keras_resattn.utils.provenance import revision_of
 
@@ -166,8 +166,7 @@ def measure_errors(model: keras.Model, row: Row, splits: Splits, report: Report)
     Raises:
         FloatingPointError: If the network returns NaN or infinite values.
     """
-    axes = spatial_axes(keras.config.image_data_format())
-    size = tuple(model.input_shape[axis] for axis in axes)
+    size = image_size(model.input_shape)
     crops = row.test_size is not None or DATASETS[row.data].size is not None
     central = 0.875 if crops else 1.0  # a crop of 224 from a short side of 256
     preprocess = functools.partial(normalize, mean=report.mean, std=report.std)

@@ -1,4 +1,4 @@
-"""The command line as a process: what it imports, what it prints beside its output, and how it ends."""
+"""The command line as a process: imports, standard error, and exit codes."""
 
 import importlib.util
 import os
@@ -6,8 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import keras
 import pytest
+
+from keras_resattn.cli import startup
 
 pytestmark = pytest.mark.once
 
@@ -59,7 +60,7 @@ WRONG = [
 ]
 
 
-def test_what_needs_no_keras_does_not_import_it(tmp_path):
+def test_commands_that_need_no_keras_do_not_import_it(tmp_path):
     code = (
         "import sys\n"
         "from keras_resattn.cli import main\n"
@@ -79,8 +80,16 @@ def test_what_needs_no_keras_does_not_import_it(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_messages_of_an_import_are_discarded(capfd):
+    with startup._discard_standard_error():
+        os.write(2, b"a message of TensorFlow")
+    os.write(2, b"an error")
+    assert capfd.readouterr().err == "an error"
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="needs TensorFlow")
-def test_tensorflow_prints_nothing_beside_the_output():
+def test_tensorflow_prints_nothing_to_standard_error():
     environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
     environment["KERAS_BACKEND"] = "tensorflow"
     result = subprocess.run([*COMMAND, "predict", IMAGE, "--csv"], env=environment, capture_output=True, text=True)
@@ -88,6 +97,7 @@ def test_tensorflow_prints_nothing_beside_the_output():
     assert result.stdout.splitlines()[1].startswith(f"{IMAGE},1,3,cat,0.9")
 
 
+@pytest.mark.slow
 def test_a_seed_that_imports_tensorflow_prints_nothing():
     code = "from keras_resattn.cli import startup; startup.start_keras(); startup.set_random_seed(0)"
     environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
@@ -96,7 +106,7 @@ def test_a_seed_that_imports_tensorflow_prints_nothing():
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
-def test_a_reader_that_leaves_is_no_error():
+def test_a_closed_pipe_ends_quietly_with_code_141():
     reader, writer = os.pipe()
     os.close(reader)
     try:
@@ -106,8 +116,8 @@ def test_a_reader_that_leaves_is_no_error():
     assert (result.returncode, result.stderr) == (141, "")
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
-def test_output_that_cannot_be_written_is_one_line():
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_is_one_line():
     with open("/dev/full", "w") as full:
         result = subprocess.run([*COMMAND, "list"], stdout=full, stderr=subprocess.PIPE, text=True)
     assert result.returncode == 2
@@ -115,7 +125,7 @@ def test_output_that_cannot_be_written_is_one_line():
     assert "No space left" in result.stderr
 
 
-def test_closed_output_is_no_error():
+def test_closed_standard_output_is_no_error():
     result = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, "list"], stderr=subprocess.PIPE, text=True)
     assert (result.returncode, result.stderr) == (0, "")
 
@@ -126,8 +136,3 @@ def test_a_backend_that_is_not_installed_is_named():
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1
     assert "nothing" in result.stderr
-
-
-def test_keras_is_named_by_the_version():
-    result = subprocess.run([*COMMAND, "--version"], capture_output=True, text=True)
-    assert f"Keras {keras.version()}" in result.stdout

@@ -1,0 +1,187 @@
+"""Arguments that choose the network of a command (`--weights`, `--run-dir`, ...), resolved without Keras."""
+
+import argparse
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from keras_resattn import pretrained
+from keras_resattn.cli.arguments import check_least, expanded, path
+from keras_resattn.models import registry
+from keras_resattn.pretrained.records import RECORD, TENSORS, Checkpoint
+from keras_resattn.utils.suggestions import did_you_mean
+
+DEFAULT = "CifarResidualAttention56/cifar10"
+#: File that `fine-tune` saves in its run folder.
+CLASSIFIER = "classifier.keras"
+
+
+def add_arguments(parser: argparse.ArgumentParser, default: str | None = DEFAULT, run_dir: bool = True) -> None:
+    """Add `--weights`, `--run-dir`, and arguments for files that do not record how their network is used.
+
+    Args:
+        parser: An `argparse` parser.
+        default: Default of `--weights`.
+        run_dir: Whether the command uses finished runs; other commands define their own `--model` and `--size`.
+    """
+    weights = "network, network/tag (see `list`), released folder, .keras or .weights.h5 file, or hf://owner/repo"
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--weights", default=default, help=f"{weights} (default: {default or 'random weights'})")
+    if run_dir:
+        either.add_argument(
+            "--run-dir",
+            dest="network_run",
+            type=path,
+            metavar="DIR",
+            help="folder of a finished run of `train` or `fine-tune`",
+        )
+        parser.add_argument(
+            "--model", metavar="NETWORK", help="network of a .weights.h5 file, such as CifarResidualAttention56"
+        )
+        parser.add_argument(
+            "--size", type=int, metavar="PIXELS", help="height and width of images, for a network of any input size"
+        )
+    numbers = {"nargs": "+", "type": float, "metavar": "N"}
+    parser.add_argument(
+        "--mean",
+        help="for a file: mean that is subtracted from images (0 to 255), one number or one per channel",
+        **numbers,
+    )
+    parser.add_argument(
+        "--std",
+        help="for a file: standard deviation that images are divided by, one number or one per channel",
+        **numbers,
+    )
+
+
+@dataclass(frozen=True)
+class NetworkChoice:
+    """The network that the arguments choose.
+
+    Attributes:
+        kind: `"tag"` (`source` is a `Checkpoint`), `"hub"` (an `hf://` address), `"run"` (a folder), `"model"` (a file
+            of a whole model) or `"weights"` (a `.weights.h5` file).
+        source: The checkpoint, address, folder or file.
+        model: Id of the network of a `.weights.h5` file.
+        mean: `--mean`, for a file.
+        std: `--std`, for a file.
+        size: Height and width of images, for a network of any input size.
+    """
+
+    kind: str
+    source: Any
+    model: str | None = None
+    mean: list[Any] | None = None
+    std: list[Any] | None = None
+    size: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Name in messages."""
+        return self.source.id if isinstance(self.source, Checkpoint) else str(self.source)
+
+
+def choose(arguments: argparse.Namespace, any_model: bool = False) -> NetworkChoice:
+    """Return the `NetworkChoice` of `--weights`, `--run-dir` and related arguments.
+
+    Args:
+        arguments: The parsed arguments.
+        any_model: Whether `--model` is also allowed with weights that record their network.
+
+    Raises:
+        ValueError: For unknown weights, a missing file or folder, one of the wrong kind, and options that exclude each
+            other.
+    """
+    run = getattr(arguments, "network_run", None)
+    kind, source = _find_run(run) if run is not None else _find_weights(expanded(arguments.weights))
+    choice = NetworkChoice(kind, source, arguments.model, arguments.mean, arguments.std, arguments.size)
+    if kind != "weights" and choice.model is not None and not any_model:
+        raise ValueError(f"Expected --model only with a .weights.h5 file; received: --model {choice.model}.")
+    if kind == "weights":
+        if choice.model is None:
+            raise ValueError(f"Expected --model, the network of {source}; the file does not record it.")
+        registry.check_id(choice.model)
+    given = [f"--{option}" for option in ("mean", "std") if getattr(choice, option) is not None]
+    if given and kind not in ("weights", "model"):
+        raise ValueError(f"Expected {given[0]} only with a .keras or .weights.h5 file; {choice.name} records it.")
+    if len(given) == 1 or (kind == "weights" and not given):
+        raise ValueError(
+            f"Expected --mean and --std, the normalization of the images (0 to 255) that {source} was trained on; the "
+            f"file does not record it. Received: {given[0] if given else 'neither'}."
+        )
+    check_least("--size", choice.size, 1)
+    return choice
+
+
+def find_tag(name: str, expected: str = "released weights", known: Iterable[str] = ()) -> Checkpoint:
+    """Return the released `Checkpoint` of a name; for a network, its default one.
+
+    Args:
+        name: A network, a tag, an alias, or `network/tag`.
+        expected: Expected value, for messages.
+        known: Additional names that messages may suggest.
+
+    Raises:
+        ValueError: If there is none, or several networks have a tag of that name.
+    """
+    found = pretrained.find("default", name) if name in registry.NETWORKS else pretrained.find(name)
+    if len(found) == 1:
+        return found[0]
+    released = pretrained.tags()
+    names = {each for tag in released for each in (tag.id, tag.tag, tag.network, *tag.aliases)}
+    if found:
+        hint = f" Several networks have this tag: {', '.join(tag.id for tag in found)}."
+    else:
+        hint = " None are released for it." if registry.is_network(name) else did_you_mean(name, {*names, *known})
+    ids = ", ".join(tag.id for tag in released) or "none yet"
+    raise ValueError(f"Expected {expected} ({ids}); received: {name}.{hint}")
+
+
+def _find_weights(weights):
+    if weights.startswith("hf://"):
+        if not re.fullmatch(r"hf://[\w.-]+/[\w.-]+(@[\w./-]+)?", weights) or ".." in weights:
+            raise ValueError(f"Expected hf://owner/repo or hf://owner/repo@revision; received: {weights}.")
+        return "hub", weights
+    if pretrained.find(weights) or weights in registry.NETWORKS:
+        return "tag", find_tag(weights)
+    file = Path(weights)
+    if os.path.isdir(file):
+        if (file / "report.json").exists() or not (file / RECORD).exists():
+            return _find_run(file, "--weights to be a folder of released weights (with config.json) or a finished run")
+        return "tag", Checkpoint.read(file)
+    if os.path.exists(file):
+        return _find_file(file)
+    if file.suffix in (".keras", ".h5") or os.path.isabs(file) or weights.startswith((".", "~")):
+        raise ValueError(f"Expected released weights, a file or a folder; {weights} does not exist.")
+    return "tag", find_tag(weights, "released weights, a file or a folder")
+
+
+def _find_file(file):
+    name = file.name.lower()
+    if name.endswith(".weights.h5"):
+        # Weights of a run or of a released checkpoint are described by the records beside them.
+        if (file.parent / "report.json").exists() and (file.parent / "model.json").exists():
+            return "run", file.parent
+        if file.name == TENSORS and (file.parent / RECORD).exists():
+            return "tag", Checkpoint.read(file.parent)
+        return "weights", file
+    if name.endswith((".keras", ".h5")):
+        return "model", file
+    raise ValueError(f"Expected --weights to be a .keras or .weights.h5 file; received: {file}.")
+
+
+def _find_run(folder, expected="--run-dir to be the folder of a finished run"):
+    if not os.path.isdir(folder):
+        problem = "is a file" if os.path.exists(folder) else "does not exist"
+        raise ValueError(f"Expected {expected}; {folder} {problem}.")
+    for inside in (folder, folder / "fine_tune"):
+        if (inside / "report.json").exists():
+            return "run", inside
+    if (folder / CLASSIFIER).exists():
+        return "model", folder / CLASSIFIER
+    if (folder / "recipe.json").exists() or (folder / "transfer.json").exists():
+        raise ValueError(f"Expected {expected}; the run in {folder} is not finished. Repeat its command to finish it.")
+    raise ValueError(f"Expected {expected}; {folder} has no report.json.")
