@@ -37,7 +37,6 @@ def test_predict_prints_a_table(weights, image, capsys):
     assert out.count("%") == 2
 
 
-@pytest.mark.once
 def test_predict_reads_all_colour_modes(tmp_path, capsys):
     for mode in ("L", "RGBA", "P"):
         Image.new("RGB", (32, 32), "red").convert(mode).save(tmp_path / f"{mode}.png")
@@ -54,7 +53,6 @@ def test_attend_writes_an_image(image, tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["noise.png", "out.png"]
 
 
-@pytest.mark.once
 def test_list_names_networks_and_tags(capsys):
     assert main(["list"]) == 0
     out = capsys.readouterr().out
@@ -64,7 +62,6 @@ def test_list_names_networks_and_tags(capsys):
     assert "No ImageNet weights" in out
 
 
-@pytest.mark.once
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -80,13 +77,11 @@ def test_info_shows_details(name, expected, capsys):
     assert expected in capsys.readouterr().out
 
 
-@pytest.mark.once
 def test_verify_hashes_the_bundled_weights(capsys):
     assert main(["verify"]) == 0
     assert f"{NAME}: ok" in capsys.readouterr().out
 
 
-@pytest.mark.once
 def test_verify_fails_for_damaged_files(monkeypatch, capsys):
     results = [pretrained.Verification(NAME, "damaged", "model.weights.h5 has SHA-256 0"), ("other", "not bundled")]
     monkeypatch.setattr(pretrained, "verify", lambda: [pretrained.Verification(*result) for result in results])
@@ -105,7 +100,6 @@ def test_evaluate_counts_correct_predictions(tmp_path, capsys):
     assert "released with other test images" in out
 
 
-@pytest.mark.once
 def test_evaluate_reads_folders_of_the_same_classes(tmp_path, capsys):
     for name in pretrained.find(NAME)[0].classes:
         (tmp_path / "test" / name).mkdir(parents=True)
@@ -114,7 +108,6 @@ def test_evaluate_reads_folders_of_the_same_classes(tmp_path, capsys):
     assert "of 10 correct" in capsys.readouterr().out
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("pixels", [32, 28])
 def test_evaluate_reads_datasets_by_name(pixels, monkeypatch, capsys):
     test = np.random.default_rng(0).integers(0, 256, (4, pixels, pixels, 3), dtype="uint8"), np.arange(4)[:, None]
@@ -149,7 +142,6 @@ def test_train_writes_a_run_and_leaves_a_finished_one_as_it_is(images, tmp_path,
     assert (tmp_path / "run" / "log.csv").read_text() == log
 
 
-@pytest.mark.once
 def test_a_recipe_is_read_from_a_file(tmp_path):
     path = tmp_path / "mine.json"
     path.write_text(get_recipe("warn_cifar").replace(epochs=5, seed=3).to_json())
@@ -157,7 +149,6 @@ def test_a_recipe_is_read_from_a_file(tmp_path):
     assert (recipe.epochs, recipe.seed, recipe.mixup, recipe.milestones) == (5, 3, 0.2, (0.5,))
 
 
-@pytest.mark.once
 def test_options_of_train_are_passed_on(images, tmp_path, monkeypatch):
     seen = {}
 
@@ -176,7 +167,6 @@ def test_options_of_train_are_passed_on(images, tmp_path, monkeypatch):
     assert seen["model"].dtype_policy.name == "mixed_bfloat16"
 
 
-@pytest.mark.once
 def test_the_package_runs_as_a_module(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["keras_resattn", "verify"])
     with pytest.raises(SystemExit) as exit:
@@ -185,7 +175,6 @@ def test_the_package_runs_as_a_module(monkeypatch, capsys):
     assert f"{NAME}: ok" in capsys.readouterr().out
 
 
-@pytest.mark.once
 def test_the_version_names_the_package_and_keras(capsys):
     with pytest.raises(SystemExit) as exit:
         main(["--version"])

@@ -10,7 +10,7 @@ from PIL import Image
 from keras_resattn import pretrained
 from keras_resattn.cli import main
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("built_once")]
 
 TAG = "CifarResidualAttention56/cifar10_v2"
 
