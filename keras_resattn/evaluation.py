@@ -201,17 +201,6 @@ def evaluate_batches(model: keras.Model, batches: EvaluationBatches) -> Evaluati
     return _evaluation(scores, np.concatenate(labels))
 
 
-def check_data_format(report: Mapping[str, Any], run_dir: PathLike) -> None:
-    """Raise a `ValueError` if a run was trained with another image data format than Keras' current one."""
-    trained, current = report.get("data_format", "channels_last"), keras.config.image_data_format()
-    if trained != current:
-        raise ValueError(
-            f"Expected the image data format {trained!r}, with which {run_dir} was trained; Keras is set to "
-            f"{current!r}. Call keras.config.set_image_data_format({trained!r}), or set image_data_format in "
-            "~/.keras/keras.json."
-        )
-
-
 def load_run(run_dir: PathLike) -> keras.Model:
     """Return the network of a finished run with its final weights and class names, not compiled.
 

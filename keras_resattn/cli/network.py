@@ -8,7 +8,6 @@ import numpy as np
 
 from keras_resattn import pretrained
 from keras_resattn.cli.network_arguments import NetworkChoice
-from keras_resattn.layers.names import CLASSIFIERS
 from keras_resattn.models import registry
 from keras_resattn.pretrained.records import RECORD, Checkpoint
 from keras_resattn.typing import PathLike
@@ -205,6 +204,8 @@ def _open_model(choice):
 
 
 def _open_weights(choice):
+    from keras_resattn.layers.names import CLASSIFIERS
+
     file = choice.source
     tensors = pretrained.read_tensors(file)
     top = next((tensors[name] for name in CLASSIFIERS if name in tensors), None)

@@ -191,7 +191,7 @@ def _build(arguments, name, recipe, dataset, weights=None):
             **dropout,
         )
     except ValueError as error:
-        if arguments.size is not None or "input_shape" not in str(error):
+        if arguments.size is not None or "input_shape=" not in str(error):
             raise
         raise ValueError(f"{error} Pass --size to resize the images.") from error
 
