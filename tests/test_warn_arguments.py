@@ -70,7 +70,9 @@ def test_released_weights_belong_to_the_published_arguments_only():
     ):
         WARN()
     for option in ({"gate": "sigmoid"}, {"attention_width": 1}, {"attention_depth": 2}):
-        with pytest.raises(ValueError, match=r"received: weights='default'\. A network that is no row of the .* table"):
+        with pytest.raises(
+            ValueError, match=r"received: weights='default'\. There are no released checkpoints for custom networks"
+        ):
             WARN(**option)
 
 
