@@ -21,7 +21,7 @@ from keras_resattn import (
 )
 from keras_resattn.data import ArrayDataset
 from keras_resattn.models import registry
-from keras_resattn.recipes.backbones import Backbone
+from keras_resattn.recipes.backbone import Backbone
 from keras_resattn.utils.io import sha256
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype="uint8")

@@ -1,4 +1,4 @@
-"""Any optimizer of Keras trains a recipe: as data, by the recipe's schedule, with all that recipes do beside it."""
+"""Any Keras optimizer trains a recipe, with its schedule, weight decay, EMA, clipping and accumulation."""
 
 import json
 
@@ -16,7 +16,7 @@ ADAMW = RECIPE.replace(optimizer="adamw", l2=0.0, weight_decay=0.05, learning_ra
 
 @keras.saving.register_keras_serializable(package="tests")
 class Halving(keras.optimizers.SGD):
-    """An optimizer of the user's, with a variable that its steps change."""
+    """A custom optimizer with a variable that its updates change."""
 
     def build(self, variables):
         super().build(variables)
@@ -41,7 +41,7 @@ class Halving(keras.optimizers.SGD):
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
-def test_any_optimizer_resumes_where_it_was_killed(tmp_path, optimizer):
+def test_any_keras_optimizer_resumes_exactly(tmp_path, optimizer):
     recipe = RECIPE.replace(optimizer=optimizer, l2=0.0, mixup=0.0, cutmix=0.0)
     assert recipe == Recipe.from_json(recipe.to_json())
     whole, _ = train(recipe=recipe)
@@ -53,7 +53,7 @@ def test_any_optimizer_resumes_where_it_was_killed(tmp_path, optimizer):
         np.testing.assert_array_equal(a, b)
 
 
-def test_adamw_resumes_with_averages_clipping_and_accumulation(tmp_path):
+def test_adamw_resumes_with_ema_clipping_and_accumulation(tmp_path):
     recipe = ADAMW.replace(clip_norm=0.5, gradient_accumulation_steps=2)
     whole, report = train(recipe=recipe)
     with pytest.raises(Killed):
@@ -69,8 +69,8 @@ def test_adamw_resumes_with_averages_clipping_and_accumulation(tmp_path):
 
 
 @pytest.mark.parametrize("vectors", [False, True])
-def test_decoupled_decay_spares_vectors(vectors):
-    """Without gradients only the decay is left: w -= rate * decay * w."""
+def test_decoupled_decay_excludes_vectors(vectors):
+    """Without gradients, an update is only the decay: w -= learning_rate * weight_decay * w."""
     kernel, bias = keras.Variable([[1.0, -2.0]]), keras.Variable([3.0])
     recipe = ADAMW.replace(warmup_epochs=0, decay_norm_and_bias=vectors, ema=None)
     optimizer = recipe.make_optimizer(1000)
@@ -81,7 +81,7 @@ def test_decoupled_decay_spares_vectors(vectors):
     np.testing.assert_allclose(keras.ops.convert_to_numpy(bias), [3 * left if vectors else 3.0], rtol=1e-6)
 
 
-def test_decay_goes_through_the_scale_of_the_loss():
+def test_decay_exclusion_reaches_the_optimizer_inside_loss_scaling():
     keras.config.set_dtype_policy("mixed_float16")
     model, _ = train(recipe=ADAMW.replace(epochs=2))
     inner = model.optimizer.inner_optimizer
@@ -89,6 +89,7 @@ def test_decay_goes_through_the_scale_of_the_loss():
     assert decays == {v.path: len(v.shape) > 1 for v in model.trainable_variables}
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -108,12 +109,12 @@ def test_decay_goes_through_the_scale_of_the_loss():
         ({"optimizer": "LossScaleOptimizer"}, "Keras adds it itself"),
     ],
 )
-def test_optimizers_that_contradict_the_recipe_are_refused(changes, message):
+def test_optimizers_that_contradict_the_recipe_raise(changes, message):
     with pytest.raises(ValueError, match=message):
         RECIPE.replace(**{"l2": 0.0, **changes})
 
 
-def test_a_configuration_that_makes_no_optimizer_is_refused_before_any_work(tmp_path):
+def test_an_invalid_optimizer_configuration_raises_before_any_work(tmp_path):
     recipe = RECIPE.replace(optimizer={"class_name": "AdamW", "config": {"beta": 1}}, l2=0.0)
     with pytest.raises(ValueError, match="one that Keras can make"):
         train(tmp_path / "run", recipe)

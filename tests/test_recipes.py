@@ -1,4 +1,4 @@
-"""Recipes are data: their fields, their schedules and their optimizers."""
+"""Recipes: fields, serialisation, learning-rate schedules and optimizers."""
 
 import json
 
@@ -15,12 +15,14 @@ RECIPE = get_recipe("cifar_one_cycle").replace(epochs=3, batch_size=8, warmup_ep
 RNG = np.random.default_rng(0)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_a_recipe_survives_json(recipe):
     assert Recipe.from_json(recipe.to_json()) == recipe
     assert recipe.source
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -78,12 +80,13 @@ def test_a_recipe_survives_json(recipe):
         ({"deviations": "none"}, "deviations"),
     ],
 )
-def test_fields_out_of_range_are_refused(change, message):
+def test_values_out_of_range_raise(change, message):
     with pytest.raises(ValueError, match=f"received: {message}="):
         RECIPE.replace(**change)
 
 
-def test_unknown_names_and_fields_are_refused():
+@pytest.mark.once
+def test_unknown_presets_and_fields_raise_with_a_suggestion():
     with pytest.raises(ValueError, match="Did you mean 'cifar_one_cycle'"):
         get_recipe("cifar_two_cycle")
     with pytest.raises(ValueError, match=r"received: epoch\. Did you mean 'epochs'\?"):
@@ -96,13 +99,15 @@ def test_unknown_names_and_fields_are_refused():
         Recipe.from_json('{"name": "x", "epoch": 3}')
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("text", ["[]", "null", "3", '"x"', "[1", ""])
-def test_what_is_no_json_object_is_no_recipe(text):
+def test_text_that_is_not_a_json_object_raises(text):
     with pytest.raises(ValueError, match=r"Expected a JSON object|Expecting value|Expecting ',' delimiter"):
         Recipe.from_json(text)
 
 
-def test_numbers_of_numpy_become_pythons():
+@pytest.mark.once
+def test_numpy_values_are_converted_to_python():
     changes = {
         "epochs": np.int64(4),
         "learning_rate": np.float64(0.1),
@@ -118,7 +123,7 @@ def test_numbers_of_numpy_become_pythons():
     assert (type(recipe.epochs), type(recipe.flip), recipe.milestones) == (int, bool, (0.25, 0.5))
 
 
-def test_the_schedule_is_one_cycle_counted_in_steps():
+def test_cosine_with_warmup_is_one_cycle_counted_in_iterations():
     schedule = RECIPE.make_optimizer(steps_per_epoch=10)._learning_rate
     rate = [float(keras.ops.convert_to_numpy(schedule(step))) for step in range(31)]
     np.testing.assert_allclose(rate[:11], np.linspace(0, 0.05, 11), atol=1e-7)
@@ -139,26 +144,28 @@ def test_the_schedule_is_one_cycle_counted_in_steps():
         ("cluttered_mnist", 2000, {0: 0.1, 119_999: 0.1, 120_000: 0.01, 199_999: 0.01}),
     ],
 )
-def test_the_papers_schedules_fall_at_their_iterations(name, steps_per_epoch, rates):
+def test_the_papers_schedules_decay_at_their_iterations(name, steps_per_epoch, rates):
     schedule = get_recipe(name).learning_rate_schedule(steps_per_epoch)
     for step, rate in rates.items():
         np.testing.assert_allclose(float(keras.ops.convert_to_numpy(schedule(step))), rate, rtol=1e-6)
 
 
-def test_a_new_length_takes_the_place_of_the_old_one():
+@pytest.mark.once
+def test_new_epochs_replace_iterations_and_vice_versa():
     short = get_recipe("resattn_cifar").replace(epochs=3)
     assert (short.epochs, short.iterations) == (3, None)
     counted = RECIPE.replace(iterations=50)
     assert (counted.epochs, counted.iterations, counted.length(20)) == (None, 50, 3)
 
 
-def test_the_last_epoch_of_iterations_may_be_a_part():
+@pytest.mark.once
+def test_iterations_may_end_in_a_partial_epoch():
     paper = get_recipe("resattn_cifar")
     assert (paper.steps(50_000 // 64), paper.length(50_000 // 64)) == (160_000, 205)
     assert (paper.steps(1000), paper.length(1000)) == (160_000, 160)
 
 
-def test_steps_may_begin_with_a_rise():
+def test_steps_with_warmup_survive_serialisation():
     recipe = RECIPE.replace(schedule="steps", milestones=(0.5,), epochs=4)
     schedule = recipe.learning_rate_schedule(steps_per_epoch=10)
     rates = {0: 0.0, 5: 0.025, 10: 0.05, 19: 0.05, 20: 0.005, 39: 0.005}
@@ -167,19 +174,19 @@ def test_steps_may_begin_with_a_rise():
             np.testing.assert_allclose(float(keras.ops.convert_to_numpy(again(step))), rate, rtol=1e-6)
 
 
-def test_accumulated_gradients_are_averaged_with_decay_once():
+def test_accumulated_gradients_are_averaged_and_decayed_once():
     kernel = keras.Variable([[1.0, -2.0]])
     optimizer = RECIPE.replace(l2=0.5, gradient_accumulation_steps=2, warmup_epochs=0, momentum=0.0).make_optimizer(10)
     optimizer.build([kernel])
     for gradient in ([[0.2, 0.0]], [[0.4, 0.2]]):
         optimizer.apply([keras.ops.convert_to_tensor(np.array(gradient, "float32"))])
-    rate = 0.05 * (1 + np.cos(np.pi / 30)) / 2  # that of the second batch
+    rate = 0.05 * (1 + np.cos(np.pi / 30)) / 2  # learning rate of the second batch
     expected = np.array([[1.0, -2.0]]) - rate * (np.array([[0.3, 0.1]]) + 0.5 * np.array([[1.0, -2.0]]))
     np.testing.assert_allclose(keras.ops.convert_to_numpy(kernel), expected, rtol=1e-5)
     assert int(keras.ops.convert_to_numpy(optimizer.iterations)) == 1
 
 
-def test_the_whole_gradient_is_clipped_decay_included():
+def test_clip_norm_applies_to_the_gradient_with_weight_decay():
     kernel = keras.Variable([[3.0, 0.0]])
     optimizer = RECIPE.replace(l2=1.0, clip_norm=1.0, warmup_epochs=0, momentum=0.0).make_optimizer(10)
     optimizer.build([kernel])
@@ -188,8 +195,8 @@ def test_the_whole_gradient_is_clipped_decay_included():
     np.testing.assert_allclose(keras.ops.convert_to_numpy(kernel), expected, rtol=1e-5)
 
 
-def test_adams_decay_joins_the_gradient():
-    """The first step of Adam is the rate times the gradient's sign; the gradient here is decay alone."""
+def test_adam_adds_coupled_decay_to_the_gradient():
+    """Adam's first update is the learning rate times the sign of the gradient, which is only the decay here."""
     kernel, bias = keras.Variable([[1.0, -2.0]]), keras.Variable([3.0])
     recipe = RECIPE.replace(optimizer="adam", l2=0.1, warmup_epochs=0)
     optimizer = recipe.make_optimizer(10)
@@ -201,18 +208,18 @@ def test_adams_decay_joins_the_gradient():
     assert CoupledAdam.from_config(optimizer.get_config()).l2 == 0.1
 
 
-def test_layers_become_data():
+def test_augmentation_layers_are_stored_as_data():
     layer = keras.layers.RandomFlip("vertical", name="flip")
     recipe = RECIPE.replace(augment=[layer])
     assert recipe == Recipe.from_json(recipe.to_json())
     assert recipe == RECIPE.replace(augment=[keras.layers.serialize(layer)])
     assert keras.layers.deserialize(recipe.augment[0]).mode == "vertical"
     same = [RECIPE.replace(augment=[keras.layers.RandomFlip()]) for _ in range(2)]
-    assert same[0] == same[1], "names that Keras makes up are left out"
+    assert same[0] == same[1], "names that Keras generates are dropped"
 
 
-def test_decay_is_coupled_and_spares_vectors():
-    """v = m v + (g + l2 w); w -= lr v: PyTorch's and Caffe's weight decay, twice, by hand."""
+def test_coupled_decay_excludes_vectors():
+    """Two updates of v = m v + (g + l2 w); w -= lr v, as in PyTorch and Caffe, by hand."""
     kernel, bias = keras.Variable([[1.0, -2.0]]), keras.Variable([3.0])
     optimizer = CoupledSGD(0.1, l2=0.5, momentum=0.9)
     optimizer.build([kernel, bias])
@@ -228,7 +235,7 @@ def test_decay_is_coupled_and_spares_vectors():
     assert CoupledSGD.from_config(optimizer.get_config()).l2 == 0.5
 
 
-def test_vectors_decay_where_asked_for():
+def test_decay_norm_and_bias_includes_vectors():
     bias = keras.Variable([3.0])
     optimizer = CoupledSGD(0.1, l2=0.5, decay_norm_and_bias=True)
     optimizer.build([bias])
@@ -238,7 +245,7 @@ def test_vectors_decay_where_asked_for():
 
 
 def steps(learning_rate, lr_multipliers=None):
-    """What three steps of momentum and L2 add to three variables: no gradient but those that are given."""
+    """Return the changes of three variables after three updates with momentum and L2."""
     variables = [keras.Variable([[1.0, -2.0]], name=name) for name in ("attention1_kernel", "group1_kernel", "gate")]
     optimizer = CoupledSGD(learning_rate, l2=0.5, momentum=0.9, nesterov=True, lr_multipliers=lr_multipliers)
     optimizer.build(variables)
@@ -247,14 +254,14 @@ def steps(learning_rate, lr_multipliers=None):
     return {v.name: keras.ops.convert_to_numpy(v) - np.array([[1.0, -2.0]], "float32") for v in variables}
 
 
-def test_multipliers_are_learning_rates_of_groups():
+def test_lr_multipliers_scale_the_learning_rate_of_groups():
     grouped = steps(0.1, {"attention": 1.0, "group": 0.2, "": 0.0})
     for name, rate in {"attention1_kernel": 0.1, "group1_kernel": 0.02, "gate": 0.0}.items():
         np.testing.assert_allclose(grouped[name], steps(rate)[name], rtol=1e-5)
         assert np.abs(grouped[name]).max() == 0 if rate == 0 else np.abs(grouped[name]).min() > 0.01
 
 
-def test_the_first_multiplier_that_matches_the_beginning_of_a_path_counts():
+def test_the_first_pattern_that_matches_the_start_of_a_path_applies():
     plain = steps(0.1)
     grouped = steps(0.1, {"group1": 0.5, "group|attention1": 0.25, "attention": 3.0, "ate": 7.0})
     expected = {"attention1_kernel": steps(0.025), "group1_kernel": steps(0.05), "gate": plain}
@@ -264,7 +271,7 @@ def test_the_first_multiplier_that_matches_the_beginning_of_a_path_counts():
         np.testing.assert_array_equal(step, plain[name])
 
 
-def test_multipliers_go_by_the_paths_of_a_networks_layers():
+def test_lr_multipliers_match_the_paths_of_a_networks_variables():
     inputs = keras.Input((4, 4, 3))
     x = keras.layers.Dense(2, name="group1")(inputs)
     x = keras_resattn.layers.AttentionHead(2, "sigmoid", name="attention1_mask")(x)
@@ -279,11 +286,11 @@ def test_multipliers_go_by_the_paths_of_a_networks_layers():
     assert moved == ["attention1_mask/conv/kernel"]
 
 
-def test_multipliers_come_back_from_the_configuration():
+def test_lr_multipliers_survive_serialisation_in_order():
     lr_multipliers = {"b": 0.1, "a": 2.0, "": 0.5}
     configuration = json.loads(
         json.dumps(keras.saving.serialize_keras_object(CoupledSGD(lr_multipliers=lr_multipliers)))
     )
     restored = keras.saving.deserialize_keras_object(configuration)
-    assert list(restored.lr_multipliers.items()) == list(lr_multipliers.items()), "in their order"
+    assert list(restored.lr_multipliers.items()) == list(lr_multipliers.items()), "order is kept"
     assert CoupledSGD().get_config()["lr_multipliers"] == {}

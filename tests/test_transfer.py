@@ -1,4 +1,4 @@
-"""Transfer learning: what each phase trains, what it leaves alone, and how it goes on."""
+"""Transfer learning: weights that each phase trains and keeps, and how a run resumes."""
 
 import keras
 import numpy as np
@@ -8,8 +8,8 @@ from helpers import assert_close, weights_by_path
 from keras_resattn import fine_tune, preprocess_input, with_normalization
 from keras_resattn.data import ArrayDataset, network_input
 from keras_resattn.layers import PreActivationUnit
-from keras_resattn.recipes import get_recipe, transfer
-from keras_resattn.recipes.backbones import Backbone
+from keras_resattn.recipes import get_recipe, transfer_phases
+from keras_resattn.recipes.backbone import Backbone
 from keras_resattn.utils.data_format import image_shape
 
 STATISTICS = ([100.0, 110.0, 120.0], [50.0, 60.0, 70.0])
@@ -19,7 +19,7 @@ RECIPES = {"head_recipe": HEAD, "fine_tune_recipe": TUNE}
 
 
 def backbone(size=8, channels=3):
-    """Two stages, of 8 x 8 and 4 x 4, with batch normalisation whose statistics are not those of any data here."""
+    """Return a network of two stages, 8 x 8 and 4 x 4, whose batch-norm statistics fit no data of these tests."""
     axis = 1 if keras.config.image_data_format() == "channels_first" else -1
     inputs = x = keras.Input(image_shape(size, size, channels))
     for stage, strides in ((1, 1), (2, 2)):
@@ -46,7 +46,7 @@ def run(base=None, data=None, **arguments):
 
 
 def changed(before, after):
-    """Names of the layers of which a weight has changed."""
+    """Return the names of layers with a changed weight."""
     return {path.split("/")[0] for path in before if not np.array_equal(before[path], after[path])}
 
 
@@ -85,7 +85,6 @@ def test_a_recipe_that_augments_trains_the_classifier_on_images(tmp_path):
     _, report = run(base, dataset, head_recipe=recipe, unfreeze=None, run_dir=tmp_path)
     assert dataset.count >= 3 * len(dataset)
     assert report.resize_mode == "pad"
-    assert not (tmp_path / "features.npz").exists()
     assert report.head.mean == STATISTICS[0]
     assert changed(before, weights_by_path(base)) == set()
 
@@ -106,7 +105,7 @@ def test_the_second_phase_trains_the_last_stage_but_no_batch_normalisation(tmp_p
     assert_close(loaded.predict(x, verbose=0), model.predict(network_input(x, *STATISTICS), verbose=0))
 
 
-def test_what_fine_tune_froze_stays_frozen_in_a_file(tmp_path):
+def test_frozen_layers_stay_frozen_in_a_saved_model(tmp_path):
     inputs = keras.Input((8, 8, 3))
     x = inputs
     for stage in (1, 2):
@@ -122,7 +121,7 @@ def test_what_fine_tune_froze_stays_frozen_in_a_file(tmp_path):
     assert [variable.path.split("stage")[-1] for variable in loaded.trainable_variables] == trained
 
 
-def test_batches_that_are_ready_train_both_phases():
+def test_both_phases_train_on_batches():
     x, y = images()
 
     class Batches(keras.utils.PyDataset):
@@ -150,16 +149,16 @@ class Kill(keras.callbacks.Callback):
         raise Killed
 
 
-def test_a_killed_run_goes_on_in_its_phase(tmp_path, monkeypatch):
+def test_a_killed_run_resumes_in_its_phase(tmp_path, monkeypatch):
     weights = backbone().get_weights()
-    fit = transfer.compile_and_fit
+    fit = transfer_phases.compile_and_fit
 
     def run_again(kill_in=None, run_dir=tmp_path):
         def fit_or_be_killed(*args, run_dir, **kwargs):
             callbacks = [Kill()] if kill_in and run_dir.name == kill_in else []
             return fit(*args, **{**kwargs, "run_dir": run_dir, "callbacks": callbacks})
 
-        monkeypatch.setattr(transfer, "compile_and_fit", fit_or_be_killed)
+        monkeypatch.setattr(transfer_phases, "compile_and_fit", fit_or_be_killed)
         base = backbone()
         base.set_weights(weights)
         keras.utils.set_random_seed(0)
@@ -173,7 +172,7 @@ def test_a_killed_run_goes_on_in_its_phase(tmp_path, monkeypatch):
     for a, b in zip(expected.get_weights(), model.get_weights(), strict=True):
         assert_close(a, b, 1e-4)
     finished, again = run_again(kill_in="anything")
-    assert again.head.history == report.head.history, "what is finished is not trained again"
+    assert again.head.history == report.head.history, "a finished phase is not trained again"
     assert again.fine_tune.history == report.fine_tune.history
     for a, b in zip(finished.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -183,7 +182,7 @@ def test_a_folder_of_another_run_is_refused(tmp_path, monkeypatch):
     def be_killed(*args, **kwargs):
         raise Killed
 
-    monkeypatch.setattr(transfer, "compile_and_fit", be_killed)
+    monkeypatch.setattr(transfer_phases, "compile_and_fit", be_killed)
     base = backbone()
     with pytest.raises(Killed):
         run(base, run_dir=tmp_path)
@@ -207,11 +206,11 @@ def with_top():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"base": "imagenet"}, "one of the published weights: CifarResidualAttention56/"),
+        ({"base": "imagenet"}, "one of the released checkpoints: CifarResidualAttention56/"),
         ({"base": "cifar10"}, "Expected no statistics with CifarResidualAttention56/"),
         ({"base": with_top}, "without its top; it ends in a softmax"),
-        ({"statistics": None}, r"Expected statistics=\(mean, std\).*normalises inside"),
-        ({"statistics": ([1.0], [1.0])}, "for each of 3 channels"),
+        ({"statistics": None}, r"Expected statistics=\(mean, std\).*normalises its images itself"),
+        ({"statistics": ([1.0], [1.0])}, "3 finite numbers each"),
         ({"data": (np.zeros((32, 8, 8, 1), "uint8"), np.zeros(32, int))}, "Expected images of 3 channels for tiny"),
         ({"size": (16, 16)}, r"Expected size=\(height, width\) for tiny, which takes \(8, 8\)"),
         ({"head_recipe": "nothing"}, "Expected a Recipe or one of"),
@@ -226,7 +225,7 @@ def with_top():
     ],
     ids=lambda value: value if isinstance(value, str) else "-".join(value),
 )
-def test_mistakes_are_told_before_any_work(arguments, message, tmp_path):
+def test_wrong_arguments_raise_before_any_work(arguments, message, tmp_path):
     base = arguments.pop("base", None)
     with pytest.raises(ValueError, match=message):
         run(base() if callable(base) else base, run_dir=tmp_path / "run", **arguments)
@@ -242,7 +241,7 @@ def test_mistakes_are_told_before_any_work(arguments, message, tmp_path):
         ("last_stage", ["stage2_conv"]),
     ],
 )
-def test_layers_are_chosen_by_patterns(unfreeze, trained):
+def test_patterns_select_the_layers_to_unfreeze(unfreeze, trained):
     base = Backbone(backbone(), "tiny", STATISTICS, (8, 8))
     base.unfreeze(base.layers(unfreeze))
     paths = [variable.path for variable in base.model.trainable_variables]
@@ -265,14 +264,14 @@ def test_a_network_of_open_size_takes_the_images_size():
         found.layers("last_stage")
 
 
-def test_the_last_stage_of_published_networks(narrow_network):
+def test_the_last_stage_of_a_residual_attention_network(narrow_network):
     names = Backbone(narrow_network(include_top=False, modules=(1, 1, 1)), "", (), ()).layers("last_stage")
     assert names[0] == "stage3_unit1"
     assert names[-1] == "post_relu"
     assert all(name.startswith(("stage3", "post")) for name in names)
 
 
-def test_squeeze_and_excitation_begins_no_stage():
+def test_squeeze_and_excitation_does_not_start_a_stage():
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(4, 3, 2, "same", name="conv1")(inputs)
     squeezed = keras.layers.GlobalAveragePooling2D(keepdims=True, name="squeeze")(x)
@@ -285,7 +284,7 @@ def test_squeeze_and_excitation_begins_no_stage():
 
 def test_a_network_without_stages_needs_patterns():
     model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(4)])
-    with pytest.raises(ValueError, match="Pass patterns of the names of its layers"):
+    with pytest.raises(ValueError, match="Pass patterns of its layer names"):
         Backbone(model, "", (), ()).layers("last_stage")
 
 
@@ -300,7 +299,7 @@ def test_a_tag_brings_its_statistics_and_its_size(channels):
     assert_close(network_input(x, *found.statistics), preprocess_input(x, weights="cifar10"))
 
 
-def test_a_model_of_images_as_they_are(data_format, tmp_path):
+def test_with_normalization_takes_images_from_0_to_255(data_format, tmp_path):
     base = backbone()
     x, _ = images(4)
     if data_format == "channels_first":
@@ -312,5 +311,5 @@ def test_a_model_of_images_as_they_are(data_format, tmp_path):
     assert_close(keras.ops.convert_to_numpy(model(x)), expected)
     model.save(tmp_path / "model.keras")
     assert_close(keras.models.load_model(tmp_path / "model.keras").predict(x, verbose=0), expected)
-    with pytest.raises(ValueError, match="for each of 3 channels"):
+    with pytest.raises(ValueError, match="3 finite numbers each"):
         with_normalization(base, [0.0], [1.0])

@@ -1,4 +1,6 @@
-"""The folder of a transfer-learning run: read when it is finished, named where it is damaged, one process at a time."""
+"""Folder of a transfer-learning run: read if finished, errors that name damaged files, one process at a time."""
+
+import shutil
 
 import keras
 import numpy as np
@@ -7,6 +9,7 @@ from helpers import weights_of
 from resuming import files_of
 from test_transfer import HEAD, TUNE, backbone, images, run
 
+from keras_resattn.recipes.frozen_features import FrozenFeatures
 from keras_resattn.utils.io import locked
 
 pytestmark = pytest.mark.once
@@ -15,7 +18,7 @@ SHORT = {"head_recipe": HEAD.replace(epochs=3), "fine_tune_recipe": TUNE.replace
 
 
 class Best(keras.callbacks.EarlyStopping):
-    """Keeps the weights of each phase's first epoch."""
+    """Keep the weights of the first epoch of each phase."""
 
     def __init__(self):
         super().__init__(monitor="loss", patience=9, restore_best_weights=True)
@@ -26,7 +29,7 @@ class Best(keras.callbacks.EarlyStopping):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A finished run with its model, its report and the weights that it began with."""
+    """Folder of a finished run, its model, its report and the initial weights of its backbone."""
     folder = tmp_path_factory.mktemp("transfer")
     base = backbone()
     weights = base.get_weights()
@@ -74,38 +77,23 @@ def test_a_damaged_description_is_named(finished, copied, content):
     assert (copied / "transfer.json").read_bytes() == content
 
 
-@pytest.mark.parametrize("damage", ["empty", "garbage", "truncated", "objects", "lacking", "others", "short"])
-def test_damaged_features_are_named(finished, copied, damage):
-    path = copied / "features.npz"
-    (copied / "head" / "checkpoint.npz").unlink()
-    (copied / "head" / "report.json").unlink()
-    with np.load(path) as file:
-        arrays = dict(file)
-    if damage in ("empty", "garbage", "truncated"):
-        path.write_bytes({"empty": b"", "garbage": b"PK" * 50, "truncated": path.read_bytes()[:200]}[damage])
-    else:
-        changes = {
-            "objects": {"train": np.array([{}], object)},
-            "lacking": {},
-            "others": {"seal": arrays["seal"][::-1]},
-            "short": {"train": arrays["train"][:-1]},
-        }
-        arrays = {"seal": arrays["seal"]} if damage == "lacking" else {**arrays, **changes[damage]}
-        np.savez(path, **arrays)
-    with pytest.raises(ValueError, match=rf"Expected {path} to .* Delete {path}, and the same call") as caught:
-        again(finished, copied)
-    assert "allow_pickle" not in str(caught.value)
-
-
 def test_a_folder_has_room_for_one_process(finished, tmp_path):
-    (tmp_path / ".partial-features.npz").write_text("of the other process")
+    (tmp_path / ".partial-transfer.json").write_text("of the other process")
     with locked(tmp_path), pytest.raises(BlockingIOError, match=rf"train in {tmp_path}"):
         again(finished, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {".lock", ".partial-features.npz"}
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", ".partial-transfer.json"}
 
 
-def test_features_of_another_run_are_not_taken_for_this_ones(finished, copied):
-    """The description was deleted, and with it what the folder holds; the features say it, too."""
+def test_a_head_of_another_run_is_refused_without_the_description(finished, copied):
+    """`head/` states its network, data and weights itself."""
     (copied / "transfer.json").unlink()
-    with pytest.raises(ValueError, match=r"features\.npz to hold the features of this run; it holds others"):
+    with pytest.raises(ValueError, match=rf"Expected {copied / 'head'} .*other images, labels or sample weights"):
         again(finished, copied, data=images(seed=5))
+
+
+def test_a_finished_first_phase_needs_no_features(finished, copied, monkeypatch):
+    monkeypatch.setattr(FrozenFeatures, "compute", lambda *args: pytest.fail("computed features again"))
+    shutil.rmtree(copied / "fine_tune")
+    _, report = again(finished, copied, callbacks=[Best()])
+    assert report.head == finished[2].head
+    assert report.fine_tune.kept_epoch == 1

@@ -1,6 +1,6 @@
-"""Features of a frozen network: computed once, and a classifier trained on them alone."""
+"""Features of a frozen network: each image goes through the network once, and a classifier trains on the output."""
 
-from collections.abc import Mapping
+import hashlib
 from typing import Any, Self
 
 import keras
@@ -9,67 +9,75 @@ import numpy as np
 from keras_resattn.data import ArrayDataset, Dataset, network_input
 from keras_resattn.typing import ResizeMode, Size, Statistics
 
-BATCH = 64
+BATCH_SIZE = 64
 
 
-def extract(frozen: keras.Model, dataset: Dataset, size: Size, statistics: Statistics, verbose: int = 0) -> np.ndarray:
-    """Returns what a network makes of each image of a dataset, `(n, d)` float32.
+class FrozenFeatures(Dataset):
+    """Features of a frozen network in place of the images of a dataset, as arrays of shape `(1, 1, d)`.
+
+    `compute` must be called before features are read.
 
     Args:
+        dataset: A `Dataset` of images.
         frozen: A `keras.Model` that returns vectors.
-        dataset: A `Dataset`.
-        size: Height and width that images are read at.
-        statistics: `(mean, std)` that they are normalised with.
-        verbose: Keras' verbosity; 1 is a progress bar.
+        identity: A string that identifies network, images and preprocessing. It is the fingerprint of the features,
+            whose last bits may differ if they are computed again.
     """
-    count = len(dataset)
-    batch = min(BATCH, count)
-    progress = keras.utils.Progbar(count, verbose=verbose, unit_name="image")
-    found = []
-    for first in range(0, count, batch):
-        rows = np.arange(first, min(first + batch, count))
-        # The last batch is filled up, as another size would be compiled anew.
-        x = network_input(dataset.read(np.resize(rows, batch), size=size), *statistics)
-        found.append(np.asarray(frozen.predict_on_batch(x), "float32")[: len(rows)])
-        progress.add(len(rows))
-    return np.concatenate(found)
+
+    def __init__(self, dataset: Dataset, frozen: keras.Model, identity: str) -> None:
+        width = frozen.output_shape[-1]
+        super().__init__(dataset.labels, classes=dataset.classes, class_names=dataset.class_names, channels=width)
+        self.images, self.frozen, self.identity = dataset, frozen, identity
+        self.image_shape = (1, 1, width)
+        self.weights = dataset.weights
+        self.features = np.empty((0, width), "float32")
+
+    def compute(self, size: Size, statistics: Statistics, verbose: int = 0) -> None:
+        """Compute the features of all images.
+
+        Args:
+            size: Height and width that images are read at.
+            statistics: `(mean, std)` that images are normalised with.
+            verbose: Keras' verbosity; 1 shows a progress bar.
+        """
+        count = len(self)
+        batch_size = min(BATCH_SIZE, count)
+        progress = keras.utils.Progbar(count, verbose=verbose, unit_name="image")
+        features = []
+        for first in range(0, count, batch_size):
+            rows = np.arange(first, min(first + batch_size, count))
+            # The last batch is filled with copies, because another batch size would be compiled again.
+            x = network_input(self.images.read(np.resize(rows, batch_size), size=size), *statistics)
+            features.append(np.asarray(self.frozen.predict_on_batch(x), "float32")[: len(rows)])
+            progress.add(len(rows))
+        self.features = np.concatenate(features)
+
+    def statistics(self, normalization: str, size: Size | None = None) -> Statistics:
+        """Return mean and standard deviation of each feature, whatever the normalisation of the images is.
+
+        Standard deviations have a floor relative to the average variance, so that nearly constant features are not
+        amplified.
+        """
+        mean, variance = self.features.mean(0, dtype="float64"), self.features.var(0, dtype="float64")
+        std = np.sqrt(variance + 1e-5 * (variance.mean() or 1.0))
+        return mean.tolist(), std.tolist()
+
+    def _image(self, index, size, crop, central):
+        return self.features[index][None, None]
+
+    def _images_hash(self):
+        return hashlib.sha256(self.identity.encode()).hexdigest()
 
 
-def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns mean and standard deviation of each feature. Those that hardly vary are not blown up."""
-    mean, variance = features.mean(0, dtype="float64"), features.var(0, dtype="float64")
-    return mean, np.sqrt(variance + 1e-5 * (variance.mean() or 1.0))
-
-
-def as_images(features: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[list[float], list[float]]]:
-    """Returns features as recipes know data: images of one pixel, 0 to 255.
-
-    Args:
-        features: `{split: array (n, d)}`, with a split `"train"`.
-
-    Returns:
-        `{split: array (n, 1, 1, d)}`, and the `(mean, std)` by which these images become standardised features.
-    """
-    low = min(float(array.min()) for array in features.values())
-    high = max(float(array.max()) for array in features.values())
-    scale = 255.0 / ((high - low) or 1.0)
-    images = {
-        split: ((array.astype("float64") - low) * scale).clip(0, 255).astype("float32")[:, None, None]
-        for split, array in features.items()
-    }
-    mean, std = moments(features["train"])
-    return images, (((mean - low) * scale).tolist(), (std * scale).tolist())
-
-
-def fold(classifier: keras.layers.Layer, into: keras.layers.Layer, mean: np.ndarray, std: np.ndarray) -> None:
-    """Gives a dense layer the weights of another, which takes `(features - mean) / std`, so that it takes features."""
-    kernel, bias = (np.asarray(array, "float64") for array in classifier.get_weights())
-    kernel = kernel / std[:, None]
-    into.set_weights([kernel, bias - mean @ kernel])
+def fold_statistics(source: keras.layers.Dense, target: keras.layers.Dense, mean: Any, std: Any) -> None:
+    """Copy the weights of a dense layer on `(features - mean) / std` to a dense layer on `features`."""
+    kernel, bias = (np.asarray(array, "float64") for array in source.get_weights())
+    kernel = kernel / np.asarray(std)[:, None]
+    target.set_weights([kernel, bias - np.asarray(mean) @ kernel])
 
 
 class Resized(Dataset):
-    """The images of another dataset, each resized as it is read.
+    """A dataset whose images are resized when they are read.
 
     Args:
         dataset: A `Dataset`.
@@ -85,6 +93,7 @@ class Resized(Dataset):
         self.resize_mode, self.weights = dataset.resize_mode, dataset.weights
 
     def with_resize_mode(self, resize_mode: ResizeMode) -> Self:
+        """Return this dataset with another resize mode, see `Dataset.with_resize_mode`."""
         other = super().with_resize_mode(resize_mode)
         other.dataset = self.dataset.with_resize_mode(resize_mode)
         return other
@@ -97,6 +106,6 @@ class Resized(Dataset):
 
 
 def resized(dataset: Any, size: Size) -> Any:
-    """Returns `source` with images of `size`. Batches that are ready, and `None`, stay what they are."""
+    """Return a dataset with images of `size`. A `BatchStream`, and `None`, are returned unchanged."""
     fits = isinstance(dataset, ArrayDataset) and dataset.image_shape[:2] == size
     return dataset if fits or not isinstance(dataset, Dataset) else Resized(dataset, size)

@@ -1,4 +1,4 @@
-"""Pretrained networks that others stand on: the images that they take, and their last stage."""
+"""Backbones for transfer learning: their input size and statistics, their last stage, and unfreezing it."""
 
 import re
 from collections.abc import Collection, Iterable
@@ -6,25 +6,25 @@ from dataclasses import dataclass
 from typing import Self
 
 import keras
-import numpy as np
 
 from keras_resattn.data import BatchStream, Dataset
 from keras_resattn.models import registry
 from keras_resattn.models.inspection import freeze_batch_norm, tensors_of_layers
 from keras_resattn.models.normalization import PREPROCESSING, statistics_for
 from keras_resattn.pretrained import find, tags
+from keras_resattn.recipes.checks import check_statistics
 from keras_resattn.typing import Size, Statistics
 from keras_resattn.utils.data_format import channel_axis, image_shape, spatial_axes
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network without its top, and the images that it takes.
+    """A network without its top, with the size and normalisation of its images.
 
     Attributes:
-        model: The `keras.Model`; returns feature maps or vectors.
-        name: A published tag's id, or the model's name.
-        statistics: `(mean, std)`, each one float for each channel, that images of 0 to 255 are normalised with.
+        model: A `keras.Model` that returns feature maps or vectors.
+        name: Id of a released checkpoint, or name of the model.
+        statistics: `(mean, std)` that images from 0 to 255 are normalised with: one float for each channel.
         size: Height and width of the images.
     """
 
@@ -41,16 +41,17 @@ class Backbone:
         statistics: Statistics | None = None,
         size: Size | None = None,
     ) -> Self:
-        """Returns the published network of a tag, or the caller's model, for the images of `source`.
+        """Build the network of a released checkpoint, or check a model, for the images of a dataset.
 
         Args:
-            network: A tag's id, alias or `network/tag`, or a `keras.Model`.
-            dataset: A `Dataset` or `BatchStream`, whose channels and, at need, size are looked at.
-            statistics: As above; with a model alone.
-            size: Height and width, `None` for the tag's or the model's.
+            network: Tag, alias or id of a released checkpoint, or a `keras.Model`.
+            dataset: A `Dataset` or `BatchStream`, which gives the number of channels and, for a network of open size,
+                the image size.
+            statistics: `(mean, std)` of the images of a `keras.Model`; `None` for a released checkpoint.
+            size: Height and width; `None` for those of the checkpoint or model.
 
         Raises:
-            ValueError: for unknown weights, a model with its top, and whatever does not go together.
+            ValueError: If the checkpoint is unknown, the model has its top, or the images do not fit.
         """
         channels = dataset.channels if isinstance(dataset, Dataset) else dataset.image_shape[-1]
         if not isinstance(network, str) and isinstance(network, keras.Model):
@@ -65,7 +66,7 @@ class Backbone:
         if len(found) != 1:
             known = ", ".join(tag.id for tag in found or tags())
             raise ValueError(
-                f"Expected network to be a keras.Model without its top, or one of the published weights: {known}; "
+                f"Expected network to be a keras.Model without its top, or one of the released checkpoints: {known}; "
                 f"received: {network!r}."
             )
         return cls._of_tag(found[0], channels, statistics, size)
@@ -82,13 +83,13 @@ class Backbone:
         return cls(model, tag.id, (mean, std), size)
 
     def layers(self, unfreeze: str | Iterable[str] | None) -> list[str]:
-        """Returns the names of the layers that `unfreeze` means, in the model's order.
+        """Return the names of the layers to unfreeze, in the model's order.
 
         Args:
-            unfreeze: `"last_stage"`, patterns for the beginnings of names (`re.match`), or `None` for none.
+            unfreeze: `"last_stage"`, patterns that match the beginning of layer names (`re.match`), or `None`.
 
         Raises:
-            ValueError: if a pattern matches no layer, or the last stage cannot be told.
+            ValueError: If a pattern matches no layer, or the last stage cannot be determined.
         """
         names = [layer.name for layer in self.model.layers]
         if unfreeze is None:
@@ -98,30 +99,21 @@ class Backbone:
         missing = [pattern for pattern in unfreeze if not any(re.match(pattern, name) for name in names)]
         if missing:
             raise ValueError(
-                f"Expected patterns that match names of layers of {self.model.name}; received: "
+                f"Expected patterns that match layer names of {self.model.name}; received: "
                 f"{', '.join(map(repr, missing))}. Its layers are {', '.join(names)}."
             )
         return [name for name in names if any(re.match(pattern, name) for pattern in unfreeze)]
 
     def unfreeze(self, names: Collection[str]) -> None:
-        """Makes the layers of these names trainable and no others, and no batch normalisation.
+        """Make the named layers trainable, except their batch normalisation, and freeze all others.
 
-        Keras runs batch normalisation in inference mode where it is not trainable. Calling the network with
-        `training=False` would not do: inside `fit`, a functional model passes `training=True` on to all its layers.
+        Keras runs batch normalisation in inference mode if it is not trainable. Calling the network with
+        `training=False` is not enough: inside `fit`, a functional model passes `training=True` to all its layers.
         """
         self.model.trainable = True
         for layer in self.model.layers:
             layer.trainable = layer.name in names
         freeze_batch_norm(self.model)
-
-
-def check_statistics(statistics: Statistics, channels: int) -> tuple[list[float], list[float]]:
-    """Returns `(mean, std)` as two lists of floats, one for each channel, or raises a `ValueError`."""
-    lists = [np.asarray(values, "float64").reshape(-1).tolist() for values in statistics]
-    if [len(values) for values in lists] != [channels, channels]:
-        raise ValueError(f"Expected (mean, std) with a number for each of {channels} channels; received: {statistics}.")
-    mean, std = lists
-    return mean, std
 
 
 def _check_model(model, channels):
@@ -147,8 +139,8 @@ def _checked_statistics(model, statistics, channels):
         return [0.0] * channels, [1.0] * channels
     if statistics is None:
         raise ValueError(
-            f"Expected statistics=(mean, std), which the images of {model.name} are normalised with; received: None. "
-            f"For a model that normalises inside: statistics=({[0] * channels}, {[1] * channels})."
+            f"Expected statistics=(mean, std) that the images of {model.name} are normalised with; received: None. "
+            f"For a model that normalises its images itself, pass statistics=({[0] * channels}, {[1] * channels})."
         )
     mean, std = check_statistics(statistics, channels)
     if inside and (mean, std) != ([0.0] * channels, [1.0] * channels):
@@ -160,9 +152,9 @@ def _checked_statistics(model, statistics, channels):
 
 
 def _normalization_inside(model):
-    """The name of the layer that `include_preprocessing=True` adds to a network, or `None`."""
+    """Return the name of the layer that `include_preprocessing=True` adds to a network, or `None`."""
     names = [layer.name for layer in model.layers if isinstance(layer, keras.layers.Normalization)]
-    return next((name for name in names if name == PREPROCESSING), None)
+    return PREPROCESSING if PREPROCESSING in names else None
 
 
 def _model_size(model, dataset, size):
@@ -176,9 +168,9 @@ def _model_size(model, dataset, size):
 
 
 def _first_of_last_stage(model):
-    """Index of the first layer after the last one whose map is larger than what the network ends in.
+    """Return the index of the first layer after the last feature map that is larger than the final one.
 
-    Small maps before it, such as those of squeeze and excitation, do not count.
+    Smaller maps before it, such as those of squeeze-and-excitation, are ignored.
     """
     sizes = {}
     if isinstance(model, (keras.Sequential, keras.Function)):
@@ -190,7 +182,7 @@ def _first_of_last_stage(model):
     larger = [index for index, size in maps if size > maps[-1][1]]
     if not larger:
         raise ValueError(
-            f"Expected a network with maps of known and falling size for unfreeze='last_stage'; {model.name} has none. "
-            "Pass patterns of the names of its layers instead."
+            "Expected a network with feature maps of known and decreasing size for unfreeze='last_stage'; "
+            f"{model.name} has none. Pass patterns of its layer names instead."
         )
     return larger[-1] + 1
