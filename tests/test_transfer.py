@@ -89,6 +89,12 @@ def test_a_recipe_that_augments_trains_the_classifier_on_images(tmp_path):
     assert changed(before, weights_by_path(base)) == set()
 
 
+def test_progressive_image_sizes_train_the_classifier_on_images():
+    recipe = HEAD.replace(epochs=2, image_sizes=((0, 8), (0.5, 12)))
+    _, report = run(backbone(size=None), images(size=12), head_recipe=recipe, unfreeze=None)
+    assert report.head.mean == STATISTICS[0]
+
+
 def test_the_second_phase_trains_the_last_stage_but_no_batch_normalisation(tmp_path):
     base = backbone()
     before = weights_by_path(base)

@@ -150,7 +150,7 @@ def check_classes(
     elif dataset.class_names is not None and len(dataset.class_names) != outputs:
         raise ValueError(
             f"Expected a network of {len(dataset.class_names)} classes, as the training data have "
-            f"({some_names(dataset.class_names)}); received: {model.name} with {outputs}. "
+            f"({some_names(dataset.class_names)}); received: {model.name} with {outputs} classes. "
             f"Build it with classes={len(dataset.class_names)}."
         )
     else:

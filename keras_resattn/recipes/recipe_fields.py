@@ -170,7 +170,7 @@ FIELDS: dict[str, Check] = {
     "precision": _choice(None, "float32", "mixed_bfloat16", "mixed_float16"),
     "dropout": _optional(BELOW_1),
     "seed": COUNT_FROM_0,
-    "deviations": ("a list of strings", lambda value: isinstance(value, (list, tuple))),
+    "deviations": ("a list of strings", lambda value: _is_list(value, STRING[1])),
 }
 
 
