@@ -19,6 +19,7 @@ def drawn(n, size=(8, 8), seed=0, **fields):
     return draw_params(NOTHING.replace(**fields), n, size, np.random.default_rng(seed))
 
 
+@pytest.mark.once
 def test_a_plan_holds_what_the_recipe_does_and_nothing_else():
     assert drawn(4) == AugmentationParams()
     params = drawn(4, pad=2, flip=True, cutout=3, mixup=1.0)
@@ -31,6 +32,7 @@ def test_a_plan_holds_what_the_recipe_does_and_nothing_else():
     np.testing.assert_array_equal(part.partner, params.partner[[3, 1]])
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("pad_mode", ["zeros", "reflect"])
 @pytest.mark.parametrize("pad", [2, 9])
 def test_crops_are_drawn_per_image_from_the_padded_one(pad, pad_mode):
@@ -46,6 +48,7 @@ def test_crops_are_drawn_per_image_from_the_padded_one(pad, pad_mode):
     assert cropped.dtype == np.uint8
 
 
+@pytest.mark.once
 def test_half_of_the_crops_are_mirrored():
     x = RNG.integers(0, 256, (400, 4, 5, 3), dtype="uint8")
     params = drawn(400, pad=1, flip=True)
@@ -56,6 +59,7 @@ def test_half_of_the_crops_are_mirrored():
     assert 160 < params.flips.sum() < 240
 
 
+@pytest.mark.once
 def test_flips_alone_need_no_padding():
     x = RNG.integers(0, 256, (8, 4, 5, 3), dtype="uint8")
     params = drawn(8, flip=True)
@@ -63,6 +67,7 @@ def test_flips_alone_need_no_padding():
     np.testing.assert_array_equal(augmentation.crop_and_flip(x, params, pad=3), expected)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("recipe", [{"pad": 2, "flip": True}, {"mixup": 0.4}, {"cutmix": 1.0}])
 def test_how_many_images_are_worked_on_at_once_changes_nothing(recipe, monkeypatch):
     x = RNG.normal(size=(20, 8, 10, 3)).astype("float32")
@@ -75,11 +80,13 @@ def test_how_many_images_are_worked_on_at_once_changes_nothing(recipe, monkeypat
         np.testing.assert_array_equal(work(x, params, *arguments), whole)
 
 
+@pytest.mark.once
 def test_images_with_nothing_to_do_are_not_copied():
     x = np.zeros((2, 4, 4, 3), "uint8")
     assert augmentation.crop_and_flip(x, AugmentationParams()) is x
 
 
+@pytest.mark.once
 def test_inception_crops_have_a_uniform_area_and_a_log_uniform_ratio():
     area, ratio, y, x = drawn(4000, crop="inception").crops.T
     for values, low, high in (
@@ -93,6 +100,7 @@ def test_inception_crops_have_a_uniform_area_and_a_log_uniform_ratio():
         assert counts.sum() == 4000, "all inside"
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("size", [1, 4, 5])
 def test_cutout_blanks_a_square_around_any_pixel(size):
     x = np.ones((500, 8, 10, 3), "float32")
@@ -117,6 +125,7 @@ def mixed(x, params):
     return augmentation.mix(x.__getitem__, np.arange(len(x)), params.partner, params, x.shape[1:])
 
 
+@pytest.mark.once
 def test_mixup_averages_images_and_labels_by_the_same_shares():
     y = one_hot(64)
     x = np.ascontiguousarray(np.broadcast_to(y[:, None, None, :], (64, 5, 5, 4)))
@@ -130,6 +139,7 @@ def test_mixup_averages_images_and_labels_by_the_same_shares():
     assert (x == y[:, None, None, :]).all(), "never changed"
 
 
+@pytest.mark.once
 def test_cutmix_labels_are_the_areas():
     y = one_hot(64)
     x = np.ascontiguousarray(np.broadcast_to(y[:, None, None, :], (64, 10, 12, 4)))
@@ -140,11 +150,13 @@ def test_cutmix_labels_are_the_areas():
     assert np.mean(params.mix_weight < 0.99) > 0.2, "most are mixed"
 
 
+@pytest.mark.once
 def test_a_batch_gets_one_of_two_mixes():
     kinds = [drawn(4, mixup=1.0, cutmix=1.0, seed=seed).boxes is None for seed in range(40)]
     assert 10 < sum(kinds) < 30
 
 
+@pytest.mark.once
 def test_smoothing_spreads_a_share_over_all_classes():
     np.testing.assert_allclose(smooth_labels(np.array([2, 0]), 4, 0.2), [[0.05, 0.05, 0.85, 0.05], [0.85] + [0.05] * 3])
 
@@ -193,6 +205,7 @@ def test_layers_of_keras_see_channels_last_whatever_the_setting():
     assert any(turned)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("wrap", [lambda layer: layer, lambda layer: keras.layers.Pipeline([layer])])
 @pytest.mark.parametrize(
     ("layer", "message"),
@@ -213,6 +226,7 @@ def test_layers_that_change_the_size_are_refused():
         augment(IMAGES, (0,))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("normalization", ["channel", "pixel_mean", "unit", "imagenet", "none"])
 def test_normalizations(normalization):
     x = RNG.integers(0, 256, (50, 6, 6, 3), dtype="uint8")
@@ -229,6 +243,7 @@ def test_normalizations(normalization):
     assert normalized.dtype == np.float32
 
 
+@pytest.mark.once
 def test_normalising_changes_no_image_of_the_callers():
     x = np.ones((2, 3, 3, 1), "float32")
     assert (normalize(x, [1.0], [0.0]) == 0).all(), "a constant channel's deviation counts as 1"
@@ -236,11 +251,13 @@ def test_normalising_changes_no_image_of_the_callers():
     assert normalize(x[:0], [1.0], [1.0]).shape == (0, 3, 3, 1)
 
 
+@pytest.mark.once
 def test_imagenets_statistics_are_of_three_channels():
     with pytest.raises(ValueError, match=r"3 channels.*received: 1 channels"):
         array_statistics(np.zeros((2, 4, 4, 1), "uint8"), "imagenet")
 
 
+@pytest.mark.once
 def test_layers_of_keras_cv_are_refused_because_they_cannot_be_repeated():
     layer = {"module": "keras_cv.src.layers.preprocessing.grid_mask", "class_name": "GridMask", "config": {}}
     with pytest.raises(ValueError, match=r"keras_cv's GridMask, .* tf\.data\.Dataset"):

@@ -109,6 +109,7 @@ def test_validation_does_not_change_training():
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.once
 def test_recalibration_does_not_disturb_the_iteration_of_a_stream():
 
     def to_float(x):

@@ -44,6 +44,7 @@ def assert_same(a, b):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.once
 def test_an_epoch_sees_each_image_once_but_for_the_remainder():
     stream = batches(PLAIN)
     assert (stream.steps_per_epoch, len(stream)) == (3, 12)
@@ -57,6 +58,7 @@ def test_an_epoch_sees_each_image_once_but_for_the_remainder():
     assert (x.dtype, y.dtype) == (np.float32, np.int32)
 
 
+@pytest.mark.once
 def test_a_batch_depends_on_seed_and_step_alone():
     recipe = PLAIN.replace(**EVERYTHING)
     one, other = batches(recipe), batches(recipe, workers=2)
@@ -68,6 +70,7 @@ def test_a_batch_depends_on_seed_and_step_alone():
     assert np.abs(y - one[5][1]).max() > 0.1
 
 
+@pytest.mark.once
 def test_a_resumed_run_sees_what_the_unbroken_one_would_have():
     recipe = PLAIN.replace(**EVERYTHING)
     whole, rest = batches(recipe), batches(recipe, first_epoch=1, first_step=5)
@@ -78,6 +81,7 @@ def test_a_resumed_run_sees_what_the_unbroken_one_would_have():
         assert_same(rest[done], whole[5])
 
 
+@pytest.mark.once
 def test_what_is_done_already_costs_one_batch():
     rest = batches(PLAIN, first_step=9, workers=1)
     for index in range(10):
@@ -85,12 +89,14 @@ def test_what_is_done_already_costs_one_batch():
     assert len(rest.dataset.reads) <= 3, "step 9, and what is made ahead"
 
 
+@pytest.mark.once
 def test_channels_first():
     keras.config.set_image_data_format("channels_first")
     x, _ = batches(PLAIN)[0]
     assert x.shape == (8, 3, 8, 10)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("fields", "read"),
     [
@@ -115,6 +121,7 @@ def test_the_shards_of_a_batch_are_the_batch(fields, read):
             assert sum(shard.dataset.reads) == read
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("shard", "message"), [((0, 3), "divisible by 3 processes; received: batch_size=8"), ((2, 2), "a rank")]
 )
@@ -123,11 +130,13 @@ def test_shards_that_do_not_fit_are_refused(shard, message):
         batches(PLAIN, shard=shard)
 
 
+@pytest.mark.once
 def test_less_than_a_batch_is_refused():
     with pytest.raises(ValueError, match="at least a batch of 32 images; received: 26"):
         batches(PLAIN.replace(batch_size=32))
 
 
+@pytest.mark.once
 def test_inception_crops_are_the_sources_to_make():
     stream = batches(PLAIN.replace(crop="inception"), size=(6, 6))
     x, _ = stream[3]
@@ -149,6 +158,7 @@ def test_layers_of_keras_see_images_before_normalisation_and_repeat_themselves()
         assert_same(one[step], other[step])
 
 
+@pytest.mark.once
 def test_batches_are_made_ahead_in_threads_and_come_in_order():
     recipe = PLAIN.replace(**EVERYTHING)
     plain, ahead = batches(recipe), batches(recipe, workers=2)
@@ -158,6 +168,7 @@ def test_batches_are_made_ahead_in_threads_and_come_in_order():
     assert len(ahead.dataset.reads) == 12, "each once, and none past the end"
 
 
+@pytest.mark.once
 def test_threads_may_ask_for_any_batch_at_any_time():
     recipe = PLAIN.replace(**EVERYTHING)
     plain, ahead = batches(recipe), batches(recipe, workers=2)
@@ -167,6 +178,7 @@ def test_threads_may_ask_for_any_batch_at_any_time():
             assert_same(batch, plain[step])
 
 
+@pytest.mark.once
 def test_what_goes_wrong_in_a_thread_is_raised_where_the_batch_is_asked_for():
     class Broken(Watched):
         def read(self, rows, **arguments):
@@ -194,6 +206,7 @@ class Counted:
         return 4
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_stream_keeps_its_order_and_is_augmented(workers):
     stream = batches(PLAIN, BatchStream(in_batches()), workers=workers)
@@ -209,6 +222,7 @@ def test_a_stream_keeps_its_order_and_is_augmented(workers):
     assert np.abs(augmented[0][0] - augmented[3][0]).max() > 1, "another epoch, other draws"
 
 
+@pytest.mark.once
 def test_a_stream_is_passed_once_where_it_is_asked_in_order():
     counted = Counted()
     stream = batches(PLAIN, BatchStream(counted), workers=1)
@@ -218,11 +232,13 @@ def test_a_stream_is_passed_once_where_it_is_asked_in_order():
     assert counted.passes - before in (2, 3), "two epochs, and what is made ahead"
 
 
+@pytest.mark.once
 def test_a_stream_goes_on_in_the_middle_of_a_pass():
     _, y = batches(PLAIN, BatchStream(in_batches()), first_epoch=1, first_step=4)[0]
     np.testing.assert_array_equal(y, Y[8:16])
 
 
+@pytest.mark.once
 def test_each_process_draws_for_its_own_part_of_a_stream():
     recipe = PLAIN.replace(batch_size=16, pad=2, mixup=0.4)
     streams = [batches(recipe, BatchStream(in_batches()), shard=(rank, 2)) for rank in range(2)]
@@ -231,6 +247,7 @@ def test_each_process_draws_for_its_own_part_of_a_stream():
     assert np.abs(streams[0][0][0] - streams[1][0][0]).max() > 1
 
 
+@pytest.mark.once
 def test_a_stream_with_other_batches_than_the_recipe_is_refused():
     with pytest.raises(ValueError, match=r"batch_size=13"):
         batches(PLAIN, BatchStream(in_batches(13)))
@@ -254,6 +271,7 @@ def test_keras_trains_on_them_in_order(dataset):
     np.testing.assert_allclose(np.reshape(losses, (3, 3)), means, rtol=1e-4)
 
 
+@pytest.mark.once
 def test_inception_crops_of_batches_are_refused():
     with pytest.raises(ValueError, match=r"crop='pad' for data in batches; received: crop='inception'"):
         batches(PLAIN.replace(crop="inception"), BatchStream(in_batches()))

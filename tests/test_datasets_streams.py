@@ -7,6 +7,8 @@ from sample_images import Batches, X, Y, by_class, import_torch
 
 from keras_resattn.data import BatchStream, open_dataset
 
+pytestmark = pytest.mark.once
+
 
 class Sequence(keras.utils.PyDataset):
     ended = 0

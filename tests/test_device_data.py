@@ -75,6 +75,7 @@ def test_device_batches_are_the_host_batches(fields):
         np.testing.assert_array_equal(batches.indices(step), host.indices(step))
 
 
+@pytest.mark.once
 def test_both_kinds_of_mixes_are_among_the_steps_tested():
     host = host_batches(PLAIN.replace(**EVERYTHING))
     assert {host.augmentation_params(step).boxes is None for step in (0, 1, 7)} == {True, False}
@@ -198,6 +199,7 @@ def test_a_network_of_any_size_takes_the_size_of_the_images():
     assert model.predict_on_batch(batches[0][0]).shape == (6, 3)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -210,6 +212,7 @@ def test_what_only_the_host_can_do_is_refused(fields, message):
         build_device_model(identity(), SOURCE, PLAIN.replace(**fields), MEAN, STD)
 
 
+@pytest.mark.once
 def test_streams_are_refused():
     stream = BatchStream([(SOURCE.x[:6], SOURCE.labels[:6])])
     with pytest.raises(ValueError, match=r"read by index.*received: a BatchStream"):

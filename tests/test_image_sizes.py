@@ -52,6 +52,7 @@ def identity(x):
     return np.asarray(x, "float32")
 
 
+@pytest.mark.once
 def test_each_step_has_the_size_of_its_part_of_the_run():
     batches = TrainingBatches(ArrayDataset(X, Y), RECIPE, identity, size=(32, 32), classes=3, workers=0)
     sizes = {step: side for side, steps in STEPS_BY_SIZE.items() for step in steps}
@@ -60,6 +61,7 @@ def test_each_step_has_the_size_of_its_part_of_the_run():
         assert batches[step][0].shape == (8, side, side, 3)
 
 
+@pytest.mark.once
 def test_crops_are_resized_as_pillow_does():
     recipe = RECIPE.replace(flip=False)
     batches = TrainingBatches(ArrayDataset(X, Y), recipe, identity, size=(32, 32), classes=3, workers=0)
@@ -76,12 +78,14 @@ def test_crops_are_resized_as_pillow_does():
         assert np.abs(image - np.asarray(expected, "float32")).max() <= 3  # a box of whole pixels or not
 
 
+@pytest.mark.once
 def test_crops_have_the_area_that_the_recipe_says():
     batches = TrainingBatches(ArrayDataset(X, Y), RECIPE, identity, size=(32, 32), classes=3, workers=0)
     areas = np.concatenate([batches.augmentation_params(step).crops[:, 0] for step in range(15)])
     assert 0.5 <= areas.min() < 0.55 < 0.95 < areas.max() <= 1
 
 
+@pytest.mark.once
 def test_padded_crops_are_resized_first():
     recipe = RECIPE.replace(crop="pad", flip=False, pad=0)
     images, _ = TrainingBatches(ArrayDataset(X, Y), recipe, identity, size=(32, 32), classes=3, workers=0)[0]
@@ -119,6 +123,7 @@ def test_a_killed_run_resumes_at_its_size(tmp_path, unbroken, step):
     assert [row["loss"] for row in report.history] == [row["loss"] for row in unbroken[1]]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("sizes", "received"),
     [
@@ -137,16 +142,19 @@ def test_sizes_that_are_no_schedule_are_refused(sizes, received):
         RECIPE.replace(image_sizes=sizes)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("area", [(0, 1), (0.5, 1.1), (0.9, 0.5), 0.5, (0.5,), ("a", 1)])
 def test_areas_that_are_no_range_are_refused(area):
     with pytest.raises(ValueError, match="Expected crop_area of a recipe"):
         RECIPE.replace(crop_area=area)
 
 
+@pytest.mark.once
 def test_sizes_survive_json():
     assert type(RECIPE).from_json(RECIPE.to_json()) == RECIPE
 
 
+@pytest.mark.once
 def test_what_has_one_size_is_refused():
     fixed = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)])
     with pytest.raises(ValueError, match=r"open size.*input_shape=\(None, None, 3\)"):
@@ -157,6 +165,7 @@ def test_what_has_one_size_is_refused():
         RECIPE.replace(normalization="pixel_mean")
 
 
+@pytest.mark.once
 def test_images_are_normalised_whatever_their_size():
     batches = TrainingBatches(
         ArrayDataset(X, Y), RECIPE, lambda x: normalize(x, [10, 20, 30], [2, 2, 2]), size=(32, 32), classes=3, workers=0

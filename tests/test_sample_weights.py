@@ -115,6 +115,7 @@ def test_both_phases_of_transfer_learning_weigh(tmp_path):
         run_transfer(backbone(), data, class_weight=[1, 2])
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("data", "arguments", "message"),
     [
@@ -157,6 +158,7 @@ def test_networks_of_many_classes_log_and_measure_top_5_accuracy(tmp_path, mixup
     assert (measured.correct_top5, measured.top5_accuracy) == (int((ranks < 5).sum()), np.mean(ranks < 5))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("classes", "activation", "message"),
     [
@@ -184,6 +186,7 @@ def test_the_two_lines_make_a_network_that_trains(build):
     assert compile_and_fit(model, STILL, (X, Y % 2), verbose=0).steps == 1
 
 
+@pytest.mark.once
 def test_too_few_images_name_the_argument():
     with pytest.raises(ValueError, match=r"Pass recipe=get_recipe\('cifar_one_cycle'\)\.replace\(batch_size=5\)"):
         compile_and_fit(tiny(), RECIPE, (X[:5], Y[:5]), verbose=0)
