@@ -19,16 +19,12 @@ class NetworkCase:
         image_shape: Height, width and channels of an image.
         float32: Layers that compute in float32 under a mixed policy; a trailing `*` stands for any ending.
         levels: Strides of the levels of its pyramid; empty for networks without stages.
-        has_body: Whether the network is built with `include_top=False` and loads weights, too.
-        open_size: Whether it takes images of any size.
     """
 
     build: Callable[..., keras.Model]
     image_shape: tuple[int, int, int] = (32, 32, 3)
     float32: tuple[str, ...] = ("predictions",)
     levels: tuple[int, ...] = ()
-    has_body: bool = True
-    open_size: bool = True
 
     def is_float32(self, name):
         return any(name == each or (each[-1] == "*" and name.startswith(each[:-1])) for each in self.float32)
@@ -59,14 +55,10 @@ NETWORKS = {
         functools.partial(ClutteredMnistCNN, 1, 2, transformer=True),
         image_shape=(40, 40, 1),
         float32=(*GATED, "transformer_theta", "transformer_grid"),
-        has_body=False,
-        open_size=False,
     ),
     "rectified": NetworkCase(
         rectified,
         image_shape=(16, 16, 3),
         float32=("attention1_gates", "attention1_logits", "global_gate", "rectif*"),
-        has_body=False,
-        open_size=False,
     ),
 }

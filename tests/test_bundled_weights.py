@@ -82,7 +82,8 @@ def test_predictions_on_the_sample_images_match_the_released_ones(network):
     assert [tag.classes[label] for label in labels[rows]] == [path.stem.split("-")[0] for path in IMAGES]
 
 
-def test_images_of_another_scale_raise(built_once):
+def test_images_of_another_scale_raise(network, monkeypatch):
+    monkeypatch.setattr(evaluation, "load_checkpoint", lambda tag, **arguments: network[0])
     tag, images, labels = pretrained.find("cifar10", "CifarResidualAttention56")[0], sample_images(), np.arange(10)
     as_tensors = evaluation.evaluate(tag, keras.ops.convert_to_tensor(images), labels)
     assert as_tensors.correct == evaluation.evaluate(tag, images.astype("float32"), labels).correct
@@ -91,6 +92,7 @@ def test_images_of_another_scale_raise(built_once):
             evaluation.evaluate(tag, x, labels)
 
 
+@pytest.mark.once
 def test_the_trained_network_round_trips_as_a_safe_keras_file(network, tmp_path):
     model, logits = network
     model.save(tmp_path / "model.keras")
@@ -98,6 +100,7 @@ def test_the_trained_network_round_trips_as_a_safe_keras_file(network, tmp_path)
     np.testing.assert_array_equal(loaded.predict(preprocess_input(sample_images()), verbose=0), logits)
 
 
+@pytest.mark.once
 def test_transfer_a_dense_on_the_frozen_backbone():
     backbone = keras_resattn.CifarResidualAttention56(include_top=False, pooling="avg")
     backbone.trainable = False

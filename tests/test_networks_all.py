@@ -1,5 +1,6 @@
 """What holds for every network: files, clones, half precision, data formats, the feature pyramid, export."""
 
+import functools
 import json
 
 import keras
@@ -20,37 +21,39 @@ from network_cases import NETWORKS
 from keras_resattn import feature_pyramid
 
 
-@pytest.fixture(params=NETWORKS)
-def case(request):
-    return NETWORKS[request.param]
-
-
-def of(kind):
-    """Parameters of a test: the names of the networks for which `kind(case)` is true."""
-    return pytest.mark.parametrize("name", [name for name, case in NETWORKS.items() if kind(case)])
-
-
 def images_for(case, height=None, width=None):
     return random_array(2, height or case.image_shape[0], width or case.image_shape[1], case.image_shape[2])
 
 
-def test_a_saved_network_needs_no_trust(case, tmp_path):
+@functools.cache
+def built(name):
+    """Return a network with random weights, and its outputs on `images_for`. Tests leave it as it is."""
+    case = NETWORKS[name]
     model = randomise(case.build())
+    return model, predict(model, images_for(case))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_saved_network_needs_no_trust(name, tmp_path):
+    model, expected = built(name)
     model.save(tmp_path / "network.keras")
     restored = keras.saving.load_model(tmp_path / "network.keras", safe_mode=True)
-    np.testing.assert_array_equal(predict(restored, images_for(case)), predict(model, images_for(case)))
+    np.testing.assert_array_equal(predict(restored, images_for(NETWORKS[name])), expected)
 
 
-def test_a_clone_with_the_same_weights_is_the_same_network(case):
-    model = randomise(case.build())
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_clone_with_the_same_weights_is_the_same_network(name):
+    model, expected = built(name)
     clone = keras.models.clone_model(model)
     clone.set_weights(model.get_weights())
     assert list(weights_by_path(clone)) == list(weights_by_path(model))
-    np.testing.assert_array_equal(predict(clone, images_for(case)), predict(model, images_for(case)))
+    np.testing.assert_array_equal(predict(clone, images_for(NETWORKS[name])), expected)
 
 
-def test_the_configuration_holds_registered_layers_only(case):
-    configuration = case.build().get_config()
+@pytest.mark.once
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_configuration_holds_registered_layers_only(name):
+    configuration = built(name)[0].get_config()
     assert {layer["module"].split(".")[0] for layer in configuration["layers"]} == {"keras", "keras_resattn"}
     for layer in configuration["layers"]:
         if layer["module"].startswith("keras_resattn"):
@@ -58,14 +61,13 @@ def test_the_configuration_holds_registered_layers_only(case):
     assert "Lambda" not in json.dumps(configuration, default=str)
 
 
-@of(lambda case: case.has_body)
+@pytest.mark.parametrize("name", ["cifar", "imagenet", "wide", "wide_att2", "warn", "warn_ablation"])
 def test_a_file_of_weights_serves_with_and_without_top(name, tmp_path):
-    case, path = NETWORKS[name], tmp_path / "own.weights.h5"
-    model = randomise(case.build())
-    model.save_weights(path)
+    case, model, file = NETWORKS[name], built(name)[0], tmp_path / "own.weights.h5"
+    model.save_weights(file)
     values = weights_by_path(model)
-    whole = weights_by_path(case.build(weights=path))
-    body = weights_by_path(case.build(weights=path, include_top=False))
+    whole = weights_by_path(case.build(weights=file))
+    body = weights_by_path(case.build(weights=file, include_top=False))
     assert list(whole) == list(values)
     assert body.keys() < values.keys()
     for loaded in (whole, body):
@@ -73,18 +75,23 @@ def test_a_file_of_weights_serves_with_and_without_top(name, tmp_path):
             np.testing.assert_array_equal(value, values[path])
 
 
-def test_half_precision_is_near_full_precision_and_ends_in_float32(case, mixed_policy):
-    half = randomise(case.build())
-    small = mixed_policy.removeprefix("mixed_")
+# Every network in bfloat16, and one of each family in float16, too.
+HALF = [(name, "mixed_bfloat16") for name in NETWORKS] + [(name, "mixed_float16") for name in ("cifar", "warn")]
+
+
+@pytest.mark.parametrize(("name", "policy"), HALF)
+def test_half_precision_is_near_full_precision_and_ends_in_float32(name, policy):
+    case, (full, expected) = NETWORKS[name], built(name)
+    keras.config.set_dtype_policy(policy)
+    half = case.build()
+    copy_weights(full, half)
     for layer in half.layers[1:]:
-        assert layer.compute_dtype == ("float32" if case.is_float32(layer.name) else small), layer.name
+        dtype = "float32" if case.is_float32(layer.name) else policy.removeprefix("mixed_")
+        assert layer.compute_dtype == dtype, layer.name
     assert {variable.dtype for variable in half.weights} == {"float32"}
     assert half.output.dtype == "float32"
-    keras.config.set_dtype_policy("float32")
-    full = case.build()
-    copy_weights(half, full)
-    tolerance = {"mixed_float16": 0.02, "mixed_bfloat16": 0.1}[mixed_policy]
-    assert_close(predict(half, images_for(case)), predict(full, images_for(case)), tolerance)
+    tolerance = {"mixed_float16": 0.02, "mixed_bfloat16": 0.1}[policy]
+    assert_close(predict(half, images_for(case)), expected, tolerance)
 
 
 @pytest.mark.parametrize("name", ["cifar", "wide_att2", "warn"])
@@ -99,12 +106,12 @@ def test_a_saved_network_keeps_its_data_format_and_precision(name, tmp_path):
     keras.config.set_dtype_policy("float32")
     restored = keras.saving.load_model(tmp_path / "network.keras", safe_mode=True)
     assert restored.input_shape == model.input_shape
-    policies = [[layer.dtype_policy.name for layer in each.layers[1:]] for each in (restored, model)]
+    policies = [{layer.name: layer.dtype_policy.name for layer in each.layers[1:]} for each in (restored, model)]
     assert policies[0] == policies[1]
     np.testing.assert_array_equal(predict(restored, x), expected)
 
 
-@of(lambda case: case.open_size)
+@pytest.mark.parametrize("name", ["cifar", "imagenet", "resnext", "wide_att2", "warn"])
 def test_any_size_and_both_data_formats_return_the_same(name):
     """Odd sizes as a size of its own, as an open one, and with channels first."""
     case, x = NETWORKS[name], images_for(NETWORKS[name], 33, 44)
@@ -119,7 +126,7 @@ def test_any_size_and_both_data_formats_return_the_same(name):
     assert_close(predict(first, channels_first(x)), expected)
 
 
-@of(lambda case: case.levels)
+@pytest.mark.parametrize("name", [name for name, case in NETWORKS.items() if case.levels])
 def test_levels_of_the_pyramid_have_the_strides_of_the_stages(name, tmp_path):
     case, x = NETWORKS[name], images_for(NETWORKS[name])
     network = randomise(case.build(include_top=False))
@@ -138,14 +145,12 @@ def test_levels_of_the_pyramid_have_the_strides_of_the_stages(name, tmp_path):
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="networks are exported from TensorFlow")
 @pytest.mark.parametrize(
-    "name", [name if name in ("cifar", "warn") else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
+    "name", [name if name == "warn" else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
 )
 def test_an_exported_network_returns_the_same(name, tmp_path):
     import tensorflow as tf
 
-    case = NETWORKS[name]
-    model, x = randomise(case.build()), images_for(case)
-    expected = predict(model, x)
+    model, expected = built(name)
     model.export(tmp_path / "exported", format="tf_saved_model", verbose=False)
     exported = tf.saved_model.load(tmp_path / "exported")  # kept, or its variables are collected
-    assert_close(exported.serve(x), expected)
+    assert_close(exported.serve(images_for(NETWORKS[name])), expected)
