@@ -74,6 +74,7 @@ def expected(plain):
     return predict(plain, NORMALIZED)
 
 
+@pytest.mark.once
 def test_every_network_has_the_option():
     for name, network in registry.NETWORKS.items():
         parameter = inspect.signature(network.builder).parameters.get("include_preprocessing")
@@ -99,6 +100,7 @@ def test_preprocessing_is_a_layer_that_plain_keras_loads(preprocessing, plain, w
     assert all(np.array_equal(x, y) for x, y in zip(again.get_weights(), plain.get_weights(), strict=True))
 
 
+@pytest.mark.once
 def test_attention_pyramid_and_transfer_work_with_preprocessing_inside(preprocessing, plain, weights):
     maps = attention_maps(preprocessing, IMAGES)  # images from 0 to 255, without a warning
     assert_close(maps["attention2_mask"], attention_maps(plain, NORMALIZED)["attention2_mask"])
@@ -118,11 +120,13 @@ def test_one_channel_uses_the_mean_of_the_three(weights):
     assert_close(ops.convert_to_numpy(layer(IMAGES[..., :1])), (IMAGES[..., :1] - 110.0) / 60.0)
 
 
+@pytest.mark.once
 def test_the_bundled_weights():
     layer = CifarResidualAttention56(include_preprocessing=True).get_layer("preprocessing")
     assert_close(ops.convert_to_numpy(layer(IMAGES)), preprocess_input(IMAGES))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("builder", [WideResNet, WideResNetAtt2])
 def test_all_builders_pass_the_option_on(builder, tmp_path):
     size = {"depth": 10, "width": 1}
@@ -131,6 +135,7 @@ def test_all_builders_pass_the_option_on(builder, tmp_path):
     assert_close(ops.convert_to_numpy(model.get_layer("preprocessing")(IMAGES)), NORMALIZED)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("dataset", [None, "file"])
 def test_weights_without_statistics(dataset, tmp_path):
     if dataset == "file":

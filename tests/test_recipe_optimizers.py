@@ -114,6 +114,7 @@ def test_optimizers_that_contradict_the_recipe_raise(changes, message):
         RECIPE.replace(**{"l2": 0.0, **changes})
 
 
+@pytest.mark.once
 def test_an_invalid_optimizer_configuration_raises_before_any_work(tmp_path):
     recipe = RECIPE.replace(optimizer={"class_name": "AdamW", "config": {"beta": 1}}, l2=0.0)
     with pytest.raises(ValueError, match="one that Keras can make"):

@@ -208,6 +208,7 @@ def test_adam_adds_coupled_decay_to_the_gradient():
     assert CoupledAdam.from_config(optimizer.get_config()).l2 == 0.1
 
 
+@pytest.mark.once
 def test_augmentation_layers_are_stored_as_data():
     layer = keras.layers.RandomFlip("vertical", name="flip")
     recipe = RECIPE.replace(augment=[layer])

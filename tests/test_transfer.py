@@ -89,6 +89,7 @@ def test_a_recipe_that_augments_trains_the_classifier_on_images(tmp_path):
     assert changed(before, weights_by_path(base)) == set()
 
 
+@pytest.mark.once
 def test_progressive_image_sizes_train_the_classifier_on_images():
     recipe = HEAD.replace(epochs=2, image_sizes=((0, 8), (0.5, 12)))
     _, report = run(backbone(size=None), images(size=12), head_recipe=recipe, unfreeze=None)
@@ -184,6 +185,7 @@ def test_a_killed_run_resumes_in_its_phase(tmp_path, monkeypatch):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.once
 def test_a_folder_of_another_run_is_refused(tmp_path, monkeypatch):
     def be_killed(*args, **kwargs):
         raise Killed
@@ -209,6 +211,7 @@ def with_top():
     return keras.Model(base.input, keras.layers.Dense(2, activation="softmax")(x), name="classifier")
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -238,6 +241,7 @@ def test_wrong_arguments_raise_before_any_work(arguments, message, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("unfreeze", "trained"),
     [
@@ -254,6 +258,7 @@ def test_patterns_select_the_layers_to_unfreeze(unfreeze, trained):
     assert paths == [f"{layer}/{name}" for layer in trained for name in ("kernel", "bias")]
 
 
+@pytest.mark.once
 def test_batch_normalisation_inside_composite_layers_stays_frozen(narrow_network):
     base = Backbone(narrow_network(include_top=False), "", (), ())
     base.unfreeze(base.layers("last_stage"))
@@ -263,6 +268,7 @@ def test_batch_normalisation_inside_composite_layers_stays_frozen(narrow_network
     assert all(path.startswith("stage3_") for path in trained)
 
 
+@pytest.mark.once
 def test_a_network_of_open_size_takes_the_images_size():
     found = Backbone.find(backbone(size=None), ArrayDataset(*images(size=12)), STATISTICS)
     assert found.size == (12, 12)
@@ -270,6 +276,7 @@ def test_a_network_of_open_size_takes_the_images_size():
         found.layers("last_stage")
 
 
+@pytest.mark.once
 def test_the_last_stage_of_a_residual_attention_network(narrow_network):
     names = Backbone(narrow_network(include_top=False, modules=(1, 1, 1)), "", (), ()).layers("last_stage")
     assert names[0] == "stage3_unit1"
@@ -277,6 +284,7 @@ def test_the_last_stage_of_a_residual_attention_network(narrow_network):
     assert all(name.startswith(("stage3", "post")) for name in names)
 
 
+@pytest.mark.once
 def test_squeeze_and_excitation_does_not_start_a_stage():
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(4, 3, 2, "same", name="conv1")(inputs)
@@ -288,12 +296,14 @@ def test_squeeze_and_excitation_does_not_start_a_stage():
     assert Backbone(model, "", (), ()).layers("last_stage") == ["conv2", "relu2", "pool"]
 
 
+@pytest.mark.once
 def test_a_network_without_stages_needs_patterns():
     model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(4)])
     with pytest.raises(ValueError, match="Pass patterns of its layer names"):
         Backbone(model, "", (), ()).layers("last_stage")
 
 
+@pytest.mark.once
 @pytest.mark.filterwarnings("ignore:The weights are for three channels")
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_tag_brings_its_statistics_and_its_size(channels):
