@@ -154,7 +154,7 @@ def test_data_dir_without_a_dataset_name_raises(run_dir, tmp_path):
 
 @pytest.mark.once
 def test_a_folder_of_runs_raises_with_their_names(run_dir):
-    with pytest.raises(ValueError, match=r"no report\.json\. It holds finished runs: run\."):
+    with pytest.raises(ValueError, match=r"no report\.json\. Its subfolders hold finished runs: run\."):
         evaluate_run(run_dir.parent, (X, Y))
 
 

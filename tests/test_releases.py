@@ -110,7 +110,7 @@ def test_a_release_is_complete_and_immutable(release, run):
         ({"steps": 7}, "stopped after step 7 of 8"),
         ({"class_names": CLASSES[::-1]}, "'triangle', 'square', 'circle', in this order; received: 'circle'"),
         ({"kept_epoch": 0}, r"kept the weights of its last epoch, \d.*kept_epoch=0"),
-        ({"report": None}, r"has no report\.json. Let the run end first"),
+        ({"report": None}, r"has no report\.json. Let the run finish first"),
         ({"data": "y_test"}, r"Expected x_test and y_test in .*; received: y_test\."),
     ],
 )

@@ -104,9 +104,8 @@ def release(
         partial = Path(temporary) / folder.name
         partial.mkdir()
         predictions = _write_weights_and_record(partial, run_dir / WEIGHTS, record, x, y)
-        np.save(
-            partial / evaluation.PREDICTIONS, np.stack([y, predictions]).astype(np.min_scalar_type(len(classes) - 1))
-        )
+        dtype = np.min_scalar_type(len(classes) - 1)
+        np.save(partial / evaluation.PREDICTIONS, np.stack([y, predictions]).astype(dtype))
         shutil.copy(run_dir / "log.csv", partial / "log.csv")
         model = evaluation.load_checkpoint(Checkpoint.read(partial))
         attention = ATTENTION_SECTION if _write_attention(partial, model, x, y) else ""
