@@ -80,10 +80,10 @@ def test_a_stream_trains_validates_and_resumes(tmp_path):
 
 @pytest.mark.once
 def test_an_error_names_the_corrupt_image_of_a_folder(tmp_path):
-    Image = pytest.importorskip("PIL.Image")
+    image_module = pytest.importorskip("PIL.Image")
     for i, (x, y) in enumerate(zip(X, Y, strict=True)):
         (tmp_path / "data" / f"class{y}").mkdir(parents=True, exist_ok=True)
-        Image.fromarray(x).save(tmp_path / "data" / f"class{y}" / f"{i}.png")
+        image_module.fromarray(x).save(tmp_path / "data" / f"class{y}" / f"{i}.png")
     report = compile_and_fit(tiny(), RECIPE.replace(epochs=2), tmp_path / "data", verbose=0)
     assert np.isfinite(report.metrics["loss"])
     corrupt = tmp_path / "data" / f"class{Y[7]}" / "7.png"

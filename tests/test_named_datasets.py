@@ -25,7 +25,7 @@ class Builder:
 
     def __init__(self, name, prepared, log, labelled=True):
         self.name, self.prepared, self.log = name, prepared, log
-        features = {"image": Image_((28, 28, 1)), "label": ClassLabel(10) if labelled else object()}
+        features = {"image": ImageFeature((28, 28, 1)), "label": ClassLabel(10) if labelled else object()}
         splits = {"train": SimpleNamespace(num_examples=12), "validation": SimpleNamespace(num_examples=5)}
         if name == "imagenet2012":
             splits["test"] = SimpleNamespace(num_examples=7)
@@ -46,7 +46,7 @@ class Builder:
         return [{"image": X[i][..., None], "label": int(Y[i, 0])} for i in range(self.info.splits[split].num_examples)]
 
 
-class Image_:
+class ImageFeature:
     np_dtype = "uint8"
 
     def __init__(self, shape):
@@ -72,7 +72,7 @@ def tfds(monkeypatch):
     module.builder = builder
     module.core = SimpleNamespace(FileFormat=formats, registered=SimpleNamespace(list_imported_builders=lambda: names))
     module.decode = SimpleNamespace(SkipDecoding=object)
-    module.features = SimpleNamespace(Image=Image_, ClassLabel=ClassLabel)
+    module.features = SimpleNamespace(Image=ImageFeature, ClassLabel=ClassLabel)
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", module)
     return module
 
@@ -146,7 +146,7 @@ def test_a_set_that_is_no_image_classification_is_refused_before_its_download(tf
 
 def test_floats_inside_of_png_files_are_refused(tfds, monkeypatch):
     tfds.prepared.add("stanford_dogs")
-    monkeypatch.setattr(Image_, "np_dtype", "float32")
+    monkeypatch.setattr(ImageFeature, "np_dtype", "float32")
     with pytest.raises(ValueError, match="images of 8 or 16 bits; received: stanford_dogs with images of float32"):
         open_dataset("stanford_dogs")
 
