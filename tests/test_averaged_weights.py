@@ -79,7 +79,8 @@ def test_recalibration_is_compiled_like_the_training(monkeypatch):
             made.append(self)
 
     monkeypatch.setattr(weight_averaging, "TrainingModeModel", Recorded)
-    compile_and_fit(network_with_batch_norm(), PLAIN, (X, Y), verbose=0, jit_compile=False)
+    recipe = PLAIN.replace(epochs=1, warmup_epochs=0, batch_size=20)
+    compile_and_fit(network_with_batch_norm(), recipe, (X, Y), verbose=0, jit_compile=False)
     assert [model.jit_compile for model in made] == [False]
 
 
