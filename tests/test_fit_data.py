@@ -63,16 +63,16 @@ class Batches:
 
 
 def test_a_stream_trains_validates_and_resumes(tmp_path):
-    unbroken, resumed = tiny(), tiny()
-    report = compile_and_fit(unbroken, RECIPE, Batches(), validation_data=Batches(), verbose=0)
-    loss, _ = unbroken.evaluate(network_input(X, report.mean, report.std), Y, verbose=0)
+    uninterrupted, resumed = tiny(), tiny()
+    report = compile_and_fit(uninterrupted, RECIPE, Batches(), validation_data=Batches(), verbose=0)
+    loss, _ = uninterrupted.evaluate(network_input(X, report.mean, report.std), Y, verbose=0)
     np.testing.assert_allclose(report.metrics["val_loss"], loss, rtol=1e-4, err_msg="includes the last, smaller batch")
     with pytest.raises(Killed):
         compile_and_fit(
             tiny(), RECIPE, Batches(), run_dir=tmp_path, verbose=0, checkpoint_steps=1, callbacks=killed_at(4)
         )
     compile_and_fit(resumed, RECIPE, Batches(), run_dir=tmp_path, verbose=0)
-    for a, b in zip(weights_of(unbroken), weights_of(resumed), strict=True):
+    for a, b in zip(weights_of(uninterrupted), weights_of(resumed), strict=True):
         np.testing.assert_array_equal(a, b)
     with pytest.raises(ValueError, match=r"recipe\.replace\(batch_size=8\)"):
         compile_and_fit(tiny(), RECIPE.replace(batch_size=10), Batches(), verbose=0)
