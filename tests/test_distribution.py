@@ -227,7 +227,7 @@ def test_wrong_arguments_of_a_scope(arguments, message):
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow only")
 def test_several_processes_on_tensorflow(monkeypatch):
     with (
-        pytest.raises(ValueError, match=r"MultiWorkerMirroredStrategy .*JAX or PyTorch"),
+        pytest.raises(ValueError, match=r"MultiWorkerMirroredStrategy\. .*JAX or PyTorch"),
         distribution.scope(address="localhost:1", processes=2, process=0),
     ):
         pass
