@@ -113,7 +113,7 @@ def test_attention_pyramid_and_transfer_work_with_preprocessing_inside(preproces
         Backbone.find(base, ArrayDataset(IMAGES, [0, 1]), statistics=(MEAN, STD))
 
 
-@pytest.mark.filterwarnings("ignore:The weights are for three channels")
+@pytest.mark.filterwarnings("ignore:The weights expect three input channels")
 def test_one_channel_uses_the_mean_of_the_three(weights):
     model = small_warn(weights=weights, include_top=False, input_shape=(32, 32, 1), include_preprocessing=True)
     layer = model.get_layer("preprocessing")

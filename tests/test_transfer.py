@@ -304,7 +304,7 @@ def test_a_network_without_stages_needs_patterns():
 
 
 @pytest.mark.once
-@pytest.mark.filterwarnings("ignore:The weights are for three channels")
+@pytest.mark.filterwarnings("ignore:The weights expect three input channels")
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_tag_brings_its_statistics_and_its_size(channels):
     x = np.random.default_rng(0).integers(0, 256, (2, 28, 28, channels), dtype="uint8")
