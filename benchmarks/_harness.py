@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from keras_resattn.utils.io import append_row
+from keras_resattn.utils.provenance import package_version
 
 BACKENDS = ("tensorflow", "jax", "torch")
 RESULTS = Path(__file__).parents[1] / "results"
@@ -70,12 +71,11 @@ def append_result(name, row):
 
 def versions(backend):
     """Return the versions that the numbers depend on, as `name version` joined by semicolons."""
-    names = {"keras_resattn": "keras-resattn", "keras": "keras", "numpy": "numpy", backend: backend}
-    found = [f"python {platform.python_version()}"]
-    for name, distribution in names.items():
-        for candidate in (distribution, f"{distribution}-cpu"):
+    found = [f"python {platform.python_version()}", f"keras_resattn {package_version()}"]
+    for name in ("keras", "numpy", backend):
+        for distribution in (name, f"{name}-cpu"):
             try:
-                found.append(f"{name} {importlib.metadata.version(candidate)}")
+                found.append(f"{name} {importlib.metadata.version(distribution)}")
                 break
             except importlib.metadata.PackageNotFoundError:
                 continue
