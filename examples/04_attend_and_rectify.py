@@ -82,12 +82,12 @@ def main():
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("results", type=Path, help="CSV file that rows are added to")
+    parser.add_argument("results", type=Path, help="CSV file to append rows to")
     parser.add_argument("--data", default="caltech_birds2011", help=".npz file or TFDS name (default: %(default)s)")
     parser.add_argument("--base", default="EfficientNetB0", help=".keras file or keras.applications function")
     parser.add_argument("--mean", type=float, default=0.0, help="mean subtracted from pixels of 0 to 255 (default: 0)")
     parser.add_argument(
-        "--std", type=float, default=1.0, help="standard deviation that pixels are then divided by (default: 1)"
+        "--std", type=float, default=1.0, help="standard deviation that centred pixels are divided by (default: 1)"
     )
     parser.add_argument(
         "--taps", nargs="+", help="layers to attend to (default: the last feature map of three resolutions)"

@@ -52,7 +52,7 @@ def main():
         help="use only the first IMAGES training images (paper: 50,000; default: %(default)s)",
     )
     parser.add_argument(
-        "--epochs", type=int, default=8, help="more than the 3 epochs of warm-up (paper: 205; default: %(default)s)"
+        "--epochs", type=int, default=8, help="epochs; must exceed the 3 of warm-up (paper: 205; default: %(default)s)"
     )
     parser.add_argument(
         "--batch-size",

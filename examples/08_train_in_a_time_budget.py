@@ -4,7 +4,7 @@
 
 The first call times two epochs. It writes to `plan.json` the number of epochs that fit into `--minutes`, in calls of at
 most `--call-minutes`, including the start-up time of each call. Later calls follow this plan; delete the folder to plan
-again. `--benchmark FILE.csv` also appends the measurements as a row. At the end of its time a call saves a checkpoint
+again. `--benchmark FILE.csv` also appends the measurements as a row. When its time is up, a call saves a checkpoint
 and exits with status 143; rerun the same command to resume, until the schedule is complete. The run (log, checkpoint,
 weights, report) is in the subfolder `run/`. All images stay on the device, and the network computes in bfloat16.
 `matrix_utilisation`, the speed relative to the peak rate of matrix products, is meaningful on JAX and on a CPU. The

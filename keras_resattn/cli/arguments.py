@@ -38,7 +38,7 @@ def add_resize_mode(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument(
         "--resize-mode",
         choices=("crop", "squash", "pad"),
-        help=f"how to resize images of another aspect ratio (default: {default})",
+        help=f"how to fit images to the aspect ratio of the network (default: {default})",
     )
 
 

@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=int, default=256, metavar="N", help="images per batch (default: %(default)s)"
     )
-    add_resize_mode(parser, "as in training, or crop; arrays are not resized")
+    add_resize_mode(parser, "as in training if known, otherwise crop; arrays are not resized")
     network_arguments.add_arguments(parser)
     add_formats(parser)
 
@@ -79,7 +79,7 @@ def _print_text(name, result, released):
         count = f"{len(result.changed)} of {result.total} predictions"
         print(f"{count} differ from the released predictions: images {result.changed}")
     else:
-        print(f"All {result.total} predictions equal the released predictions.")
+        print(f"All {result.total} predictions match the released predictions.")
 
 
 def _print_record(name, result, arguments):

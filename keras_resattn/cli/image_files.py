@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "images", nargs="+", type=path, metavar="IMAGE", help="image file, or folder of image files at any depth"
     )
-    add_resize_mode(parser, "as in training, or crop")
+    add_resize_mode(parser, "as in training if known, otherwise crop")
 
 
 class Images:

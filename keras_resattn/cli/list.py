@@ -41,7 +41,5 @@ def run(arguments: argparse.Namespace) -> None:
         for record in records
     ]
     output.print_table("networks", columns, rows)
-    print(
-        "No ImageNet weights of Residual Attention Networks were ever released; those networks start from random ones."
-    )
+    print("No ImageNet weights of Residual Attention Networks were ever released; those networks start untrained.")
     print("GMACs of WARN are counted as in the paper; the implementation computes fewer.")

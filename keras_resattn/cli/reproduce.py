@@ -17,7 +17,7 @@ from keras_resattn.utils.io import atomic_write, read_rows
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `reproduce` to an `argparse` parser."""
     many: dict[str, Any] = {"nargs": "+", "action": "extend"}
-    parser.add_argument("table", metavar="TABLE", nargs="?", help="such as resattn/table1; without it, list all tables")
+    parser.add_argument("table", metavar="TABLE", nargs="?", help="such as resattn/table1 (default: list all tables)")
     parser.add_argument("--list", action="store_true", help="list the table's rows, published errors and costs")
     parser.add_argument("--row", metavar="ROW", default=[], help="rows to run (default: all rows of the table)", **many)
     parser.add_argument("--seeds", type=int, metavar="SEED", help="random seeds, one run each (default: 0)", **many)
@@ -127,7 +127,7 @@ def _print_tables():
     width = max(map(len, TABLES))
     for name, table in TABLES.items():
         print(f"{name:{width}}  {table.title} ({len(table.rows)} rows)")
-    print("\nList the rows of a table with --list, run them without: keras-resattn reproduce TABLE [--list].")
+    print("\nRun the rows of a table with keras-resattn reproduce TABLE; add --list to list them instead.")
 
 
 def _print_rows(table, rows):

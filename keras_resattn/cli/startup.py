@@ -1,4 +1,4 @@
-"""Late and quiet import of Keras, which takes seconds and lets TensorFlow print messages that are no errors."""
+"""Late and quiet import of Keras, which takes seconds and lets TensorFlow print messages that are not errors."""
 
 import contextlib
 import os

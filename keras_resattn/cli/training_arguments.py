@@ -24,10 +24,10 @@ def add_training_data(parser: argparse.ArgumentParser) -> None:
         "--validation",
         type=expanded,
         metavar="DATA",
-        help="validation data, as for --data: uses x_validation of a file, val/ of a folder",
+        help="validation data, in the same forms as --data; uses x_validation of a file or val/ of a folder",
     )
     parser.add_argument(
-        "--holdout", type=int, default=0, metavar="N", help="number of random training images to validate on instead"
+        "--holdout", type=int, default=0, metavar="N", help="hold out N random training images for validation instead"
     )
     parser.add_argument(
         "--size", type=int, metavar="PIXELS", help="height and width of the network's input (default: of the images)"
