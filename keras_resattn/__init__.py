@@ -153,7 +153,7 @@ MODULES |= {
 
 __getattr__, __dir__ = lazy.names(__name__, MODULES)
 
-# Makes `import keras_resattn` sufficient to load a model that was saved with layers of this package.
+# `import keras_resattn` is then enough to load a model that was saved with layers of this package.
 lazy.import_with_keras(
     "keras_resattn.layers",
     "keras_resattn.layers.global_attention",

@@ -39,8 +39,8 @@ class Evaluation:
         correct: Number of images classified correctly.
         total: Number of images.
         loss: Mean cross-entropy in nats; for gated attention, of the softmax of the output, not the authors' loss.
-        changed: Indices of the images whose predicted class differs from the released predictions; `None` for other
-            images than those of the release, and for anything except a released checkpoint.
+        changed: Indices of the images whose predicted class differs from the released predictions; `None` if the images
+            are not those of the release, or the network is not a released checkpoint.
         correct_top5: Number of images whose class is among the five most probable ones; `None` for networks with up to
             ten classes.
     """
@@ -105,19 +105,19 @@ def evaluate_run(
     Images are normalised with the statistics of the run's training images.
 
     Args:
-        run_dir: Folder of a finished run. A `fine_tune` run keeps it in its subfolder `fine_tune`.
+        run_dir: Folder of a finished run. For `fine_tune`, pass its subfolder `fine_tune`.
         data: Any input of `keras_resattn.data.open_dataset`. An `.npz` file, a folder or a dataset name provides its
             test split. Images from files and records are resized to the network's size; arrays must have that size.
         batch_size: Images per step; a stream has its own batch size.
         data_dir: Folder of TensorFlow Datasets, for data by name.
-        resize_mode: Resize mode, see `open_dataset`. By default, files and records are resized like the training
+        resize_mode: Resize mode; see `open_dataset`. By default, files and records are resized like the training
             images.
 
     Returns:
         An `Evaluation`.
 
     Raises:
-        ValueError: if the folder holds no finished run or one with another image data format, the network has layers
+        ValueError: if the folder holds no finished run, the run has another image data format, the network has layers
             that cannot be read from a file, the images or labels do not fit it, or the data have classes that the run
             was not trained on. Classes in another order, or a subset of them, are matched by name.
     """
@@ -137,7 +137,7 @@ def evaluate_run(
 
 
 def check_data_format(report: Mapping[str, Any], run_dir: PathLike) -> None:
-    """Raise a `ValueError` if a run was trained with another image data format than the current one of Keras."""
+    """Raise a `ValueError` if a run was trained with another image data format than Keras' current one."""
     expected, current = report.get("data_format", "channels_last"), keras.config.image_data_format()
     if expected != current:
         raise ValueError(
@@ -165,7 +165,7 @@ def evaluate_model(
         std: Standard deviation of the training images, in the same form; 1 for a model that normalises images itself.
         batch_size: Images per step; a stream has its own batch size.
         data_dir: Folder of TensorFlow Datasets, for data by name.
-        resize_mode: Resize mode, see `keras_resattn.data.open_dataset`.
+        resize_mode: Resize mode; see `keras_resattn.data.open_dataset`.
 
     Returns:
         An `Evaluation`.

@@ -12,8 +12,8 @@ from keras_resattn.typing import Tensor
 class NegativeLogLikelihood(keras.losses.Loss):
     """Negative of the network's output at the label, the loss of the authors of WARN.
 
-    For networks with `aggregation="log_prob"` and `classifier_activation=None`. As the gates sum to one, it is the
-    gate-weighted mean of the cross-entropies of all modules and of the base. (The cross-entropy of the softmaxed
+    For networks with `aggregation="log_prob"` and `classifier_activation=None`. As the gates sum to one, the loss is
+    the gate-weighted mean of the cross-entropies of all modules and of the base. (The cross-entropy of the softmaxed
     output differs, because it normalises the weighted geometric mean of the distributions again.)
 
     Args:

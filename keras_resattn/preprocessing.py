@@ -30,8 +30,8 @@ def preprocess_input(x: Any, weights: str = "default", data_format: DataFormat |
     """Normalise images for a released checkpoint: `(x - mean) / std` for each channel.
 
     Args:
-        x: Images from 0 to 255, integers or floats, of shape `(n, h, w, 3)` or `(h, w, 3)`, or channels first. For
-            one channel, mean and standard deviation are averaged over the three channels. One of
+        x: Images from 0 to 255, integers or floats, of shape `(n, h, w, 3)` or `(h, w, 3)`, or channels first. For one
+            channel, mean and standard deviation are averaged over the three channels. `x` is one of
 
             - a NumPy array or a list of arrays. Float images outside 0 to 255, or within 0 to 1, raise a warning;
             - a Pillow image or a list of them, decoded like image files (upright, transparency on white, 8 bits per
@@ -49,8 +49,8 @@ def preprocess_input(x: Any, weights: str = "default", data_format: DataFormat |
         A new float32 array or tensor of the same shape; in `tf.data`, a TensorFlow tensor.
 
     Raises:
-        ValueError: for unknown weights; for a name shared by checkpoints with different normalisation; for a number
-            of channels other than 1 and 3; for anything except numbers; for integers outside 0 to 255, NaN, infinite
+        ValueError: for unknown weights; for a name shared by checkpoints with different normalisation; for a number of
+            channels other than 1 and 3; for values that are not numbers; for integers outside 0 to 255, NaN, infinite
             values, and masked arrays.
     """
     tag = _find_checkpoint(weights, lambda tag: (tag.mean, tag.std), "normalisation")
@@ -140,11 +140,11 @@ def _check_values(x):
 def warn_if_raw(images: np.ndarray, unnormalized_layer: str | None, stacklevel: int = 2) -> None:
     """Warn if images look raw (0 to 255) and the model's first convolution receives them without normalisation.
 
-    Integers look raw. So do non-negative floats with a value above 16, which normalised images do not reach.
+    Integers look raw, and so do non-negative floats with a value above 16, which normalised images do not reach.
 
     Args:
         images: A non-empty NumPy array.
-        unnormalized_layer: Name of that convolution, from `convolution_on_raw_input(model)`, or `None` for no warning.
+        unnormalized_layer: Name of the convolution, from `convolution_on_raw_input(model)`, or `None` for no warning.
         stacklevel: As for `warnings.warn`.
     """
     if unnormalized_layer is None:

@@ -1,4 +1,4 @@
-"""Type aliases of the public signatures. Imports no Keras."""
+"""Type aliases of the public signatures. Does not import Keras."""
 
 import os
 from typing import Any, Literal, TypeAlias

@@ -3,7 +3,7 @@ r"""Release a finished run as a checkpoint: weights, record, model card, log, pr
     python tools/release.py runs/cifar56 weights --tag cifar10_v1 --alias cifar10 --alias default \
         --data cifar10.npz --data-name CIFAR-10 --classes airplane,automobile,... --command "keras-resattn train ..."
 
-This command evaluates the run on the test images. Do not choose anything by its output.
+This command evaluates the run on the test images. Do not select runs, epochs or hyperparameters by its output.
 """
 
 import argparse
@@ -43,7 +43,7 @@ NUM_SHOWN = 4  # test images in the attention figure
 
 CARD = Path(__file__).with_name("model_card.md")
 
-#: Descriptions of networks for the card, by a pattern of their ids; the first match counts.
+#: Descriptions of networks for the card, by a pattern of network ids; the first match counts.
 DESCRIPTIONS = {
     "^WARN": "A Wide Attentional Residual Network (Rodriguez et al., ECCV 2018)",
     "Attention": "A Residual Attention Network (Wang et al., CVPR 2017)",

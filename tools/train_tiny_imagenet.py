@@ -2,9 +2,10 @@
 
     python tools/train_tiny_imagenet.py DATA.npz RUN_DIR [--limit N]
 
-DATA.npz holds `x_train` (100,000 images of 64 x 64, uint8) and `y_train`. 25 images of each class are held out for
-validation and never trained on. Safe to interrupt: rerun to resume. TensorFlow's gradient of convolution kernels is
-replaced by matrix products where oneDNN's bfloat16 kernel is several times slower (same values up to rounding).
+DATA.npz holds `x_train` (100,000 images of 64 x 64, uint8) and `y_train`. The script holds out 25 images of each class
+for validation and never trains on them. Safe to interrupt: rerun to resume. TensorFlow's gradient of convolution
+kernels is replaced by matrix products where oneDNN's bfloat16 kernel is several times slower (same values up to
+rounding).
 """
 
 import argparse
@@ -28,14 +29,14 @@ def matrix_product_gradients():
     """Compute gradients of 1x1 kernels, and of 3x3 kernels with 256 or more channels, as matrix products.
 
     At 64 pixels and batch 128, kernel gradients (`brgconv_bwd_w`) took half of a training step of Attention-56 on two
-    cores with AMX. Timed alone on eight of its shapes, matrix products were 2.5 to 11 times faster. TensorFlow has no
-    public way to replace a gradient.
+    cores with AMX. In isolation, on eight of these shapes, matrix products were 2.5 to 11 times faster. TensorFlow has
+    no public way to replace a gradient.
     """
     default = ops.gradient_registry.lookup("Conv2D")
 
     def gradient(op, grad):
         x, kernel = op.inputs
-        for_input, for_kernel = default(op, grad)  # the unused one is pruned from the graph
+        for_input, for_kernel = default(op, grad)  # the unused default gradient is pruned from the graph
         height, width, channels, filters = kernel.shape
         stride, padding = op.get_attr("strides")[1], op.get_attr("padding")
         fast = height == width and (height == 1 or (height == 3 and channels >= 256))
@@ -60,7 +61,7 @@ def matrix_product_gradients():
 
 
 def hold_out(y, count=HELD_OUT):
-    """Split at random (seed 0): return the indices of the training images, and of `count` held-out images per class."""
+    """Split at random (seed 0): return the indices of the training images and of `count` held-out images per class."""
     order = np.random.default_rng(0).permutation(len(y))
     held_out = np.sort(np.concatenate([order[y[order] == label][:count] for label in np.unique(y)]))
     return np.setdiff1d(np.arange(len(y)), held_out), held_out

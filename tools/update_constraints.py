@@ -17,7 +17,7 @@ LEFT_OUT = re.compile(r"(nvidia|cuda)-.*|triton|keras-resattn|pip|setuptools|whe
 
 
 def resolve(requirements):
-    """Return `{name: version}` of all packages that pip would install for some requirements."""
+    """Return `{name: version}` for all packages that pip would install for the requirements."""
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report", "-"]
     report = subprocess.run([*command, *requirements], stdout=subprocess.PIPE, text=True, check=True).stdout
     found = (item["metadata"] for item in json.loads(report)["install"])

@@ -1,4 +1,4 @@
-"""Arguments that several commands share, and checks of arguments. Needs no Keras."""
+"""Arguments that several commands share, and checks of arguments. Does not need Keras."""
 
 import argparse
 import os

@@ -1,4 +1,4 @@
-"""`keras-resattn evaluate`: accuracy of released weights, or of your own network, on labelled images."""
+"""`keras-resattn evaluate`: accuracy of a released checkpoint, or of your own network, on labelled images."""
 
 import argparse
 import sys

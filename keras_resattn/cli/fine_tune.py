@@ -1,4 +1,4 @@
-"""`keras-resattn fine-tune`: fine-tune released weights, or your own network, on other classes."""
+"""`keras-resattn fine-tune`: fine-tune a released checkpoint, or your own network, on other classes."""
 
 import argparse
 import sys
@@ -46,8 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Run the command.
 
     Raises:
-        ValueError: Before any training, for unknown weights, recipes, fields or layers, and options that exclude each
-            other.
+        ValueError: Before any training, for unknown weights, recipes, fields or layers, and mutually exclusive options.
         FloatingPointError: If training diverges.
     """
     head_recipe = training_arguments.change_recipe(arguments.head_recipe, arguments.head_set, "--head-set")
@@ -100,7 +99,7 @@ def _without_top(net):
 
 
 def _backbone(choice, arguments, dataset):
-    """Return the first argument of `fine_tune` and `(mean, std)` of its images, or `None` for a released tag."""
+    """Return the first argument of `fine_tune`, and `(mean, std)` of its images (`None` for a released checkpoint)."""
     from keras_resattn.data import Dataset
     from keras_resattn.models import registry
     from keras_resattn.utils.data_format import image_shape

@@ -29,7 +29,7 @@ class Images:
     """The images on a command line.
 
     Args:
-        arguments: Parsed arguments with `images`, a list of paths, and `resize_mode`; `None` for that of the network.
+        arguments: Parsed arguments with `images`, a list of paths, and `resize_mode` (`None`: the network's mode).
 
     Attributes:
         skipped: Number of images that could not be read.
@@ -46,7 +46,7 @@ class Images:
                 self._skip(f"Expected an image file or folder; {given} does not exist.")
 
     def paths(self) -> list[Path]:
-        """Return the paths of all files in the order of the arguments, and within a folder in the order of names."""
+        """Return the paths of all files in the order of the arguments, sorted by name within a folder."""
         from keras_resattn.data.images import SUFFIXES
 
         paths = []

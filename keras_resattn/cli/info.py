@@ -1,4 +1,4 @@
-"""`keras-resattn info`: details of a network or of released weights."""
+"""`keras-resattn info`: details of a network or of a released checkpoint."""
 
 import argparse
 

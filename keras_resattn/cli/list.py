@@ -1,4 +1,4 @@
-"""`keras-resattn list`: networks with their costs and released weights."""
+"""`keras-resattn list`: networks with their costs and released checkpoints."""
 
 import argparse
 

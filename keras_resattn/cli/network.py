@@ -20,11 +20,11 @@ class Network:
     Attributes:
         name: Name in printed output.
         model: The `keras.Model`.
-        mean: Mean of images (0 to 255): per channel, or a mean image. 0 for a model that normalizes images itself.
-        std: Standard deviation per channel. 1 for a model that normalizes images itself.
+        mean: Mean of images (0 to 255): per channel, or a mean image. 0 for a model that normalises images itself.
+        std: Standard deviation per channel. 1 for a model that normalises images itself.
         class_names: Names of the classes, or `None` if unknown.
-        resize_mode: Resize mode of the training images, see `keras_resattn.data.open_dataset`.
-        default_size: Height and width of images, for a model of any input size.
+        resize_mode: Resize mode of the training images; see `keras_resattn.data.open_dataset`.
+        default_size: Height and width of images, for a model of variable input size.
     """
 
     name: str
@@ -83,7 +83,7 @@ def open_network(choice: NetworkChoice) -> Network:
     """Return the `Network` of a `NetworkChoice`.
 
     Raises:
-        ValueError: If it is damaged, or not a classifier of images of one size.
+        ValueError: If the network is damaged, or is not a classifier of images with one size.
         OSError: If a download fails.
     """
     network = _OPEN[choice.kind](choice)
@@ -107,7 +107,7 @@ def open_network(choice: NetworkChoice) -> Network:
 
 
 def open_tag(choice: NetworkChoice) -> Checkpoint:
-    """Return the `Checkpoint` of released weights, downloaded from the Hub if necessary.
+    """Return the released `Checkpoint` of a choice, downloaded from the Hub if necessary.
 
     Raises:
         ValueError: If files are damaged, or the record is invalid.
@@ -149,10 +149,10 @@ def load_model(file: PathLike) -> Any:
 
 
 def normalization_of(model: Any, choice: NetworkChoice) -> tuple[Any, Any]:
-    """Return the mean and standard deviation that normalize images for the model of a file.
+    """Return the mean and standard deviation that normalise images for the model of a file.
 
     Raises:
-        ValueError: If neither the model normalizes images itself nor the choice has both.
+        ValueError: If the model does not normalise images itself, and the choice has no mean and standard deviation.
     """
     if choice.mean is not None:
         return _per_channel("mean", choice.mean, model), _per_channel("std", choice.std, model)

@@ -1,4 +1,4 @@
-"""Arguments that choose the network of a command (`--weights`, `--run-dir`, ...), resolved without Keras."""
+"""Arguments that select the network of a command (`--weights`, `--run-dir`, ...), resolved without Keras."""
 
 import argparse
 import os
@@ -20,7 +20,7 @@ CLASSIFIER = "classifier.keras"
 
 
 def add_arguments(parser: argparse.ArgumentParser, default: str | None = DEFAULT, run_dir: bool = True) -> None:
-    """Add `--weights`, `--run-dir`, and arguments for files that do not record how their network is used.
+    """Add `--weights`, `--run-dir`, and arguments for files that do not record architecture and normalisation.
 
     Args:
         parser: An `argparse` parser.
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser, default: str | None = DEFAULT
 
 @dataclass(frozen=True)
 class NetworkChoice:
-    """The network that the arguments choose.
+    """The network that the arguments select.
 
     Attributes:
         kind: `"tag"` (`source` is a `Checkpoint`), `"hub"` (an `hf://` address), `"run"` (a folder), `"model"` (a file
@@ -68,7 +68,7 @@ class NetworkChoice:
         model: Id of the network of a `.weights.h5` file.
         mean: `--mean`, for a file.
         std: `--std`, for a file.
-        size: Height and width of images, for a network of any input size.
+        size: Height and width of images, for a network of variable input size.
     """
 
     kind: str
@@ -92,8 +92,8 @@ def choose(arguments: argparse.Namespace, any_model: bool = False) -> NetworkCho
         any_model: Whether `--model` is also allowed with weights that record their network.
 
     Raises:
-        ValueError: For unknown weights, a missing file or folder, one of the wrong kind, and options that exclude each
-            other.
+        ValueError: For unknown weights, a file or folder that is missing or of the wrong kind, and mutually exclusive
+            options.
     """
     run = getattr(arguments, "network_run", None)
     kind, source = _find_run(run) if run is not None else _find_weights(expanded(arguments.weights))
@@ -117,7 +117,7 @@ def choose(arguments: argparse.Namespace, any_model: bool = False) -> NetworkCho
 
 
 def find_tag(name: str, expected: str = "released weights", known: Iterable[str] = ()) -> Checkpoint:
-    """Return the released `Checkpoint` of a name; for a network, its default one.
+    """Return the released `Checkpoint` with a given name; for a network, its default checkpoint.
 
     Args:
         name: A network, a tag, an alias, or `network/tag`.
@@ -125,7 +125,7 @@ def find_tag(name: str, expected: str = "released weights", known: Iterable[str]
         known: Additional names that messages may suggest.
 
     Raises:
-        ValueError: If there is none, or several networks have a tag of that name.
+        ValueError: If there is none, or several networks have a tag with that name.
     """
     found = pretrained.find("default", name) if name in registry.NETWORKS else pretrained.find(name)
     if len(found) == 1:

@@ -1,4 +1,4 @@
-"""Late and quiet import of Keras, which takes seconds and lets TensorFlow print messages that are not errors."""
+"""Deferred, quiet import of Keras, which takes seconds and prints harmless messages from TensorFlow."""
 
 import contextlib
 import os
@@ -29,7 +29,7 @@ def start_keras() -> None:
 
 
 def set_random_seed(seed: int) -> None:
-    """Call `keras.utils.set_random_seed` quietly: with every backend, it imports TensorFlow if that is installed."""
+    """Call `keras.utils.set_random_seed` quietly: on every backend, it imports TensorFlow if installed."""
     import keras
 
     with contextlib.nullcontext() if os.environ.get(DEBUG) else _discard_standard_error():

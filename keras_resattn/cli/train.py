@@ -51,8 +51,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Run the command.
 
     Raises:
-        ValueError: Before any training, for an unknown network, recipe, field or dataset, and options that exclude each
-            other.
+        ValueError: Before any training, for an unknown network, recipe, field or dataset, and mutually exclusive
+            options.
         FloatingPointError: If training diverges.
     """
     recipe = training_arguments.change_recipe(arguments.recipe, arguments.set)
@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _choose(arguments):
-    """The `NetworkChoice` of the weights to start from, or `None` for random weights."""
+    """Return the `NetworkChoice` of the weights to start from, or `None` for random weights."""
     if arguments.weights is None:
         if arguments.model is None:
             raise ValueError("Expected --model, or --weights to start from; received: neither.")
@@ -123,7 +123,7 @@ def _check_network(choice, tag):
 
 
 def _start(arguments, choice, recipe, dataset):
-    """Return the initial network, `(mean, std)` of its images (`None`: of the data), and the renumbered data."""
+    """Return the initial network, `(mean, std)` of its images (`None` to compute them), and the renumbered data."""
     from keras_resattn.models.initialization import zero_init_residual
 
     if choice is None:

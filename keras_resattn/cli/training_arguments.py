@@ -36,7 +36,7 @@ def add_training_data(parser: argparse.ArgumentParser) -> None:
 
 
 def check_data(arguments: argparse.Namespace) -> None:
-    """Check the arguments for data, as far as possible without opening the data."""
+    """Check the data arguments, as far as possible without opening the data."""
     check_least("--holdout", arguments.holdout, 0)
     check_least("--size", arguments.size, 1)
     if arguments.validation and arguments.holdout:
@@ -44,7 +44,7 @@ def check_data(arguments: argparse.Namespace) -> None:
 
 
 def open_data(arguments: argparse.Namespace) -> tuple[Any, Any]:
-    """Return training data and validation data, or `None` if there are none."""
+    """Return training data and validation data (`None` if there are none)."""
     from keras_resattn.data import Dataset, open_dataset
     from keras_resattn.data.open_dataset import open_validation
 
@@ -61,7 +61,7 @@ def open_data(arguments: argparse.Namespace) -> tuple[Any, Any]:
         raise ValueError(
             f"Expected --holdout below the number of images, {len(dataset)}; received: {arguments.holdout}."
         )
-    # The same images for every seed. Random ones, because the last images may all be of one class.
+    # The same random images for every seed; the last images, for example, might all be of one class.
     rows = np.random.default_rng(0).permutation(len(dataset))
     return dataset.subset(np.sort(rows[arguments.holdout :])), dataset.subset(np.sort(rows[: arguments.holdout]))
 

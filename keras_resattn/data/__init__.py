@@ -1,4 +1,4 @@
-"""Datasets of labelled images, and their way to the network: decoding, augmentation and batches."""
+"""Datasets of labelled images, and the pipeline that feeds them to a network: decoding, augmentation, batches."""
 
 from keras_resattn.data.array_dataset import ArrayDataset
 from keras_resattn.data.batch_stream import BatchStream

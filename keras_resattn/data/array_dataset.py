@@ -18,15 +18,15 @@ class ArrayDataset(Dataset):
     """Images in an array, in memory or memory-mapped.
 
     Args:
-        x: Images of shape `(n, h, w, c)`, uint8, or floats from 0 to 255. Never changed.
+        x: Images of shape `(n, h, w, c)`, uint8, or floats from 0 to 255. Not modified.
         y: Integer labels of shape `(n,)` or `(n, 1)`, or one-hot labels of shape `(n, classes)`.
         classes: Number of classes, if known.
         class_names: Names of the classes, if known.
         weights: Weights of the images in the training loss, `(n,)`, at least 0; `None` for equal weights.
 
     Raises:
-        ValueError: If shapes do not fit, values are not from 0 to 255, floats end at 1, labels are not integers or
-            one-hot, or weights are negative or not finite.
+        ValueError: If shapes do not match, values are outside 0 to 255, floats have a maximum of at most 1, labels are
+            neither integers nor one-hot, or weights are negative, NaN or infinite.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class ArrayDataset(Dataset):
         return self.x[indices.astype("int64", copy=False)]
 
     def statistics(self, normalization: str, size: Size | None = None) -> Statistics:
-        """Return `(mean, std)` of all images, or as in `Dataset.statistics` if images have to be resized to `size`."""
+        """Return `(mean, std)` of all images; if they have to be resized to `size`, as in `Dataset.statistics`."""
         if size is None or tuple(size) == self.image_shape[:2]:
             return array_statistics(self.x, normalization)
         return super().statistics(normalization, size)
@@ -79,7 +79,7 @@ def as_sample_weights(weights: Any, count: int) -> np.ndarray:
     """Return sample weights as a float32 array of shape `(count,)`.
 
     Raises:
-        ValueError: If the shape differs, or weights are negative, not finite, or all 0.
+        ValueError: If the shape differs, or weights are negative, NaN, infinite, or all 0.
     """
     weights = to_numpy(weights)
     weights = weights.reshape(-1) if weights.ndim == 2 and weights.shape[1] == 1 else weights

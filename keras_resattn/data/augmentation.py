@@ -3,9 +3,9 @@
 All random parameters of a batch are drawn first, as small arrays in `AugmentationParams`, and applied afterwards: here
 by NumPy, or on the device by `keras_resattn.data.device_data`. Both give the same images.
 
-`keras.layers.RandomCrop` draws one position for a whole batch. `keras.layers.MixUp` and `CutMix` draw from a state of
-their own, which NumPy and the device could not share, and do not mix integer labels: use the recipe's `mixup` and
-`cutmix` instead. Keras layers that change single images are supported, see `keras_resattn.data.augmentation_layers`.
+`keras.layers.RandomCrop` draws one position for a whole batch. `keras.layers.MixUp` and `CutMix` have their own random
+state, which NumPy and the device could not share, and do not mix integer labels. Use the recipe's `mixup` and `cutmix`
+instead. Keras layers that change single images are supported; see `keras_resattn.data.augmentation_layers`.
 """
 
 from __future__ import annotations
@@ -130,10 +130,10 @@ def crop_and_flip(x: np.ndarray, params: AugmentationParams, pad: int = 0, pad_m
     """Pad images, crop them back to their size, and flip them left to right.
 
     Args:
-        x: Images of shape `(n, h, w, c)`. Never changed; returned as they are if nothing is to be done.
+        x: Images of shape `(n, h, w, c)`. Not modified; returned unchanged if there is nothing to do.
         params: `AugmentationParams` of these images.
         pad: Pixels of padding on each side.
-        pad_mode: `"zeros"`, or `"reflect"` for the image's mirror image.
+        pad_mode: `"zeros"`, or `"reflect"` to mirror the image at its border.
     """
     if params.offsets is None and params.flips is None:
         return x
@@ -203,7 +203,7 @@ def mix(
     """Return images mixed with their partners: weighted sums (mixup), or with a pasted box (CutMix).
 
     Args:
-        images: A function of positions that returns a new array of normalised images `(n, h, w, c)`, float32.
+        images: Function that returns the images at some positions as a new, normalised float32 array `(n, h, w, c)`.
         own: Positions of the images to mix, `(n,)`.
         partners: Positions of their partners, `(n,)`.
         params: `AugmentationParams` of the `n` images.

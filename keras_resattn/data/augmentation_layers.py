@@ -1,4 +1,4 @@
-"""Reproducible augmentation by Keras layers, the field `augment` of a recipe."""
+"""Reproducible augmentation by Keras layers, as listed in the field `augment` of a recipe."""
 
 import contextlib
 import copy
@@ -14,8 +14,8 @@ class LayerAugmentation:
     """Augmentation by Keras layers (`keras.layers.RandAugment`, `RandomErasing`, ...), reproducible from a seed.
 
     The seeds of all layers are set before each call, so their draws depend only on the given seed (and on the backend).
-    A layer may draw for each image or once for the batch. Layers run on the CPU, one batch at a time, because their
-    seeds are state.
+    A layer may draw for each image or once for the batch. Layers run on the CPU, one batch at a time, because setting
+    their seeds changes shared state.
 
     Args:
         layers: Configurations from `keras.layers.serialize`.
@@ -39,7 +39,7 @@ class LayerAugmentation:
 
         Args:
             x: Images of shape `(n, h, w, c)`, 0 to 255.
-            seed: Integers from 0 up.
+            seed: Non-negative integers.
 
         Raises:
             ValueError: If a layer changes the shape or scale of images, or has weights.
@@ -85,7 +85,7 @@ def _check_layer(layer):
             f"Expected layers that augment single images; received: {type(layer).__name__}, which mixes images. "
             "Use the recipe's mixup or cutmix, which also mix the labels."
         )
-    if isinstance(layer, keras.layers.AugMix):  # it chooses operations by random.choice
+    if isinstance(layer, keras.layers.AugMix):  # it chooses operations with random.choice
         raise ValueError(
             "Expected layers that draw from Keras' seeds; received: AugMix, which draws from Python's random module, "
             "so runs would not be reproducible. Use RandAugment."

@@ -1,4 +1,4 @@
-"""Labelled images in batches of another library: tf.data, PyDataset, DataLoader, grain."""
+"""Batches of labelled images from another library: tf.data, PyDataset, DataLoader, grain."""
 
 import contextlib
 import copy
@@ -24,28 +24,28 @@ logger = logging.getLogger(__name__)
 
 
 class BatchStream:
-    """Batches from another library, in the order in which it yields them.
+    """Batches from another library, in that library's order.
 
-    The object is a batched `tf.data.Dataset`, a `keras.utils.PyDataset`, a `DataLoader` of PyTorch or grain, or any
-    iterable that can be iterated over repeatedly and yields batches. A batch is `(x, y)` or
-    `{"image": x, "label": y}`: images `(n, h, w, c)` from 0 to 255, and integer labels `(n,)` or one-hot labels. The
-    object shuffles; a run is only as reproducible as its order.
+    `batches` is a batched `tf.data.Dataset`, a `keras.utils.PyDataset`, a `DataLoader` of PyTorch or grain, or any
+    iterable that can be iterated over repeatedly and yields batches. A batch is `(x, y)` or `{"image": x, "label": y}`:
+    images `(n, h, w, c)` from 0 to 255, and integer labels `(n,)` or one-hot labels. The other library does the
+    shuffling, so a run is only as reproducible as its order.
 
     Args:
-        batches: The object.
-        steps: Number of full batches in an epoch. Required if the object is endless or has no length. By default, it
-            is derived from the length; if that leaves open whether the last batch is full, batches are counted once.
+        batches: The batches, in one of these forms.
+        steps: Number of full batches in an epoch. Required if `batches` is endless or has no length. By default, it is
+            derived from the length; if the size of the last batch is unknown, all batches are read once to count them.
         classes: Number of classes, if known.
         class_names: Names of the classes, if known; by default `batches.class_names`, if it exists.
 
     Attributes:
         classes: Number of classes, or `None` if unknown.
         class_names: Names of the classes, or `None`.
-        image_shape: `(h, w, c)` of the images in the first batch, which is read for it.
+        image_shape: `(h, w, c)` of the images in the first batch, which is read on first access.
         batch_size: Number of images in the first batch.
 
     Raises:
-        ValueError: If the object is not an iterable, or can be iterated over only once.
+        ValueError: If `batches` is not iterable, or can be iterated over only once.
     """
 
     resize_mode = None
@@ -145,7 +145,7 @@ class BatchStream:
         return self._limit or count_batches(self.batches)
 
     def check_labels(self, classes: int) -> None:
-        """Raise a `ValueError` unless labels are from 0 to `classes - 1`: now in the first batch, then in each."""
+        """Check that labels are from 0 to `classes - 1`: in the first batch now, in every batch during iteration."""
         check_label_range(self._first_batch[1], classes)
         self.classes = classes
 
@@ -160,7 +160,7 @@ class BatchStream:
         """Return this stream with labels that are indices into other class names.
 
         Args:
-            class_names: Class names in the order of the new labels, among them all of this stream.
+            class_names: Class names in the order of the new labels, including all names of this stream.
         """
         other = copy.copy(self)
         other.__dict__.pop("_first_batch", None)
@@ -175,8 +175,8 @@ class BatchStream:
         Statistics of the data are computed from the first 10,000 images of epoch 0, rounded up to whole batches.
 
         Args:
-            normalization: A recipe's `normalization`, see `normalization.array_statistics`.
-            size: `(h, w)` that images must have, or `None`.
+            normalization: A recipe's `normalization`; see `normalization.array_statistics`.
+            size: Required `(h, w)` of the images, or `None` for any.
         """
         self._check_size(size)
 
@@ -186,7 +186,7 @@ class BatchStream:
         return streaming_statistics(first_batches, normalization, self.image_shape[-1])
 
     def fingerprint(self) -> str:
-        """Return a hash of the form of the first batch and the number of batches; the images are not read for it."""
+        """Return a hash of the type, the first batch's shape and the numbers of classes and batches, not of images."""
         described = f"{type(self.batches).__name__} {self.batch_size} {self.image_shape} {self.classes} {self._steps}"
         return hashlib.sha256(described.encode()).hexdigest()
 

@@ -40,11 +40,11 @@ REMEDY = "Rename them or leave them out. Labels of data without class names, (x,
 def match_classes(dataset: Any, class_names: Sequence[str] | None, whose: str, remedy: str = REMEDY) -> Any:
     """Return a dataset whose labels are indices into the class names of a network or of other data.
 
-    Labels are matched by name: datasets with the same classes in another order, or some of them, are renumbered. If
-    either side has no names, the dataset is returned unchanged.
+    Labels are matched by name, so the dataset may have its classes in another order, or only some of them. If either
+    side has no names, the dataset is returned unchanged.
 
     Args:
-        dataset: A `Dataset` or `BatchStream`, or `None`, which is returned.
+        dataset: A `Dataset` or `BatchStream`, or `None`, which is returned as is.
         class_names: Class names in the order of the network's outputs, or `None`.
         whose: Owner of these names in the message, such as `"the training data"`.
         remedy: Advice at the end of the message.
@@ -78,7 +78,7 @@ def class_indices(own: Sequence[str] | None, class_names: Sequence[str]) -> np.n
 def detected_class_names(names: Any) -> list[str] | None:
     """Return the class names of another library's object, or `None` unless they are distinct, non-empty strings.
 
-    ImageNet's are not distinct: two classes are called "crane".
+    The names of ImageNet are not distinct: two classes are called "crane".
     """
     is_list = isinstance(names, (list, tuple)) and len(names) > 0
     usable = is_list and all(isinstance(name, str) and name.strip() for name in names) and len(set(names)) == len(names)

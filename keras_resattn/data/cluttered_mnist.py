@@ -1,4 +1,4 @@
-"""Cluttered Translated MNIST: a digit at a random place on a larger canvas, over pieces of other digits."""
+"""Cluttered Translated MNIST: a digit at a random position on a larger canvas, over pieces of other digits."""
 
 import os
 from collections.abc import Mapping
@@ -29,20 +29,21 @@ def cluttered_mnist(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compose images of one digit each, following the deepmind/mnist-cluttered generator.
 
-    On a black canvas, `distractors` windows are added at uniform places, each cut at a uniform place out of a digit
-    drawn with replacement from `digits`. Then the digit is added at a uniform place. Sums are clipped to white. Digits
-    are drawn by random permutation, shuffled each time all have been used.
+    Each canvas starts black. First, `distractors` windows are added at uniformly random positions, each cut at a
+    uniformly random position from a digit drawn with replacement from `digits`. Then the labelled digit is added at a
+    uniformly random position. Sums are clipped to white. Labelled digits are drawn without replacement; once all have
+    been used, they are shuffled again.
 
-    The same seed gives the same digits at the same places for any number of distractors, and the first images of a
-    larger set are those of a smaller one. WARN uses 8 distractors and 200,000 training, 100,000 validation and 100,000
-    test images, each from its own set of `mnist_splits`.
+    For the same seed, digits and positions do not depend on the number of distractors, and a smaller set equals the
+    first images of a larger one. WARN uses 8 distractors and 200,000 training, 100,000 validation and 100,000 test
+    images, each from its own set of `mnist_splits`.
 
     Args:
         digits: uint8 array of shape `(n, h, h)` or `(n, h, h, 1)`. Its largest value is white.
         labels: Integer array of shape `(n,)`, 0 to 9.
         count: Number of images.
-        distractors: Number of windows under each digit, from 0 up.
-        seed: Integer from 0 up.
+        distractors: Number of windows under each digit, at least 0.
+        seed: Non-negative integer.
         size: Height and width of an image, in pixels.
         distractor_size: Height and width of a window, in pixels.
 
@@ -51,7 +52,7 @@ def cluttered_mnist(
         int64 labels of shape `(count,)`.
 
     Raises:
-        ValueError: If an array has another shape or type, or a number is out of range.
+        ValueError: If an array has an unsupported shape or type, or a number is out of range.
 
     Source: Mnih et al., "Recurrent Models of Visual Attention" (2014), and its authors' generator.
     """
@@ -87,8 +88,8 @@ def mnist_splits(
     """Return the three splits of MNIST from which cluttered images are composed.
 
     Args:
-        source: `"keras"` (`keras.datasets.mnist`), `"tfds"` (`tensorflow_datasets`, which stores the training digits
-            in another order), the path of an `.npz` file, or a mapping. The last two have `x_train`, `y_train`,
+        source: `"keras"` (`keras.datasets.mnist`), `"tfds"` (`tensorflow_datasets`, which stores the training digits in
+            another order), the path of an `.npz` file, or a mapping. A file or mapping has `x_train`, `y_train`,
             `x_test` and `y_test`.
         validation: Number of training digits, the last ones, to set aside: 10,000 of the 60,000 in WARN.
 
@@ -98,8 +99,8 @@ def mnist_splits(
 
     Raises:
         ImportError: If `source` is `"tfds"` and `tensorflow_datasets` is not installed.
-        FileNotFoundError: If there is no such file.
-        ValueError: If `source` has another kind, or an array is missing or has another shape or type.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If `source` is none of these, or an array is missing or has an unsupported shape or type.
     """
     check_count("validation", validation)
     arrays = _read_mnist(source)
@@ -174,7 +175,7 @@ def _windows(images, size):
 def _add(canvas, patches, place, white):
     """Add a patch to each image of `canvas` at rows and columns `place`, clipped to `white`.
 
-    As nothing is negative, clipping every sum gives the same as clipping only the last.
+    Values are never negative, so clipping after each addition equals clipping once at the end.
     """
     top, left = place
     windows, each = _windows(canvas, patches.shape[-1]), np.arange(len(canvas))

@@ -18,17 +18,17 @@ from keras_resattn.utils.validation import check_class_names
 
 
 class Dataset:
-    """Labelled images by index. Several threads can read at once.
+    """Labelled images, read by index. `read` is thread-safe.
 
     Attributes:
-        labels: Integer array of shape `(n,)`, from 0 up.
+        labels: Array of non-negative integers, `(n,)`.
         classes: Number of classes, or `None` if unknown.
         class_names: Names of the classes, or `None`.
         image_shape: `(h, w, c)` if all images have one shape, else `None`.
         channels: Number of channels of the images that `read` returns.
         weights: Weights of the images in the training loss, float32 of shape `(n,)`; `None` for equal weights.
-        resize_mode: `"crop"`, `"squash"` or `"pad"`, see `with_resize_mode`. `None` for arrays, whose shape must be
-            that of the network unless a mode is chosen.
+        resize_mode: `"crop"`, `"squash"` or `"pad"`; see `with_resize_mode`. `None` for arrays, which must have the
+            network's input size unless a mode is set.
     """
 
     image_shape: Any = None
@@ -65,8 +65,8 @@ class Dataset:
             indices: Indices of the images.
             size: `(h, w)` to resize to (bilinear, antialiased); `None` for the stored size, which requires images of
                 one shape.
-            crops: Inception-style crops, `(area, ratio, y, x)` for each image, see `images.crop_box`. They are cut
-                from the full-resolution image and resized to `size`. `None` for the central crop.
+            crops: Inception-style crops, `(area, ratio, y, x)` for each image; see `images.crop_box`. They are cut from
+                the full-resolution image and resized to `size`. `None` for the central crop.
             central: Fraction of the sides that the central crop keeps; `resize_mode` decides its aspect ratio. Images
                 that already have `size` are returned whole.
 
@@ -74,7 +74,7 @@ class Dataset:
             uint8, or float32 if the dataset holds floats.
 
         Raises:
-            ValueError: If arguments do not fit together, or an image cannot be decoded.
+            ValueError: If arguments are inconsistent, or an image cannot be decoded.
         """
         indices = np.asarray(indices)
         self._check_read(indices, size, crops, central)
@@ -95,7 +95,7 @@ class Dataset:
         Statistics of the data are computed from at most 10,000 evenly spaced images.
 
         Args:
-            normalization: A recipe's `normalization`, see `normalization.array_statistics`.
+            normalization: A recipe's `normalization`; see `normalization.array_statistics`.
             size: `(h, w)` of the central crop to use; `None` for whole images.
         """
         read = functools.partial(self.read, size=size)
@@ -103,7 +103,7 @@ class Dataset:
         return streaming_statistics(batches, normalization, self.channels)
 
     def fingerprint(self) -> str:
-        """Return a hash of images, labels, weights and resize mode, which tells whether a resumed run has its data."""
+        """Return a hash of images, labels, weights and resize mode, by which a resumed run recognises its data."""
         mode = "" if self.resize_mode in (None, "crop") else f" {self.resize_mode}"
         weights = "" if self.weights is None else f" {hashlib.sha256(self.weights.data).hexdigest()}"
         return self._images_hash() + hashlib.sha256(self.labels.data).hexdigest() + mode + weights
@@ -121,7 +121,7 @@ class Dataset:
         """Return this dataset with labels that are indices into other class names.
 
         Args:
-            class_names: Class names in the order of the new labels, among them all of this dataset.
+            class_names: Class names in the order of the new labels, including all names of this dataset.
         """
         other = self.relabelled(class_indices(self.class_names, class_names)[self.labels])
         other.class_names, other.classes = list(class_names), len(class_names)
@@ -132,7 +132,7 @@ class Dataset:
         return Subset(self, indices)
 
     def with_resize_mode(self, resize_mode: ResizeMode) -> Self:
-        """Return this dataset with another way to resize images whose aspect ratio is not that of the network.
+        """Return this dataset with another resize mode for images whose aspect ratio differs from the network's.
 
         Args:
             resize_mode: `"crop"` for the largest central crop of the network's aspect ratio; `"squash"` for the whole
@@ -184,7 +184,7 @@ class Subset(Dataset):
 
     @property
     def image_shape(self) -> Any:
-        """`(h, w, c)` if all images of the whole dataset have one shape, else `None`."""
+        """`(h, w, c)` if all images of the underlying dataset have one shape, else `None`."""
         return self.dataset.image_shape
 
     def read(
@@ -194,7 +194,7 @@ class Subset(Dataset):
         return self.dataset.read(self.indices[np.asarray(indices)], size, crops, central)
 
     def with_resize_mode(self, resize_mode: ResizeMode) -> Self:
-        """Return this subset with another way to resize images; see `Dataset.with_resize_mode`."""
+        """Return this subset with another resize mode; see `Dataset.with_resize_mode`."""
         other = super().with_resize_mode(resize_mode)
         other.dataset = self.dataset.with_resize_mode(resize_mode)
         return other

@@ -1,4 +1,4 @@
-"""Decoding of one image file: upright, opaque, 8 bits per channel. Every path that decodes an image uses `decode`."""
+"""Decoding of image files: upright, opaque, 8 bits per channel. All decoding in the package goes through `decode`."""
 
 import contextlib
 import io
@@ -32,7 +32,7 @@ PNG_COLOUR_SCALES = {"L;2": 85, "L;4": 17, "RGB;16B": 1 / 256}
 def decode(image: Image.Image, channels: int = 3) -> Image.Image:
     """Return a Pillow image upright, opaque and with 8 bits per channel.
 
-    - EXIF (or XMP) orientation is applied, as `PIL.ImageOps.exif_transpose` does; unreadable EXIF counts as none.
+    - EXIF (or XMP) orientation is applied, as `PIL.ImageOps.exif_transpose` does; unreadable EXIF data is ignored.
     - Transparency (an alpha channel, a palette's, or a PNG's transparent colour) is composited on white.
     - 16-bit values are divided by 257, values of 12-bit TIFF files by 4095 / 255. Files without a fixed range raise.
     - Only the first frame of an animation, or page of a TIFF, is decoded. ICC profiles are not applied.
@@ -46,7 +46,7 @@ def decode(image: Image.Image, channels: int = 3) -> Image.Image:
 
     Raises:
         ValueError: If the mode has no fixed range (`"F"`, 32-bit `"I"`), or the number of bands differs.
-        Exception: Any error of Pillow for a damaged file; `naming` turns it into a `ValueError`.
+        Exception: Any Pillow error for a damaged file; `naming` turns it into a `ValueError`.
     """
     tile = getattr(image, "tile", None)
     png_mode = tile[0][3] if image.format == "PNG" and tile else None
@@ -70,7 +70,7 @@ def exif_orientation(image: Image.Image) -> int:
 
 
 def upright_size(image: Image.Image) -> Size:
-    """Return `(height, width)` of the decoded image. Only PNG files that are not square are decoded for it."""
+    """Return `(height, width)` of the decoded image. This decodes only PNG files that are not square."""
     width, height = image.size
     # Pillow reports the upright size of TIFF files even before decoding.
     turned = width != height and image.format != "TIFF" and exif_orientation(image) >= 5
@@ -79,7 +79,7 @@ def upright_size(image: Image.Image) -> Size:
 
 @contextlib.contextmanager
 def opened(file_or_bytes: Any, name: Any) -> Iterator[Image.Image]:
-    """Open a path or bytes as a Pillow image. Errors inside the context name the image, see `naming`."""
+    """Open a path or bytes as a Pillow image. Errors inside the context name the image; see `naming`."""
     file = (
         contextlib.nullcontext(io.BytesIO(file_or_bytes))
         if isinstance(file_or_bytes, bytes)

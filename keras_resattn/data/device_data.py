@@ -43,12 +43,12 @@ def build_device_model(
     """Store images on the device, and build a model that augments them and calls a network on them.
 
     Args:
-        network: An image classifier. The model shares its variables: training the model trains the network, and it is
-            the network that is saved afterwards.
-        dataset: A `Dataset` of training images, all of which are read now. They take one byte per value on the device
-            (four if the dataset holds floats), 150 MB for CIFAR.
+        network: An image classifier. The model shares its variables, so training the model trains the network. The
+            network, not the model, is saved afterwards.
+        dataset: A `Dataset` of training images, all of which are read now. On the device, they take one byte per value
+            (four if the dataset holds floats): 150 MB for CIFAR.
         recipe: A `Recipe` without `augment` and `image_sizes`, and with `crop="pad"`.
-        mean: Mean of channels or pixels, see `normalization.normalize`. Normalisation uses float32; the network casts
+        mean: Mean of channels or pixels; see `normalization.normalize`. Normalisation uses float32; the network casts
             to its own policy.
         std: Standard deviation of channels.
         validation: A `Dataset` of validation images, or `None`.
@@ -62,14 +62,15 @@ def build_device_model(
         `"images"`, which is left out of weight files.
 
     Raises:
-        ValueError: If data are a stream, the recipe needs the host, or neither network nor images have a fixed size.
+        ValueError: If the data are a `BatchStream`, the recipe needs augmentation on the host, or neither the network
+            nor the images have a fixed size.
     """
     _check(dataset, recipe)
     _check(validation, recipe)
     size, classes = _size(network, dataset), network.output_shape[-1]
     layer = DeviceImages(_read([dataset, validation], size), recipe, mean, std, name="images")
     inputs = _inputs(recipe)
-    # The network itself would keep a reference to the call, and so to the images, as long as it lives.
+    # Calling the network itself would make it keep a reference to the call, and so to the images, for its lifetime.
     inner = keras.Model(network.inputs, network.outputs[0], name=network.name)
     model = keras.Model(inputs, inner(layer(inputs)), name=f"{network.name}_on_device")
     model.dtype_policy = network.dtype_policy  # tells Keras whether to scale the loss
@@ -139,7 +140,7 @@ class DeviceImages(keras.layers.Layer):
         """Load nothing: images are data."""
 
     def _crop_and_flip(self, x, params):
-        """Do the same as `augmentation.crop_and_flip`, with a mask in place of zero padding."""
+        """Crop and flip like `augmentation.crop_and_flip`, with a mask instead of zero padding."""
         height, width = self.size
         pad = self.recipe.pad if "offsets" in params else 0
         rows = ops.broadcast_to(ops.arange(height, dtype="int32"), (ops.shape(x)[0], height))
@@ -239,7 +240,7 @@ def param_inputs(
             continue
         drawn = None if params is None else getattr(params, name)
         if name == "mix_weight" and params is not None and params.boxes is not None:
-            drawn = None  # with CutMix, the weight is that of labels only
+            drawn = None  # with CutMix, the weight applies to labels only
         inputs[name] = np.asarray(neutral[name] if drawn is None else drawn, _dtype(name))
     return inputs
 

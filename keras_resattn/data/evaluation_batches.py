@@ -15,14 +15,14 @@ from keras_resattn.typing import Size
 
 
 class EvaluationBatches(keras.utils.PyDataset):
-    """All images of a dataset in order, in central crops of the network's size and normalised.
+    """All images of a dataset in order, centrally cropped to the network's size and normalised.
 
     The last batch may be smaller.
 
     Args:
         dataset: A `Dataset` or a `BatchStream`.
-        batch_size: Number of images in a batch; a `BatchStream` has its own.
-        normalize: A function of images `(n, h, w, c)`, 0 to 255, that returns float32 of the same shape.
+        batch_size: Number of images in a batch; a `BatchStream` has its own batch size.
+        normalize: Function that maps images `(n, h, w, c)`, 0 to 255, to a float32 array of the same shape.
         size: `(height, width)` of the network's input.
         one_hot_classes: Number of classes for one-hot labels, `(n, classes)` float32; `None` for integers, `(n,)`.
         central: Fraction of the short side that the central crop keeps, for images of another size.
@@ -65,9 +65,9 @@ class EvaluationBatches(keras.utils.PyDataset):
 class ShardedEvaluationBatches(keras.utils.PyDataset):
     """`EvaluationBatches` for several devices, with a last batch that is padded so that they can share it.
 
-    Batches are `(images, labels, weights)`; padding has weight 0. All other images weigh
+    Batches are `(images, labels, weights)`; padding has weight 0. All real images have the weight
     `padded count / image count`, slightly above 1, because Keras divides a loss by the batch size instead of the sum of
-    weights. Losses and weighted metrics are thereby means over the images alone.
+    weights. Losses and weighted metrics are therefore means over the real images.
 
     Args:
         dataset: A `Dataset` or a `BatchStream`, the same in all processes.
@@ -76,7 +76,7 @@ class ShardedEvaluationBatches(keras.utils.PyDataset):
         size: As in `EvaluationBatches`.
         one_hot_classes: As in `EvaluationBatches`.
         devices: Number of devices of all processes together.
-        shard: `(rank, processes)`: the part of each batch for this process.
+        shard: `(rank, processes)`, which selects this process' part of each batch.
     """
 
     def __init__(

@@ -31,12 +31,12 @@ class ImageFolder(Dataset):
 
     Args:
         root: The folder.
-        class_names: Names of all classes, to number them like another folder; by default the class folders' names.
+        class_names: Names of all classes, to number labels as in another folder; by default the class folders' names.
         channels: 3 for RGB, 1 for grey.
 
     Raises:
-        FileNotFoundError: If there is no such folder.
-        ValueError: If it has no class folders, a class folder without images, or classes not in `class_names`.
+        FileNotFoundError: If the folder does not exist.
+        ValueError: If there are no class folders, a class folder has no images, or a class is not in `class_names`.
     """
 
     resize_mode: ResizeMode | None = "crop"
@@ -69,7 +69,7 @@ class ImageFolder(Dataset):
 
     @functools.cached_property
     def image_shape(self) -> tuple[int, ...] | None:
-        """`(h, w, c)` if all images have one shape, else `None`; found on first use by opening files."""
+        """`(h, w, c)` if all images have one shape, else `None`. The first access opens files to find out."""
 
         def shape(path):
             with opened(path, path) as image:
@@ -91,10 +91,11 @@ class ImageFolder(Dataset):
 def open_folder(root: PathLike, split: str) -> ImageFolder:
     """Open a split of a folder: `root/train`, `root/test`, `root/val`, or class folders directly in `root`.
 
-    Other splits number their classes like `root/train`. Any split of a folder without splits is the folder itself.
+    Other splits number their classes like `root/train`. In a folder without split folders, every split is the folder
+    itself.
 
     Raises:
-        FileNotFoundError: If there is no such folder.
+        FileNotFoundError: If the folder does not exist.
         ValueError: If the folder has no such split.
     """
     root = user_path(root)
@@ -114,20 +115,20 @@ def open_folder(root: PathLike, split: str) -> ImageFolder:
 
 
 def class_folders(root: Path) -> list[Path]:
-    """Return the folders in a folder in the order of their names, except hidden ones."""
+    """Return the subfolders of a folder, sorted by name, except hidden ones."""
     if not root.is_dir():
         raise FileNotFoundError(f"Expected a folder; there is no folder {root}.")
     return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def _split_folder(root, split):
-    """Return the folder of a split, or `None`. A folder without class folders is a class of that name."""
+    """Return the folder of a split, or `None`. A folder without subfolders is a class of that name, not a split."""
     found = (root / name for name in SPLIT_FOLDERS[split])
     return next((path for path in found if path.is_dir() and class_folders(path)), None)
 
 
 def _files(folder, parents=()):
-    """Return `(path, bytes)` of the image files in a folder and below it, in the order of their paths."""
+    """Return `(path, size in bytes)` of all image files in a folder at any depth, sorted by path."""
     found, real = [], os.path.realpath(folder)
     if real in parents:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Reading of images: checks of pixel arrays, and decoding, cropping, padding and resizing of single images."""
+"""Image reading: checks of pixel arrays, and decoding, cropping, padding and resizing of single images."""
 
 import os
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from keras_resattn.data.decoding import decode, naming, opened, upright_size
 from keras_resattn.typing import ResizeMode, Size
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
-# Resize in two steps, starting with an integer reduction. From 3.0 up, Pillow documents no visible difference.
+# Resize in two steps, starting with an integer reduction. Pillow documents no visible difference for 3.0 or more.
 REDUCING_GAP = 3.0
 RESIZE_MODES = ("crop", "squash", "pad")
 
@@ -50,8 +50,8 @@ def central_box(
         central: Fraction of the box's sides to keep. For square sizes and `"crop"`, it refers to the image's short
             side: 0.875 with size 224 equals resizing to a short side of 256 and cropping to 224.
         resize_mode: `"crop"` for the largest central box of the aspect ratio of `size`; `"squash"` for the whole image,
-            whatever its aspect ratio; `"pad"` for the smallest box of that aspect ratio around the whole image, which
-            may extend beyond it.
+            distorted; `"pad"` for the smallest box of that aspect ratio around the whole image, which may extend beyond
+            it.
     """
     if resize_mode == "squash":
         high, wide = central * height, central * width
@@ -91,7 +91,7 @@ def read_image(
 
     Raises:
         ValueError: If the image does not exist, cannot be decoded or has no fixed range of values (the message names
-            it), or another argument is invalid.
+            the image), or another argument is invalid.
     """
     check_resize_mode(resize_mode)
     if channels not in (1, 3):
@@ -123,8 +123,8 @@ def load_image(
         image: Path or bytes of a file, a Pillow image, or an array `(h, w)` or `(h, w, c)` of values from 0 to 255.
         name: Name of the image in messages.
         size: `(h, w)` to resize to, or `None` for the image's own size.
-        crop: An Inception-style crop, see `crop_box`, in place of `central` and `resize_mode`. Requires `size`.
-        central: Fraction of the central crop, see `central_box`. An image that already has `size` is not cropped.
+        crop: An Inception-style crop (see `crop_box`) instead of `central` and `resize_mode`. Requires `size`.
+        central: Fraction of the central crop; see `central_box`. An image that already has `size` is not cropped.
         channels: Number of channels. Files and Pillow images are converted to 1 or 3 channels.
         resize_mode: `"crop"`, `"squash"` or `"pad"` (with 0, black), for images of another aspect ratio than `size`.
 
@@ -132,8 +132,8 @@ def load_image(
         uint8, or float32 for an array of floats.
 
     Raises:
-        ValueError: If the image cannot be decoded, has no fixed range of values, or is an array of another shape. The
-            message names it.
+        ValueError: If the image cannot be decoded, has no fixed range of values, or is an array of an unsupported
+            shape. The message names the image.
     """
     if isinstance(image, (str, os.PathLike, bytes)):
         with opened(image, name) as decoded:
@@ -151,7 +151,7 @@ def as_array(image: Any, name: Any, channels: int | None = None) -> np.ndarray:
     """Return one image as a uint8 or float32 array of shape `(h, w, c)`.
 
     Raises:
-        ValueError: If rank, number of channels or values (0 to 255) differ, or channels come first.
+        ValueError: If the rank, number of channels or value range (0 to 255) is wrong, or channels come first.
     """
     array = to_numpy(image)
     array = array[..., None] if array.ndim == 2 else array
@@ -170,7 +170,7 @@ def as_images(x: Any) -> np.ndarray:
     """Return images as a uint8 or float32 array of shape `(n, h, w, c)`.
 
     Raises:
-        ValueError: If rank or values (0 to 255) differ, channels come first, or there are no images.
+        ValueError: If the rank or value range (0 to 255) is wrong, channels come first, or there are no images.
     """
     x = to_numpy(x)
     if x.ndim != 4 or x.dtype.kind not in "uif" or 0 in x.shape:
@@ -219,7 +219,8 @@ def as_pixels(array: np.ndarray, name: Any) -> np.ndarray:
     """Return integers as uint8 and floats as float32, after checking that values are from 0 to 255.
 
     Raises:
-        ValueError: If values are outside this range, or floats end at 1, which would be black images.
+        ValueError: If values are outside this range, or floats have a maximum of at most 1, which would be nearly black
+            images.
     """
     if array.dtype == "uint8" or not array.size:
         return array
@@ -243,12 +244,12 @@ def is_grey(image: Image.Image) -> bool:
 
 
 def hint_on_bool(array: np.ndarray) -> str:
-    """Return advice for a boolean array, after a space; empty for others."""
+    """Return advice for a boolean array, with a leading space, or an empty string for other arrays."""
     return " Multiply by 255: (255 * x).astype('uint8')." if array.dtype.kind == "b" else ""
 
 
 def hint_on_range(dtype: Any, low: Any, high: Any) -> str:
-    """Return advice for values outside 0 to 255, after a space; empty if there is none."""
+    """Return advice for values outside 0 to 255, with a leading space, or an empty string if there is none."""
     if not (np.isfinite(low) and np.isfinite(high)):
         return " Remove NaN and infinite values, or the images that hold them."
     if dtype.kind == "u" and high <= 65535:
@@ -257,7 +258,7 @@ def hint_on_range(dtype: Any, low: Any, high: Any) -> str:
 
 
 def _from_image(image, size, crop, central, channels, resize_mode, draft=False):
-    """Decode and resize a Pillow image. `draft` decodes a JPEG at a smaller scale, which changes the object."""
+    """Decode and resize a Pillow image. `draft` decodes a JPEG at a smaller scale, which modifies the image object."""
     shape = None
     if draft and size is not None:
         shape = upright_size(image)
@@ -275,7 +276,7 @@ def _from_image(image, size, crop, central, channels, resize_mode, draft=False):
 
 
 def _draft(image, shape, size, box):
-    """Make a JPEG decode at a smaller scale, still at least twice as fine as `size`."""
+    """Make a JPEG decode at a smaller scale, with at least twice the resolution of `size`."""
     high, wide = max(box[3] - box[1], 1), max(box[2] - box[0], 1)
     wanted = int(2 * size[1] * shape[1] / wide), int(2 * size[0] * shape[0] / high)
     image.draft(None, wanted if image.size == shape[::-1] else wanted[::-1])
@@ -289,7 +290,7 @@ def _box(shape, size, crop, central, resize_mode):
 def _resized_array(array, size, box):
     if array.dtype == "uint8" and array.shape[-1] in (1, 3):
         planes = [Image.fromarray(array if array.shape[-1] == 3 else array[..., 0])]
-    else:  # Pillow has no such images: resize each channel
+    else:  # Pillow does not support such images: resize each channel
         planes = [Image.fromarray(np.ascontiguousarray(array[..., i])) for i in range(array.shape[-1])]
     return np.concatenate([_with_channels(_resized(plane, size, box)) for plane in planes], axis=-1)
 

@@ -13,11 +13,11 @@ def confusion_matrix(classes: int, rate: float) -> np.ndarray:
 
     A label is kept with probability `r = 1 - rate`, or replaced by each other label with equal probability: for the
     paper's ten classes, `r` on the diagonal and `(1 - r) / 9` elsewhere. The paper states the fraction `r` of clean
-    labels; `rate` is the fraction of wrong ones.
+    labels; `rate` is the fraction of noisy labels.
 
     Args:
         classes: Number of classes, at least 2.
-        rate: Probability of a wrong label, from 0 to below 1.
+        rate: Probability of a noisy label, in [0, 1).
 
     Returns:
         Float64 array of shape `(classes, classes)`. Rows are true classes, columns are labels.
@@ -34,14 +34,14 @@ def confusion_matrix(classes: int, rate: float) -> np.ndarray:
 def noisy_labels(y: np.ndarray, rate: float, classes: int, seed: int = 0) -> np.ndarray:
     """Return labels drawn from `confusion_matrix(classes, rate)`.
 
-    The draw of an image depends on its index and the seed. With a larger rate, all labels that a smaller rate changes
-    are changed in the same way.
+    The draw for an image depends only on its index and the seed. A larger rate makes the same changes as a smaller
+    rate, and more.
 
     Args:
-        y: True labels of shape `(n,)`, from 0 to `classes - 1`. Never changed.
-        rate: Probability of a wrong label, from 0 to below 1.
+        y: True labels of shape `(n,)`, from 0 to `classes - 1`. Not modified.
+        rate: Probability of a noisy label, in [0, 1).
         classes: Number of classes, at least 2.
-        seed: Integer from 0 up.
+        seed: Non-negative integer.
 
     Returns:
         int64 array of shape `(n,)`.
@@ -62,9 +62,9 @@ def with_label_noise(dataset: Any, rate: float, classes: int, seed: int = 0) -> 
 
     Args:
         dataset: A `Dataset`. Label noise needs a fixed index for each image, which a `BatchStream` does not have.
-        rate: Probability of a wrong label, from 0 to below 1; a recipe's `label_noise`.
+        rate: Probability of a noisy label, in [0, 1): a recipe's `label_noise`.
         classes: Number of classes.
-        seed: Integer from 0 up.
+        seed: Non-negative integer.
 
     Raises:
         ValueError: If `dataset` is a `BatchStream`, or a value is out of range.

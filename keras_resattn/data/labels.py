@@ -13,10 +13,10 @@ def as_labels(y: Any, count: int, classes: int | None = None) -> np.ndarray:
     Args:
         y: Integer labels of shape `(count,)` or `(count, 1)`, or one-hot labels of shape `(count, classes)`.
         count: Number of images.
-        classes: Number of classes, or `None` to accept any label from 0 up.
+        classes: Number of classes, or `None` to accept any non-negative label.
 
     Raises:
-        ValueError: If the shape differs, or labels are not integers or one-hot, negative, or not below `classes`.
+        ValueError: If the shape differs, or labels are neither integers nor one-hot, or outside 0 to `classes - 1`.
     """
     y = to_numpy(y)
     if y.ndim == 2 and y.shape[1] > 1 and len(y) == count:
@@ -55,7 +55,7 @@ def smooth_labels(y: np.ndarray, classes: int, smoothing: float = 0.0) -> np.nda
     Args:
         y: Integer labels of shape `(n,)`.
         classes: Number of classes.
-        smoothing: Weight of the uniform distribution over all classes; the label has `1 - smoothing` more. With 0,
-            labels are one-hot.
+        smoothing: Weight of the uniform distribution over all classes; the label's class gets `1 - smoothing` in
+            addition. With 0, labels are one-hot.
     """
     return (1 - smoothing) * np.eye(classes, dtype="float32")[y] + np.float32(smoothing / classes)

@@ -28,7 +28,7 @@ def as_batch(batch: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def iterate_epoch(batches: Any, epoch: int) -> Iterator[Any]:
-    """Yield the batches of one epoch as they are; samplers with `set_epoch` are told its number."""
+    """Yield the batches of one epoch unchanged, after passing its number to samplers that have `set_epoch`."""
     if isinstance(batches, keras.utils.PyDataset):
         yield from (batches[index] for index in range(count_batches(batches)))
         return
@@ -78,7 +78,7 @@ def count_full_batches(batches: Any, batch_size: int) -> int | None:
     length = count_batches(batches)
     if isinstance(batches, keras.utils.PyDataset):
         return length - (len(as_batch(batches[length - 1])[0]) < batch_size)
-    if hasattr(batches, "element_spec"):  # tf.data; the static size is that of all batches
+    if hasattr(batches, "element_spec"):  # tf.data; a static size applies to all batches
         return length if keras.tree.flatten(batches.element_spec)[0].shape[0] == batch_size else None
     if hasattr(batches, "drop_last") and getattr(batches, "batch_size", None) and hasattr(batches.sampler, "__len__"):
         return len(batches.sampler) // batches.batch_size  # PyTorch

@@ -156,7 +156,7 @@ def _read_all(builder, split, keys, channels):
 
 
 def _known_split(builder, split):
-    """Return a known split, or slice of a split, of TensorFlow Datasets."""
+    """Return the TFDS split, or slice of a split, to read; raise a `ValueError` for an unknown split."""
     known = list(builder.info.splits)
     if builder.name == "imagenet2012" and split == "test":  # its own "test" has no labels
         return "validation"
@@ -171,7 +171,7 @@ def _known_split(builder, split):
 
 
 def _keys(builder):
-    """Return the names of the features of image and label."""
+    """Return the feature names of image and label."""
     tfds = _tfds(builder.name)
     keys, features = builder.info.supervised_keys, builder.info.features
     kinds = (tfds.features.Image, tfds.features.ClassLabel)
@@ -196,7 +196,7 @@ def _open_keras(name, split):
         )
     try:
         splits = getattr(keras.datasets, name).load_data()
-    except Exception as error:  # the type that Keras raises
+    except Exception as error:  # Keras raises no narrower type
         raise _not_downloaded(name, error) from error
     x, y = splits[split == "test"]
     return ArrayDataset(x if x.ndim == 4 else x[..., None], y, class_names=KERAS_CLASS_NAMES[name])

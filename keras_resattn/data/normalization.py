@@ -50,8 +50,8 @@ def streaming_statistics(batches: Callable[[], Iterable[np.ndarray]], normalizat
     """Return `(mean, std)` like `array_statistics`, for batches of images of one shape.
 
     Args:
-        batches: A function that returns an iterable of images `(n, h, w, c)`. Called only if `normalization` depends
-            on the data.
+        batches: Function that returns an iterable of images `(n, h, w, c)`. Called only if `normalization` depends on
+            the data.
         normalization: As in `array_statistics`.
         channels: Number of channels.
     """
@@ -89,7 +89,7 @@ def normalize(x: np.ndarray, mean: Any, std: Any) -> np.ndarray:
     Args:
         x: Images of shape `(n, h, w, c)`, 0 to 255.
         mean: Mean of each channel, `(c,)`, or of each pixel, `(h, w, c)`.
-        std: Standard deviation of each channel, `(c,)`. The 0 of a constant channel counts as 1.
+        std: Standard deviation of each channel, `(c,)`; 0, as for a constant channel, is replaced by 1.
     """
     # One row per image: NumPy takes ten times as long if its innermost loop runs over three channels.
     images = np.array(to_numpy(x), "float32")
@@ -101,7 +101,7 @@ def normalize(x: np.ndarray, mean: Any, std: Any) -> np.ndarray:
 
 
 def nonzero_std(std: Any) -> np.ndarray:
-    """Return standard deviations as float32, with 1 in place of 0, the value of a constant channel."""
+    """Return standard deviations as float32, with 0 (constant channels) replaced by 1."""
     return np.where(np.asarray(std) == 0, 1, std).astype("float32")
 
 

@@ -16,13 +16,13 @@ def load_npz(path: PathLike, split: str | None = None) -> dict[str, Any]:
 
     Args:
         path: The file.
-        split: The split to read, both of whose arrays are required. By default, all arrays in the file are read.
+        split: The split to read; both of its arrays are required. By default, all arrays in the file are read.
 
     Returns:
         `{name: array}`. If the file has class names, `"class_names"` is a list of strings.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         ValueError: If the file is damaged or not an `.npz` file, has none of these arrays, or has class names that are
             not distinct, non-empty strings.
     """

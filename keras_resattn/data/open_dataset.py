@@ -1,4 +1,4 @@
-"""Opening of labelled images of any supported kind as a `Dataset` or a `BatchStream`."""
+"""Open labelled images of any supported kind as a `Dataset` or a `BatchStream`."""
 
 import os
 
@@ -27,20 +27,20 @@ def open_dataset(
     Args:
         data: One of
 
-            - `(x, y)`: images `(n, h, w, c)` from 0 to 255, and integer labels `(n,)`; for training also
+            - `(x, y)`: images `(n, h, w, c)` from 0 to 255, and integer labels `(n,)`; for training, also
               `(x, y, sample_weight)`, with the weight of each image in the loss.
             - The path of an `.npz` file with `x_train` and `y_train`; for the split `"test"`, `x_test` and `y_test`;
               optionally `class_names`, an array of strings.
             - The path of a folder of class folders, or of a folder with subfolders such as `train`, `val` and `test`.
             - The name of a dataset: `"cifar10"`, `"cifar100"`, `"mnist"`, `"fashion_mnist"`, or any image
-              classification set of TensorFlow Datasets (`pip install "keras-resattn[data]"`).
-            - An object with `len()` and `[index]` that holds records `(image, label)`: see `RecordDataset`.
-            - Batches: a `tf.data.Dataset`, a `keras.utils.PyDataset`, a `DataLoader`: see `BatchStream`.
-            - A `Dataset` or a `BatchStream`, which is returned.
-        split: `"train"`, `"test"` or `"validation"`; for a dataset by name, also a TFDS slice such as
-            `"train[:80%]"`. If a folder or ImageNet has no labelled `"test"`, its validation images are used. For data
-            that are one split already (arrays, records, batches), it has no effect.
-        data_dir: Directory of TensorFlow Datasets; by default its own choice. Only for names.
+              classification dataset of TensorFlow Datasets (`pip install "keras-resattn[data]"`).
+            - An object with `len()` and `[index]` that holds records `(image, label)`; see `RecordDataset`.
+            - Batches: a `tf.data.Dataset`, a `keras.utils.PyDataset`, a `DataLoader`; see `BatchStream`.
+            - A `Dataset` or a `BatchStream`, which is returned as is.
+        split: `"train"`, `"test"` or `"validation"`; for a dataset by name, also a TFDS slice such as `"train[:80%]"`.
+            If a folder or ImageNet has no labelled `"test"`, its validation images are used. `split` has no effect on
+            data that are already a single split (arrays, records, batches).
+        data_dir: Folder of TensorFlow Datasets (by default, that of the library). Only for datasets by name.
         download: Whether to download a dataset by name if it is missing. Nothing else is ever downloaded.
         resize_mode: How to resize images of another aspect ratio than the network's: `"crop"` (the largest central
             crop), `"squash"` (the whole image, distorted) or `"pad"` (the whole image with black bars). The default,
@@ -50,7 +50,7 @@ def open_dataset(
         A `Dataset` (images by index) or a `BatchStream` (batches in the order of their own library).
 
     Raises:
-        ValueError: If data have another kind or form, or a name or split is unknown; before any download.
+        ValueError: Before any download, if the data have an unsupported type or form, or a name or split is unknown.
         FileNotFoundError: If a path or, with `download=False`, a prepared dataset does not exist.
         ImportError: If the dataset needs a package that is not installed.
     """
@@ -93,10 +93,10 @@ def _check_weights(dataset, split):
 def open_validation(
     data: DataLike, data_dir: PathLike | None = None, training: Dataset | BatchStream | None = None
 ) -> Dataset | BatchStream | None:
-    """Open the data that are evaluated after each epoch, by `open_dataset` with the split `"validation"`.
+    """Open validation data by `open_dataset`, with the split `"validation"`.
 
     Args:
-        data: As in `open_dataset`, or `None`, which is returned.
+        data: As in `open_dataset`, or `None`, which is returned as is.
         data_dir: As in `open_dataset`; ignored unless `data` is a name, because it may belong to the training data.
         training: The opened training data, whose `resize_mode` is used; `None` if there are none.
 

@@ -1,4 +1,4 @@
-"""Access to batches by index: computed in advance by threads, or found again in a stream."""
+"""Access to batches by index: prefetched by threads, or located in a stream."""
 
 import threading
 from collections.abc import Callable
@@ -11,10 +11,10 @@ from keras_resattn.data.batch_stream import BatchStream
 
 
 class Prefetcher:
-    """Items `make(i)` by index, the next few of which threads compute in advance.
+    """Items `make(i)` by index; threads compute the next few in advance.
 
     Args:
-        make: A thread-safe function of an index.
+        make: Thread-safe function of an index.
         count: Number of items.
         threads: Number of threads, and of items computed in advance; 0 computes items on access.
     """
@@ -30,7 +30,7 @@ class Prefetcher:
         if self._pool is None:
             return self._make(i)
         with self._lock:
-            if i not in self._futures:  # a jump: a stream starts its epoch again, so earlier results are useless
+            if i not in self._futures:  # a jump, for which a stream restarts its epoch: pending results are useless
                 self._futures = {}
             for j in range(i, max(min(i + 1 + self._threads, self._count), i + 1)):
                 if j not in self._futures:
@@ -43,7 +43,7 @@ class Prefetcher:
 class ResumableIterator:
     """Batches of a `BatchStream` by epoch and step.
 
-    Later steps of an epoch continue its iteration; an earlier step, or another epoch, starts a new one.
+    A later step of the same epoch continues the iteration; an earlier step or another epoch starts a new one.
 
     Args:
         stream: The stream.
@@ -57,7 +57,7 @@ class ResumableIterator:
         self._batches: Any = None
 
     def batch(self, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return images and labels of a batch. Batches before it are read and dropped."""
+        """Return images and labels of a batch. Batches before it are read and discarded."""
         with self._lock:
             if epoch != self._epoch or step < self._next:
                 self._epoch, self._next, self._batches = epoch, 0, iter(self._stream.epoch(epoch))

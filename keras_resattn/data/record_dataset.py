@@ -1,4 +1,4 @@
-"""Labelled images in another library's map-style dataset."""
+"""Labelled images from another library's map-style dataset."""
 
 import functools
 import hashlib
@@ -33,12 +33,12 @@ class RecordDataset(Dataset):
         labels: Integer labels of shape `(n,)`, if known.
         classes: Number of classes, if known.
         class_names: Names of the classes, if known; by default `records.classes`, if it exists.
-        channels: Number of channels; by default that of the first image, and 3 for files. Colour images are converted
-            to grey only if you pass 1.
+        channels: Number of channels; by default, that of the first image, or 3 if it is a file. Colour images are
+            converted to grey only if you pass 1.
         keys: Keys of image and label in records that are mappings.
 
     Raises:
-        ValueError: If there are no records, or they have another form.
+        ValueError: If there are no records, or they have an unsupported form.
     """
 
     resize_mode = "crop"
@@ -65,7 +65,7 @@ class RecordDataset(Dataset):
 
     @functools.cached_property
     def image_shape(self) -> Any:
-        """`(h, w, c)` if all images have one shape, else `None`; found on first use by reading images."""
+        """`(h, w, c)` if all images have one shape, else `None`. The first access reads images to find out."""
         shapes = (self._image(index, None, None, 1.0).shape[:2] for index in range(len(self)))
         return common_shape(shapes, self.channels)
 
@@ -84,7 +84,7 @@ class RecordDataset(Dataset):
     def _find_labels(self):
         known = getattr(self.records, "targets", getattr(self.records, "labels", None))
         if known is not None and np.ndim(known) == 1 and len(known) == len(self.records):
-            probes = (0, len(known) // 2, len(known) - 1)  # they differ if the dataset transforms its labels
+            probes = (0, len(known) // 2, len(known) - 1)  # their labels differ if the dataset transforms labels
             if all(int(known[index]) == int(self._record(index)[1]) for index in probes):
                 return as_labels(known, len(known))
         logger.info("Reading all %d records for their labels.", len(self.records))
@@ -124,7 +124,7 @@ def _count_channels(image):
 
 def _find_class_names(records, labels, classes):
     names = detected_class_names(getattr(records, "classes", None))  # torchvision
-    # Other numbers of classes, or labels beyond the names, mean that the dataset transforms its labels.
+    # If the number of classes differs, or labels exceed the names, the dataset transforms its labels.
     if names is None or classes not in (None, len(names)) or labels.max() >= len(names):
         return None
     return names

@@ -1,4 +1,4 @@
-"""Reading of many images from files or records: in threads, in evenly spaced samples, and their common shape."""
+"""Reading many images from files or records: in threads, in evenly spaced samples, and their common shape."""
 
 import itertools
 import os
@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_resattn.typing import Size
 
-STATISTICS_SAMPLE = 10_000  # images that statistics are computed from if images are read one by one
+STATISTICS_SAMPLE = 10_000  # number of images used for statistics if images are read one by one
 CHUNK = 16  # images read by one task
 
 
@@ -23,10 +23,10 @@ def evenly_spaced(length: int, count: int = STATISTICS_SAMPLE) -> Iterator[np.nd
 
 
 def map_in_threads(function: Callable[[Any], Any], items: Iterable[Any], ahead: int = 32) -> Generator[Any]:
-    """Yield `function(item)` in the order of `items`, computed in threads (Pillow releases Python's global lock).
+    """Yield `function(item)` in the order of `items`, computed in threads (Pillow releases the GIL).
 
     Args:
-        function: A thread-safe function.
+        function: Thread-safe function.
         items: Its arguments, iterated over in the caller's thread.
         ahead: Number of results to compute in advance.
     """
@@ -44,7 +44,7 @@ def map_in_threads(function: Callable[[Any], Any], items: Iterable[Any], ahead: 
 
 
 def common_shape(shapes: Iterable[Size], channels: int) -> tuple[int, ...] | None:
-    """Return `(h, w, channels)` if all `(h, w)` are equal, else `None`; stop at the first that differs."""
+    """Return `(h, w, channels)` if all `(h, w)` are equal, else `None`; stop at the first difference."""
     first: tuple[int, ...] = ()
     for shape in shapes:
         first = first or tuple(shape)

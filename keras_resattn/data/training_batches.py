@@ -1,4 +1,4 @@
-"""Training batches: a recipe's shuffling and augmentation of any dataset."""
+"""Training batches: any dataset, shuffled and augmented according to a recipe."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 class TrainingBatches(keras.utils.PyDataset):
     """Augmented batches of all epochs of a run, addressed by step and shuffled in each epoch.
 
-    A batch depends only on the recipe's seed, the epoch and the step, so a resumed run sees the batches of the unbroken
-    run. (A `BatchStream` shuffles itself and is only as reproducible as its order.) Threads of this class prepare
-    batches in advance. Keras' own workers would start again in each epoch, so `workers` of `keras.utils.PyDataset`
-    stays 1.
+    A batch depends only on the recipe's seed, the epoch and the step, so a resumed run sees the same batches as an
+    uninterrupted run. (A `BatchStream` shuffles itself and is only as reproducible as its order.) This class prepares
+    batches in advance in its own threads. Keras' workers would restart in each epoch, so `workers` of
+    `keras.utils.PyDataset` stays 1.
 
     Index `i` is step `first_epoch * steps_per_epoch + i` of the run. Indices before `first_step` return the batch of
     `first_step` as a free placeholder; do not train on it.
@@ -37,14 +37,14 @@ class TrainingBatches(keras.utils.PyDataset):
     Args:
         dataset: A `Dataset` or a `BatchStream`.
         recipe: A `Recipe`: length, batch size, augmentation and seed.
-        normalize: A function of cropped and flipped images `(n, h, w, c)`, 0 to 255, that returns a new float32 array
-            of the same shape.
+        normalize: Function that maps cropped and flipped images `(n, h, w, c)`, 0 to 255, to a new float32 array of the
+            same shape.
         size: `(height, width)` of the network's input; a recipe's `image_sizes` take precedence.
         classes: Number of classes. Labels are soft, `(batch, classes)` float32, if the recipe mixes or smooths them;
             else integers, `(batch,)`.
         first_epoch: The epoch of index 0.
         first_step: The first step that is still to be trained.
-        shard: `(rank, world)`: the part of each batch for this process of several. Parameters are drawn for the whole
+        shard: `(rank, world)`, which selects this process' part of each batch. Parameters are drawn for the whole
             batch, and the parts of all ranks make up the whole batch. A process reads its own images and their mixing
             partners, or the whole batch if `augment` has Keras layers. With a `BatchStream`, each process has its own
             batches, and draws and mixes within them.
@@ -58,8 +58,8 @@ class TrainingBatches(keras.utils.PyDataset):
         error: The exception raised while a batch was prepared, or `None`; TensorFlow wraps it in an error of its own.
 
     Raises:
-        ValueError: If the dataset has less than one batch, or batches of another size, or `shard` does not divide the
-            batch size.
+        ValueError: If the dataset has fewer images than a batch, its batches have another size, or the number of
+            processes does not divide the batch size.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class TrainingBatches(keras.utils.PyDataset):
         self.first_epoch, self.first_step = first_epoch, first_step
         self._stream: ResumableIterator | None = None
         self._own = _shard_slice(shard, recipe.batch_size)  # images of this process in a batch
-        self._drawn = recipe.batch_size  # number of images that parameters are drawn for
+        self._drawn = recipe.batch_size  # number of images for which parameters are drawn
         self._rank_in_seed = ()
         if isinstance(dataset, BatchStream):
             self._open_stream(dataset, shard)
@@ -119,7 +119,7 @@ class TrainingBatches(keras.utils.PyDataset):
                 "before batching and use recipe.replace(crop='pad', pad=0), or pass a folder or records."
             )
         stream = dataset.prepared(self._drawn, size=self.size)
-        # `batch` has an iterator of its own, so that it does not disturb training.
+        # `batch` uses its own iterator, so that it does not disturb training.
         self._stream, self._stream_of_lookups = ResumableIterator(stream), ResumableIterator(stream)
         self.steps_per_epoch = stream.steps(self._drawn)
 
@@ -227,18 +227,18 @@ class TrainingBatches(keras.utils.PyDataset):
         return in_data_format(x), *self._targets(y, indices, params)
 
     def _normalize_and_cut(self, x, params, positions):
-        """Return the images at some positions in a batch, normalised and cut out, as a new array."""
+        """Return the images at some positions in a batch, normalised and with cutout, as a new array."""
         x = self.normalize(x[positions])
         if params.cutout is not None:
             cutout(x, params.cutout[positions], self.recipe.cutout)
         return x
 
     def _needed(self, params):
-        """Return positions in the batch to read, and the positions of own images and their partners among them."""
+        """Return the batch positions to read, and where this process' images and their partners are among them."""
         whole = np.arange(self._drawn)
         own = whole[self._own]
         partners = own if params.partner is None else params.partner[own]
-        # Keras layers may draw for a batch as a whole: augmenting part of it would give other images.
+        # Keras layers may draw for a batch as a whole; augmenting only part of it would give different images.
         needed = whole if self._augment else np.union1d(own, partners)
         return needed, np.searchsorted(needed, own), np.searchsorted(needed, partners)
 

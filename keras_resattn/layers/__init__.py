@@ -1,4 +1,4 @@
-"""Keras layers of the package, registered for saving. Only they operate on tensors."""
+"""Keras layers of the package, registered for saving. Networks operate on tensors only through layers."""
 
 from keras_resattn.layers.attention_heads import AttentionHead, OutputHead
 from keras_resattn.layers.batch_normalization import BatchNormalization

@@ -143,7 +143,7 @@ class OutputHead(CompositeLayer):
     def _apply_kernel(self, conv, attended, channels):
         """Apply a kernel of K * `channels` channels to the attended sums; returns shape (n, K, channels)."""
         kernel = ops.reshape(ops.cast(conv.kernel, attended.dtype), (9, -1, self.heads, channels))
-        # Scores use it too, with one channel, as LiteRT cannot convert "nokc,ock->nk".
+        # Scores use the same equation with one channel, because LiteRT cannot convert "nokc,ock->nk".
         return ops.einsum("nokc,ockm->nkm", attended, kernel)
 
     def _attend(self, x, masks):
@@ -154,9 +154,8 @@ class OutputHead(CompositeLayer):
         pads[height] = pads[width] = (1, 1)
         padded = ops.pad(masks, pads)
         shifted = []
-        for i in range(
-            3
-        ):  # at p, row i of the kernel reads x at p + i - 1: x at p is weighted by the mask at p - i + 1
+        # At p, row i of the kernel reads x at p + i - 1, so x at p is weighted by the mask at p - i + 1.
+        for i in range(3):
             for j in range(3):
                 window = [slice(None)] * 4
                 window[height], window[width] = slice(2 - i, -i or None), slice(2 - j, -j or None)

@@ -1,4 +1,4 @@
-"""Base class of layers that are made of other layers."""
+"""Base class of layers that consist of other layers."""
 
 from collections.abc import Iterator
 from typing import Any

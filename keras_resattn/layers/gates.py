@@ -77,7 +77,7 @@ class GlobalGate(CompositeLayer):
     Args:
         outputs: Number of gates: the number of modules plus one.
         gate: How gates are computed from the base's last features z. `"softmax"`: the softmax of `tanh(BN(W z))`, W
-            without bias. `"sigmoid"`: the sigmoid of the same, normalised to sum to one. `"mean"`: equal gates.
+            without bias. `"sigmoid"`: the sigmoid of the same tanh, normalised to sum to one. `"mean"`: equal gates.
             `"linear"`: a learned weight for each output, the same for all images, initialised to the mean (a plain
             linear combination, for the ablation). `"base"`: one for the base and zero for the modules, which are
             computed but have no effect.

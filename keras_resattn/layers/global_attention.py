@@ -15,9 +15,9 @@ from keras_resattn.utils.data_format import spatial_axes
 class GlobalAttentionMap(CompositeLayer):
     """Attention weights: the softmax over positions of a 1x1 convolution of `[local; global]`.
 
-    The global vector is concatenated to the features of every position. As the convolution is linear, the vector adds
-    the same number to the score of each position, which the softmax cancels: the map does not depend on the vector,
-    whose gradient is zero. The softmax runs in float32.
+    The global vector is concatenated to the features of every position. Because the convolution is linear, the vector
+    adds the same number to the score of each position, and the softmax cancels it: the map does not depend on the
+    vector, whose gradient is zero. The softmax runs in float32.
 
     Args:
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.

@@ -5,7 +5,7 @@ import re
 #: The first convolution of every network.
 STEM = "stem_conv"
 
-#: The layer that computes class scores: in networks with gated attention `classifier`, in all others `predictions`.
+#: The layer that computes class scores: `classifier` in networks with gated attention, `predictions` in all others.
 CLASSIFIERS = ("predictions", "classifier")
 
 _TOP = re.compile(rf"{'|'.join(CLASSIFIERS)}|global_gate(/.*)?|attention\d+_(mask|outputs)/.*")
@@ -15,6 +15,7 @@ def is_top(name: str) -> bool:
     """Return whether a layer with weights belongs to the top, which `include_top=False` leaves out.
 
     Args:
-        name: Name of the layer; for a sub-layer of a composite layer with the names above it: `"global_gate/bn"`.
+        name: Name of the layer; for a sub-layer, the names of the layers that contain it come first:
+            `"global_gate/bn"`.
     """
     return _TOP.fullmatch(name) is not None

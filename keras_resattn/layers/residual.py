@@ -210,8 +210,8 @@ class PostActivationUnit(ResidualUnit):
 class InceptionUnit(ResidualUnit):
     """Pre-activation residual inception unit: three branches of `width` channels, a 1x1 to `filters`, plus shortcut.
 
-    `a = relu(bn1(x))`. Branch 1 applies a 1x1 convolution to `a`, branch 2 a 1x1 and a 3x3, branch 3 a 1x1 and two
-    3x3, each followed by BN and ReLU. A final 1x1 convolution follows their concatenation, and no activation the sum.
+    `a = relu(bn1(x))`. Branch 1 applies a 1x1 convolution to `a`, branch 2 a 1x1 and a 3x3, branch 3 a 1x1 and two 3x3,
+    each followed by BN and ReLU. A final 1x1 convolution follows their concatenation; no activation follows the sum.
     The shortcut is `x` if the unit changes neither size nor channels; otherwise `a` is projected by a strided 1x1
     convolution without batch normalisation. The stride is on the last convolution of each branch.
 
@@ -235,7 +235,7 @@ class InceptionUnit(ResidualUnit):
 
     expansion = 8
     last = "conv"
-    BRANCHES = (1, 2, 3)  # by their number of convolutions
+    BRANCHES = (1, 2, 3)  # number of convolutions of each branch
 
     def __init__(self, width: int, strides: int = 1, filters: int | None = None, **kwargs: Any) -> None:
         super().__init__(width, strides, filters, **kwargs)

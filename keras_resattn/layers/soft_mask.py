@@ -40,11 +40,11 @@ def check_mask_depth(name: str, depth: int, sizes: Sequence[int | None]) -> None
 class SoftMask(CompositeLayer):
     """Soft mask M(x): an hourglass of residual units that returns a weight for each position and channel.
 
-    `mask="encoder_decoder"` (Fig. 2): each of the `depth` levels has a max pooling and `units` residual units, the
-    lowest level `bottom_units`. On the way up, each level resizes with aligned corners to the size of the encoder's
-    map, adds a residual unit of that map (the skip connection), and applies `units` more. `mask="local"` (Table 4):
-    `local_units` units at full size. Both end in BN-ReLU-1x1 twice and the activation; with post-activation units in
-    1x1-BN-ReLU-1x1.
+    `mask="encoder_decoder"` (Fig. 2): each of the `depth` levels has a max pooling and `units` residual units, or
+    `bottom_units` at the lowest level. On the way up, each level resizes with aligned corners to the size of the
+    encoder's map, adds a residual unit of that map (the skip connection), and applies `units` more. `mask="local"`
+    (Table 4): `local_units` units at full size. Both end in BN-ReLU-1x1 twice and the activation; with post-activation
+    units in 1x1-BN-ReLU-1x1.
 
     Args:
         width: Inner width of the residual units.

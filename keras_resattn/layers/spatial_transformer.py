@@ -65,7 +65,7 @@ class BilinearSampler(keras.layers.Layer):
     Called on `[image, grid]`, with coordinates as returned by `AffineGrid`; points outside the image read zero. The
     result is differentiable with respect to both inputs. Sampling is computed in float32, also under a mixed policy.
 
-    `keras.ops.image.map_coordinates` is no alternative: it needs a static batch size on TensorFlow, and gathers the
+    `keras.ops.image.map_coordinates` is not an alternative: it needs a static batch size on TensorFlow, and gathers the
     sixteen neighbours of a point in four dimensions.
 
     Args:
@@ -99,7 +99,7 @@ class BilinearSampler(keras.layers.Layer):
         columns, right = _neighbour_and_weight(grid[..., 0], width)
         rows, below = _neighbour_and_weight(grid[..., 1], height)
 
-        # A border of zeros serves all points outside. Pixels then are the rows of one (n * h * w, c) table.
+        # A border of zeros covers all points outside. Pixels become the rows of one (n * h * w, c) table.
         pixels = ops.reshape(ops.pad(image, [(0, 0), (1, 1), (1, 1), (0, 0)]), (-1, channels))
         row = width + 2
         first = ops.reshape(ops.arange(batch, dtype="int32"), (-1, 1, 1)) * (height + 2) * row + rows * row + columns

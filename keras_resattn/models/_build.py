@@ -58,7 +58,7 @@ def classifier(
 
 
 def full_precision() -> str | None:
-    """Return `"float32"` if Keras' policy computes in half precision, else `None`, which means the policy itself."""
+    """Return `"float32"` if Keras' policy computes in half precision, else `None`, which keeps the policy."""
     return "float32" if keras.config.dtype_policy().compute_dtype in ("float16", "bfloat16") else None
 
 
@@ -81,7 +81,7 @@ def build_model(
     """Build a network: check the arguments that all builders share, build the graph, and load the weights.
 
     Args:
-        network: Id of the network, by which released weights are found, or `None` for a network without an id.
+        network: Id of the network, used to find its released checkpoints, or `None` for a network without an id.
         body: Called on the input; returns the input of the top.
         size: Default height and width of the input, in pixels.
         include_top: As in the builder.
@@ -211,18 +211,18 @@ ARGUMENTS = """
 
 Args:
     include_top: Whether to end in global average pooling and a classifier.
-    weights: `"default"` for the best released weights (a `ValueError` if none are released), `None` for random
+    weights: `"default"` for the best released checkpoint (a `ValueError` if there is none), `None` for random
         initialisation, a tag or alias, the path of a `.weights.h5` file, or `"hf://owner/repo[@revision]"`.
     input_tensor: A KerasTensor to build on, or `None` for a new input.
-    input_shape: Shape of one image, `({size}, {size}, 3)` by default under `channels_last`. Any size from 32
-        up, or `None` for height and width, with and without top.
+    input_shape: Shape of one image, `({size}, {size}, 3)` by default under `channels_last`. Any size of at least
+        32, or `None` for height and width, with and without top.
     pooling: Output with `include_top=False`: `None` for the 4-D feature map, or `"avg"` or `"max"` for global
         pooling of it.
     classes: Number of classes.
     classifier_activation: Activation of the classifier; `None` returns logits.
     name: Name of the model.
     include_preprocessing: Whether the network normalises images from 0 to 255 itself, in a layer `preprocessing`
-        with the mean and standard deviation of the released weights, which it requires.
+        with the mean and standard deviation of the released checkpoint; requires `weights` to be one.
 
 Returns:
     A functional `keras.Model`.

@@ -53,16 +53,16 @@ def attend_and_rectify(
         model: A functional or built sequential model with one input and one output of shape `(n, classes)`: logits or
             a softmax, from a `Dense`, `Activation` or `Softmax` layer. `result.get_layer("rectify").base` and the log
             state which of the two was found.
-        taps: Names of layers of the model with 4-D feature maps; or `"auto"` for the deepest `attention_depth` of the
-            last feature maps (with the most channels) of each resolution.
-        classes: Number of classes; checked against that of the model if given.
+        taps: Names of layers of the model with 4-D feature maps; or `"auto"` for the last feature map of each of the
+            deepest `attention_depth` resolutions, among maps with the most channels of their resolution.
+        classes: Number of classes; if given, it must equal that of the model.
         attention_depth: Number of taps with `taps="auto"`; defaults to 3.
         attention_width: Heads of each module, K.
-        mask_activation: `"softmax"` over positions or `"sigmoid"`, see `AttentionHead`.
-        head_gate: `"softmax"`, or `"mean"` for modules without gates, see `HeadGate`.
-        gate: `"softmax"`, `"sigmoid"`, `"linear"`, `"mean"` or `"base"`, see `GlobalGate`. With `"base"` the result's
+        mask_activation: `"softmax"` over positions or `"sigmoid"`; see `AttentionHead`.
+        head_gate: `"softmax"`, or `"mean"` for modules without gates; see `HeadGate`.
+        gate: `"softmax"`, `"sigmoid"`, `"linear"`, `"mean"` or `"base"`; see `GlobalGate`. With `"base"` the result's
             probabilities are those of `model`.
-        aggregation: `"log_prob"` or `"prob"`, see `Rectify`.
+        aggregation: `"log_prob"` or `"prob"`; see `Rectify`.
         regularization: Strength of the overlap regulariser, divided equally among the modules.
         gradient_scale: Factor on the gradient that flows from modules and global gate into the model. With 0, the model
             is still trained through its own output; to freeze it, set `model.trainable = False`.
@@ -177,7 +177,7 @@ def _base_output(model):
 
 
 def _features(model, tensors):
-    """Return the input of the global gate: that of the classifier if it is a vector, else the mean of the last map."""
+    """Return the global gate's input: the classifier's input if it is a vector, else the mean of the last map."""
     for layer in reversed(_operations(model)):
         if isinstance(layer, keras.layers.Dense) and len(tensors[layer.name][0].shape) == 2:
             _, node, _ = producer(tensors[layer.name][0])
@@ -202,9 +202,9 @@ def _is_4d(outputs):
 
 
 def _last_of_each_resolution(model, tensors, depth):
-    """Return layer names of the last feature map of each resolution, the deepest `depth` of them, shallow to deep.
+    """Return the layer names of the last feature maps of the `depth` deepest resolutions, shallow to deep.
 
-    Only maps with the most channels of their resolution count, as the very last map may be inside a bottleneck.
+    Only maps with the most channels of their resolution count, because the very last map may be inside a bottleneck.
     """
     depth = check_count("attention_depth", depth)
     last, channels = {}, {}

@@ -71,9 +71,10 @@ def WideResNetAtt2(
     the global vector (`attention2_map`, `attention3_map`). Both sums are concatenated and classified.
 
     **The global branch is dead.** The weights are a softmax over positions of a linear score, to which the global
-    vector adds the same number everywhere: it cancels, has no effect on the output, and gets no gradient. The branch
-    is the same in the authors' code and counts towards the paper's 64 M parameters; it is kept here for comparison.
-    Of the compatibility functions of Jetley et al., only the dot product depends on the global vector.
+    vector adds the same number everywhere. The softmax cancels it, so it has no effect on the output and gets no
+    gradient. The branch is the same in the authors' code and counts towards the paper's 64 M parameters; it is kept
+    here for comparison. Of the compatibility functions of Jetley et al., only the dot product depends on the global
+    vector.
 
     References:
         Jetley et al., "Learn to Pay Attention", ICLR 2018 (https://arxiv.org/abs/1804.02391).
@@ -82,18 +83,18 @@ def WideResNetAtt2(
     Args:
         include_top: Whether to include the classifier; otherwise the output is the two sums after batch normalisation
             and ReLU, a vector of 96 * `width` features.
-        weights: `"default"` for the best released weights (a `ValueError` if none are released), `None` for random
+        weights: `"default"` for the best released checkpoint (a `ValueError` if there is none), `None` for random
             initialisation, a tag or alias, the path of a `.weights.h5` file, or `"hf://owner/repo[@revision]"`.
         input_tensor: A KerasTensor to build on, or `None` for a new input.
         input_shape: Shape of one image, `(32, 32, 3)` by default under `channels_last`. Height and width can be any
-            size from 32 up, or `None`: the global branch ends in a maximum over all positions, which at 32 x 32 equals
-            the authors' 4x4 pooling.
+            size of at least 32, or `None`: the global branch ends in a maximum over all positions, which at 32 x 32
+            equals the authors' 4x4 pooling.
         pooling: Must be `None`, as the weighted sums already pool the maps.
         classes: Number of classes.
         classifier_activation: Activation of the classifier; `None` returns logits.
-        name: Name of the model; `"wide_resnet_att2_40_10"` by default, with its depth and width.
+        name: Name of the model; by default, it contains depth and width: `"wide_resnet_att2_40_10"`.
         include_preprocessing: Whether the network normalises images from 0 to 255 itself, in a layer `preprocessing`
-            with the mean and standard deviation of the released weights, which it requires.
+            with the mean and standard deviation of the released checkpoint; requires `weights` to be one.
         depth: Number of layers of the Wide ResNet, 6n + 4.
         width: Widening factor k of the Wide ResNet.
         dropout: Fraction of channels dropped inside each unit in training. The dropout rates of the attention branch

@@ -1,4 +1,4 @@
-"""Class names that a model keeps, so that they survive every way of rebuilding it.
+"""Class names stored in a model in a way that survives saving, loading and rebuilding it.
 
 `.keras` and `.h5` files, `clone_model`, `from_config` and `keras.Model(inputs, outputs)` all keep the configuration of
 a model's layers, but lose attributes of the model, and some lose its subclass. Therefore the names are stored in a
@@ -45,7 +45,7 @@ class NamedClasses(keras.initializers.Initializer):
 
 
 def set_class_names(model: keras.Model, class_names: list[str] | None) -> None:
-    """Name the classes of a model, in place. The names are saved with it.
+    """Name the classes of a model, in place. The names are saved with the model.
 
     `class_names_of(model)` returns them, also after `model.save(...)` and `keras.models.load_model` in another process
     (which has to `import keras_resattn` first), after `clone_model` and `from_config`, and for a model that contains

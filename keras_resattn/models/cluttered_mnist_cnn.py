@@ -46,7 +46,7 @@ def ClutteredMnistCNN(
     the first two, and the order is convolution, pooling, ReLU, batch normalisation. The regulariser follows the paper
     and covers all modules; a bug in the code omits some of them (with four modules, all but that of `conv5`).
 
-    Inputs are images divided by 255, without further normalisation, which `input_bn` does.
+    Inputs are images divided by 255. Further normalisation is left to `input_bn`.
 
     Reference:
         Rodriguez et al., "Attend and Rectify", ECCV 2018 (https://arxiv.org/abs/1807.07320).
@@ -59,7 +59,7 @@ def ClutteredMnistCNN(
             the image first.
         classes: Number of classes.
         classifier_activation: `"softmax"`, or `None` for logits or, with attention, the output of `Rectify`.
-        input_shape: Shape of one image, `(40, 40, 1)` by default under `channels_last`. Any size from 32 up.
+        input_shape: Shape of one image, `(40, 40, 1)` by default under `channels_last`. Any size of at least 32.
         name: Name of the model.
         mask_activation: As in `attend_and_rectify`; this and the following arguments have no effect without attention.
         head_gate: `"softmax"`, or `"mean"` for modules without gates.

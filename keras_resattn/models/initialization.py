@@ -13,7 +13,8 @@ def zero_init_residual(model: keras.Model) -> None:
     post-activation unit, in the trunk and in the soft masks. This stabilises the first steps at a high learning rate.
 
     Args:
-        model: A network with residual units of this package, changed in place. Trained weights would be destroyed.
+        model: A network with residual units of this package, changed in place. Do not pass a trained network: its
+            weights would be lost.
 
     Raises:
         ValueError: if the network has no residual unit of this package.

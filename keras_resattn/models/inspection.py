@@ -36,7 +36,7 @@ def replay(model: keras.Model, inputs: Any, visit: Callable[[keras.layers.Layer,
         return outputs
 
     def replayed(tensor):
-        # `clone_model(...).output` will not do: for inputs that another layer produced, Keras copies the graph again.
+        # `clone_model(...).output` does not work: for inputs that another layer produced, Keras copies the graph again.
         layer, _, index = producer(tensor)
         return produced[id(layer)][index]
 
@@ -94,10 +94,10 @@ def last_layer(model: keras.Model) -> keras.layers.Layer:
     """Return the layer that produces a model's output, at any depth, ignoring linear activations after it.
 
     Under mixed precision, networks often end in `Activation("linear", dtype="float32")` after a softmax, whose output
-    still is probabilities.
+    is still probabilities.
 
     Args:
-        model: A built `keras.Model`. If it has several outputs, the last counts; if it is subclassed, its last layer.
+        model: A built `keras.Model`. With several outputs, the last one counts; for a subclassed model, its last layer.
     """
     if not getattr(model, "outputs", None):
         layer = model.layers[-1]

@@ -1,4 +1,4 @@
-"""Normalisation of images: as a layer, for released weights, and whether a model does it itself."""
+"""Normalisation of images: as a layer, for released checkpoints, and whether a model does it itself."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,8 +18,8 @@ def normalization(
 ) -> keras.layers.Layer:
     """Return a layer that subtracts `mean` and divides by `std`, channel by channel.
 
-    It is Keras' `Normalization` with constants: it has no weights, and a saved model needs no code of this package for
-    it. A standard deviation of 0 is replaced by 1.
+    The layer is Keras' `Normalization` with constants: it has no weights, and loading a saved model with it needs no
+    code of this package. A standard deviation of 0 is replaced by 1.
     """
     axis = channel_axis() if axis is None else axis
     variance = [float(value) ** 2 or 1.0 for value in std]
@@ -27,7 +27,7 @@ def normalization(
 
 
 def statistics_for(tag: Checkpoint, channels: int) -> tuple[list[float], list[float]]:
-    """Return `(mean, std)` of released weights for images of 3 channels, or of 1 channel, averaged over the 3."""
+    """Return `(mean, std)` of a released checkpoint for images of 3 channels, or averaged over them for 1 channel."""
     if channels == 1:
         return [sum(tag.mean) / len(tag.mean)], [sum(tag.std) / len(tag.std)]
     return list(tag.mean), list(tag.std)

@@ -1,4 +1,4 @@
-"""Registry of all networks by id: listing them, building them, and their sizes. Imports no Keras by itself."""
+"""Registry of all networks by id: listing them, building them, and their sizes. Does not import Keras itself."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Network:
 
     @property
     def builder(self) -> Callable[..., keras.Model]:
-        """The public function that builds it. Looking it up imports Keras."""
+        """The public function that builds the network. Accessing this property imports Keras."""
         return getattr(keras_resattn, builder_call(self.id)[0])
 
     @property
@@ -52,7 +52,7 @@ def _variant(row):
     return Network(row.name, row.parameters, row.macs, row.default_size or topology.default_size, topology.classes)
 
 
-#: Every network with its own row, by id.
+#: Networks with recorded sizes, by id.
 NETWORKS = {
     network.id: network
     for network in (
@@ -79,10 +79,10 @@ def list_models(pretrained: bool | None = None) -> list[str]:
 
     Wide ResNets and WARNs of other depths and widths can be built too, by ids such as `"WARN-22-4"`.
 
-        list_models(pretrained=True)  # networks with released weights
+        list_models(pretrained=True)  # networks with a released checkpoint
 
     Args:
-        pretrained: `True` for networks with released weights only, `False` for those without, `None` for all.
+        pretrained: `True` for networks with a released checkpoint, `False` for those without, `None` for all.
 
     Returns:
         The ids, in the order of `keras_resattn.models.registry.NETWORKS`.
@@ -106,7 +106,7 @@ def create_model(id: str, **kwargs: Any) -> keras.Model:
         id: An id that `list_models` returns, or `"WideResNet-DEPTH-WIDTH"`, `"WideResNetAtt2-DEPTH-WIDTH"` or
             `"WARN-DEPTH-WIDTH"` with a depth of 6n + 4.
         **kwargs: Arguments of the builder: `include_top`, `weights` and so on. As with the builder itself, `weights`
-            defaults to `"default"`, the best released weights.
+            defaults to `"default"`, the best released checkpoint.
 
     Returns:
         A functional `keras.Model`.
@@ -130,10 +130,10 @@ def is_network(id: str) -> bool:
 
 
 def check_id(id: object) -> None:
-    """Check that a network has this id. Needs no Keras.
+    """Check that a network has this id. Does not import Keras.
 
     Raises:
-        ValueError: if none has; the message lists all ids and suggests similar ones.
+        ValueError: if there is none; the message lists all ids and suggests similar ones.
     """
     if isinstance(id, str) and is_network(id):
         return

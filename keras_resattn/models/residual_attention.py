@@ -56,12 +56,12 @@ def ResidualAttentionNet(
 
     Args:
         include_top: Whether to end in global average pooling and a classifier.
-        weights: `"default"` for the best released weights (a `ValueError` if none are released), `None` for random
+        weights: `"default"` for the best released checkpoint (a `ValueError` if there is none), `None` for random
             initialisation, a tag or alias such as `"cifar10"`, the path of a `.weights.h5` file, or
             `"hf://owner/repo[@revision]"`. Weights are released for unmodified variants only.
         input_tensor: A KerasTensor to build on, or `None` for a new input.
         input_shape: Shape of one image, `(height, width, channels)` under `channels_last`. Height and width can be any
-            size from 32 up, or `None`, also with a top, as the head averages over all positions. Defaults to the
+            size of at least 32, or `None`, also with a top, as the head averages over all positions. Defaults to the
             size of the variant or topology (224 or 32) and three channels. If weights for three channels are loaded
             into a network with one channel, the stem's kernel is summed over RGB, with a warning.
         pooling: Output with `include_top=False`: `None` for the 4-D feature map (after the last ReLU), or `"avg"` or
@@ -71,7 +71,7 @@ def ResidualAttentionNet(
             weights, `"softmax"` or `None`.
         name: Name of the model; defaults to the name of the variant in snake case.
         include_preprocessing: Whether the network normalises images from 0 to 255 itself, in a layer `preprocessing`
-            with the mean and standard deviation of the released weights, which it requires.
+            with the mean and standard deviation of the released checkpoint; requires `weights` to be one.
         variant: Name of a row of `keras_resattn.models.variants.VARIANTS`, such as `"CifarResidualAttention92"`.
         topology: `"imagenet"` (four stages, 7x7/2 stem) or `"cifar"` (three stages, 3x3 stem).
         modules: Number of attention modules in each stage.

@@ -1,7 +1,7 @@
 """Table of the Residual Attention Networks: one row per network, and the two topologies that rows refer to.
 
-Counts are trainable parameters and multiply-adds at the default size and number of classes of the row. They equal
-those of the authors' Caffe files (ImageNet 56 and 92, both units) and, up to rounding, of the paper (CIFAR);
+Counts are trainable parameters and multiply-adds at the row's default size and number of classes. They equal those of
+the authors' Caffe files (ImageNet 56 and 92, both units) and, up to rounding, of the paper (CIFAR);
 `tests/test_counts.py` compares every network with them.
 """
 

@@ -58,27 +58,27 @@ def WARN(
 
     Args:
         include_top: Whether to include attention and classifier; otherwise the network is the body alone.
-        weights: `"default"` for the best released weights (a `ValueError` if none are released), `None` for random
+        weights: `"default"` for the best released checkpoint (a `ValueError` if there is none), `None` for random
             initialisation, a tag or alias, the path of a `.weights.h5` file, or `"hf://owner/repo[@revision]"`.
         input_tensor: A KerasTensor to build on, or `None` for a new input.
-        input_shape: Shape of one image, `(32, 32, 3)` by default under `channels_last`. Any size from 32
-            up, or `None` for height and width, with and without top.
+        input_shape: Shape of one image, `(32, 32, 3)` by default under `channels_last`. Any size of at least 32, or
+            `None` for height and width, with and without top.
         pooling: Output with `include_top=False`: `None` for the 4-D feature map, or `"avg"` or `"max"` for global
             pooling of it.
         classes: Number of classes.
         classifier_activation: `"softmax"` or `None`.
-        name: Name of the model; `"warn_28_10"` by default, with its depth and width.
+        name: Name of the model; by default, it contains depth and width: `"warn_28_10"`.
         include_preprocessing: Whether the network normalises images from 0 to 255 itself, in a layer `preprocessing`
-            with the mean and standard deviation of the released weights, which it requires.
+            with the mean and standard deviation of the released checkpoint; requires `weights` to be one.
         depth: Number of layers as counted in the paper, 6n + 4.
         width: Widening factor k of the paper.
         dropout: Fraction of channels dropped inside each unit in training.
         attention_depth: Number of modules, counted from the last group backwards: 1 to 3.
         attention_width: Heads of each module, K.
-        mask_activation: `"softmax"` over positions or `"sigmoid"`, see `keras_resattn.layers.AttentionHead`.
-        head_gate: `"softmax"`, or `"mean"` for modules without gates, see `keras_resattn.layers.HeadGate`.
-        gate: `"softmax"`, `"sigmoid"`, `"linear"`, `"mean"` or `"base"`, see `keras_resattn.layers.GlobalGate`.
-        aggregation: `"log_prob"` or `"prob"`, see `keras_resattn.layers.Rectify`.
+        mask_activation: `"softmax"` over positions or `"sigmoid"`; see `keras_resattn.layers.AttentionHead`.
+        head_gate: `"softmax"`, or `"mean"` for modules without gates; see `keras_resattn.layers.HeadGate`.
+        gate: `"softmax"`, `"sigmoid"`, `"linear"`, `"mean"` or `"base"`; see `keras_resattn.layers.GlobalGate`.
+        aggregation: `"log_prob"` or `"prob"`; see `keras_resattn.layers.Rectify`.
         regularization: Strength of the overlap regulariser, divided equally among the modules (in the authors' runs
             0.001 for CIFAR-10, 0 for CIFAR-100).
 
@@ -178,7 +178,7 @@ def WARN50x2(
 
 
 def _build_warn(network, body, size, options, *, include_top, classifier_activation, **arguments):
-    """Check the arguments of attention, and build it on a body that returns three taps and its last map."""
+    """Check the attention arguments, and build attention on a body that returns three taps and its last map."""
     published = all(options[argument] == value for argument, value in PUBLISHED_ARGUMENTS.items())
     options = dict(options)
     depth = check_count("attention_depth", options.pop("attention_depth"))

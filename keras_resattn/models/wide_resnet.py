@@ -43,18 +43,18 @@ def WideResNet(
 
     Args:
         include_top: Whether to end in global average pooling and a classifier.
-        weights: `"default"` for the best released weights (a `ValueError` if none are released), `None` for random
+        weights: `"default"` for the best released checkpoint (a `ValueError` if there is none), `None` for random
             initialisation, a tag or alias, the path of a `.weights.h5` file, or `"hf://owner/repo[@revision]"`.
         input_tensor: A KerasTensor to build on, or `None` for a new input.
-        input_shape: Shape of one image, `(32, 32, 3)` by default under `channels_last`. Any size from 32
-            up, or `None` for height and width, with and without top.
+        input_shape: Shape of one image, `(32, 32, 3)` by default under `channels_last`. Any size of at least 32, or
+            `None` for height and width, with and without top.
         pooling: Output with `include_top=False`: `None` for the 4-D feature map, or `"avg"` or `"max"` for global
             pooling of it.
         classes: Number of classes.
         classifier_activation: Activation of the classifier; `None` returns logits.
-        name: Name of the model; `"wide_resnet_28_10"` by default, with its depth and width.
+        name: Name of the model; by default, it contains depth and width: `"wide_resnet_28_10"`.
         include_preprocessing: Whether the network normalises images from 0 to 255 itself, in a layer `preprocessing`
-            with the mean and standard deviation of the released weights, which it requires.
+            with the mean and standard deviation of the released checkpoint; requires `weights` to be one.
         depth: Number of layers as counted in the paper, 6n + 4.
         width: Widening factor k of the paper.
         dropout: Fraction of channels dropped inside each unit in training.

@@ -36,7 +36,7 @@ FLOATS = {
 
 
 class InvalidFileError(Exception):
-    """A fault of a weights file; the message completes a sentence."""
+    """Error for an invalid weights file; its message completes a sentence."""
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def _messages(file, address):
     else:
         first, prefix = (address + 16, _number(start[8:12])), 8
     blocks = [first]
-    for offset, length in blocks:  # the loop appends to it
+    for offset, length in blocks:  # the loop appends to `blocks`
         block = _read(file, offset, length)
         if second and block[:4] == b"OCHK":
             block = block[4:-4]

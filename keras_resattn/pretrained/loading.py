@@ -28,9 +28,9 @@ def load(model: keras.Model, source: WeightsSource, input_tensor: keras.KerasTen
             their weights.
 
     Raises:
-        ValueError: if the file cannot be read or was not written by Keras, lacks a layer of the network, holds a
-            tensor that the network lacks (except for a dropped top) or one of another shape, or holds NaN, infinite
-            values or negative variances. The model is then unchanged.
+        ValueError: if the file cannot be read or was not written by Keras, lacks a layer of the network, holds a tensor
+            that the network lacks (except for a dropped top) or whose shape differs, or holds NaN, infinite values or
+            negative variances. The model is then unchanged.
     """
     layers = _named_layers(model, input_tensor)
     with source.open() as (path, file), open_layers(path, file, object_limit(len(model.weights))) as tensors:
@@ -48,7 +48,7 @@ def load(model: keras.Model, source: WeightsSource, input_tensor: keras.KerasTen
 
 
 def load_saved_weights(model: keras.Model, path: PathLike) -> None:
-    """Load a file written by `model.save_weights` into any Keras model, with the same checks of the file as `load`.
+    """Load a file written by `model.save_weights` into any Keras model, with the same file checks as `load`.
 
     Args:
         model: A built `keras.Model`. After an error its weights are undefined, so pass a newly built model.

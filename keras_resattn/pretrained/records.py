@@ -25,7 +25,7 @@ MAX_RECORD_BYTES = 2**20
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A released checkpoint. Immutable: a better run gets a new tag, and the aliases move to it.
+    """A released checkpoint. Immutable: a better run gets a new tag, to which the aliases move.
 
     Attributes:
         network: Id of its network, such as `"CifarResidualAttention56"` or `"WARN-16-8"`.

@@ -35,8 +35,8 @@ def open_layers(
         `"1"`, ... in the layer's order. Layers without variables and the optimizer are omitted.
 
     Raises:
-        ValueError: as `open_weights`; also for duplicate or missing layer names, and for arrays that do not belong to
-            a layer or are not floating-point numbers, none of which `keras.Model.save_weights` writes.
+        ValueError: in the cases of `open_weights`; also for duplicate or missing layer names, and for arrays that do
+            not belong to a layer or are not floating-point numbers, none of which `keras.Model.save_weights` writes.
     """
     with open_weights(path, file, limit) as (groups, names, tensors):
         with file_errors(path):

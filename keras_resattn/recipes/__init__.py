@@ -1,4 +1,4 @@
-"""Training recipes, and `compile_and_fit`, which trains a model by one."""
+"""Training recipes, and `compile_and_fit`, which trains a model with one."""
 
 from typing import TYPE_CHECKING
 

@@ -45,13 +45,13 @@ class Backbone:
 
         Args:
             network: Tag, alias or id of a released checkpoint, or a `keras.Model`.
-            dataset: A `Dataset` or `BatchStream`, which gives the number of channels and, for a network of open size,
-                the image size.
+            dataset: A `Dataset` or `BatchStream`, which determines the number of channels and, for a network of
+                variable input size, the image size.
             statistics: `(mean, std)` of the images of a `keras.Model`; `None` for a released checkpoint.
-            size: Height and width; `None` for those of the checkpoint or model.
+            size: Height and width; `None` to use those of the checkpoint or model.
 
         Raises:
-            ValueError: If the checkpoint is unknown, the model has its top, or the images do not fit.
+            ValueError: If the checkpoint is unknown, the model includes its top, or the images do not fit the network.
         """
         channels = dataset.channels if isinstance(dataset, Dataset) else dataset.image_shape[-1]
         if not isinstance(network, str) and isinstance(network, keras.Model):

@@ -1,4 +1,4 @@
-"""Format of `checkpoint.npz`: the variables of a training run as arrays, its progress as sealed JSON text."""
+"""Format of `checkpoint.npz`: variables of a training run as arrays, and its progress as sealed JSON text."""
 
 import hashlib
 import json
@@ -23,11 +23,11 @@ def pack(variables: Mapping[str, Sequence[Any]], progress: dict[str, Any]) -> di
     """Return the arrays of a checkpoint.
 
     Args:
-        variables: Lists of `keras.Variable`s by name of the group.
-        progress: Everything else that resuming needs, a JSON-serializable dictionary.
+        variables: `{group: list of keras.Variables}`.
+        progress: Everything else that resuming needs, a JSON-serialisable dictionary.
 
     Raises:
-        FloatingPointError: if a variable outside of the group `"metrics"` is NaN or infinite.
+        FloatingPointError: if a variable outside the group `"metrics"` is NaN or infinite.
     """
     arrays = _seal(progress)
     for group, members in variables.items():
@@ -45,7 +45,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return `(arrays, progress)` of a checkpoint.
 
     Raises:
-        ValueError: if the file is damaged, was edited, or is of another version.
+        ValueError: if the file is damaged, was edited, or was written by another version.
     """
     arrays, _ = read_npz(path, remedy=DAMAGED)
     return arrays, _unseal(arrays, path)
@@ -58,7 +58,7 @@ def read_progress(path: Path) -> dict[str, Any]:
 
 
 def check_variables(variables: Sequence[Any], arrays: Mapping[str, np.ndarray], group: str) -> None:
-    """Raise a `ValueError` if a checkpoint holds another number of variables in a group, or other shapes."""
+    """Raise a `ValueError` if a checkpoint's variables of a group differ in number or shape from `variables`."""
     found = [arrays.get(f"{group}/{i}") for i in range(len(variables))]
     count = sum(name.startswith(f"{group}/") for name in arrays)
     fits = all(

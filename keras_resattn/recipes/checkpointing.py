@@ -1,4 +1,4 @@
-"""Checkpoints of a run and resuming from them, at any step: the callback that accompanies `Model.fit`."""
+"""The callback with which `Model.fit` writes checkpoints of a run, and resumes from them at any step."""
 
 import contextlib
 import signal
@@ -32,9 +32,10 @@ class RunCallback(keras.callbacks.Callback):
 
     Attributes:
         steps: Number of steps of the whole run.
-        completed_steps: Number of steps up to the last checkpoint, or, without `run_dir`, to the last one due.
+        completed_steps: Number of steps up to the last checkpoint or, without `run_dir`, up to the last step at which
+            one was due.
         history: Rows of the log, one per epoch.
-        weight_hashes: `{epoch: hash of the weights at its end}`, see `KeptEpoch`.
+        weight_hashes: `{epoch: hash of the weights at its end}`; see `KeptEpoch`.
         epoch: The current epoch, from 0.
         first_step: The first step that the current epoch trains.
     """
@@ -77,7 +78,7 @@ class RunCallback(keras.callbacks.Callback):
             assign_variables(variables, self._arrays, group)
 
     def saved_variables(self, model: keras.Model, variables: Iterable[Any] | None = None) -> list[Any]:
-        """Return those of a model's weights, or of other variables, that checkpoints hold: not images on the device."""
+        """Return a model's weights, or `variables`, without those that checkpoints exclude (images on the device)."""
         return [v for v in (model.weights if variables is None else variables) if id(v) not in self._excluded]
 
     def finish(self, model: keras.Model, report: dict[str, Any]) -> None:
@@ -91,7 +92,7 @@ class RunCallback(keras.callbacks.Callback):
             raise self._divergence(f"{error} after", max(self.completed_steps - 1, 0), 1) from None
 
     def _progress(self, step):
-        # Includes the log: one file holds everything that resuming needs.
+        # The log is included, so that one file holds everything that resuming needs.
         progress = {"step": step, "history": self.history, "weight_hashes": self.weight_hashes}
         return {**progress, "seconds": self._seconds()}
 
@@ -143,7 +144,7 @@ class RunCallback(keras.callbacks.Callback):
         self.first_step = max(self.completed_steps, epoch * self.steps_per_epoch)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Write a checkpoint between two steps if one is due, and stop if a signal came."""
+        """Write a checkpoint between two steps if one is due, and stop if a signal was received."""
         step = self.epoch * self.steps_per_epoch + batch
         if step <= self.completed_steps or step >= self.steps:
             return
@@ -166,7 +167,7 @@ class RunCallback(keras.callbacks.Callback):
         self._seconds_before, self._started = 0.0, time.monotonic()
         if step == end:
             self._save(end)
-        else:  # not resumable, since metrics may be those of the validation; the previous checkpoint is kept
+        else:  # not resumable, since metrics may be those of validation; the previous checkpoint is kept
             self.completed_steps = step
         self._folder.write_log(self.history)
         self._stop(self._strategy.signal(self._signal))

@@ -1,4 +1,4 @@
-"""Input checks of `compile_and_fit`, `fine_tune` and `evaluate`, made before any work."""
+"""Input checks of `compile_and_fit`, `fine_tune` and `evaluate`, run before any work."""
 
 import warnings
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ def check_model(model: keras.Model, recipe: Recipe) -> None:
 
 
 def check_callbacks(callbacks: Any, recipe: Recipe) -> list[keras.callbacks.Callback]:
-    """Return callbacks as a list, or raise a `ValueError` for other objects and callbacks that contradict a recipe."""
+    """Return callbacks as a list; raise a `ValueError` for other objects and callbacks that contradict the recipe."""
     callbacks = () if callbacks is None else callbacks
     listed = isinstance(callbacks, (list, tuple))
     if not listed or not all(isinstance(callback, keras.callbacks.Callback) for callback in callbacks):
@@ -161,7 +161,7 @@ def check_classes(
 def warn_of_empty_classes(
     dataset: Dataset | BatchStream, classes: int, class_names: Sequence[str] | None = None
 ) -> None:
-    """Warn of classes without training images, as when labels start at 1.
+    """Warn about classes without training images, for example because labels start at 1.
 
     Args:
         dataset: Training data. A `BatchStream` is not checked, because its labels are not known in advance.

@@ -50,7 +50,7 @@ def compile_and_fit(
 ) -> Report:
     """Train a model with a recipe.
 
-    Images are normalized as the recipe says, by the statistics of the training data, which the report holds. With
+    Images are normalised as the recipe specifies, with statistics of the training data, which the report records. With
     `ema`, validation and the final model use averaged weights, and batch-norm statistics are re-estimated for them on
     about 10,000 training images.
 
@@ -60,21 +60,21 @@ def compile_and_fit(
     scheduler's SIGTERM finish the running step, write a checkpoint, and leave the model in that state.
 
     Args:
-        model: A classifier of `(n, h, w, c)` images that returns softmax probabilities or logits. With gated
-            attention, `classifier_activation=None` trains with the authors' loss.
+        model: A classifier of images `(n, h, w, c)` that returns softmax probabilities or logits. With gated attention,
+            `classifier_activation=None` trains with the authors' loss.
         recipe: A `Recipe`, or the name of one of `RECIPES`.
-        data: Training data, in any form that `keras_resattn.data.open_dataset` accepts: `(x, y)`, the path of an
-            `.npz` file or of a folder of class folders, a name such as `"cifar10"`, a `tf.data.Dataset`, `PyDataset`,
-            PyTorch `DataLoader` and others. Images 0 to 255, integer labels.
+        data: Training data, in any form that `keras_resattn.data.open_dataset` accepts: `(x, y)`, the path of an `.npz`
+            file or of a folder of class folders, a name such as `"cifar10"`, a `tf.data.Dataset`, `PyDataset`, PyTorch
+            `DataLoader` and others. Images are from 0 to 255, labels are integers.
         validation_data: Data evaluated after every epoch, or `None`.
         run_dir: Folder for `log.csv`, `checkpoint.npz`, `recipe.json`, `statistics.json` and, at the end,
             `model.json`, `model.weights.h5`, `report.json` and (with matplotlib) `history.png`; `None` writes nothing.
         resume: Whether to resume the run in `run_dir`; if false, `run_dir` must not hold one.
         verbose: Keras' verbosity: 1 for a progress bar, 2 for one line per epoch, 0 for silence.
-        statistics: `(mean, std)` to normalize images (0 to 255) with, instead of the training data's own, for weights
-            that were trained with them.
+        statistics: `(mean, std)` with which images (0 to 255) are normalised instead of the training data's own, for
+            initial weights that were trained with them.
         data_dir: Folder of TensorFlow Datasets, for data by name.
-        device_data: Whether to keep all images on the device as uint8, and crop, flip, normalize and mix them there in
+        device_data: Whether to keep all images on the device as uint8, and crop, flip, normalise and mix them there in
             the compiled step: for accelerators, and data that fit into their memory. Not supported for streams,
             `augment` and Inception crops.
         checkpoint_steps: Steps between checkpoints inside an epoch; `None` writes one every five minutes.
@@ -88,10 +88,10 @@ def compile_and_fit(
             training loss and accuracy in the log are weighted; validation metrics are not.
 
     Returns:
-        A `Report`. The model is trained in place and stays compiled. If the training data have class names, the
-        report, the run folder and the model get them: see `class_names_of`. Validation data with the same names in
-        another order are renumbered. Repeating the call of a finished run trains nothing and changes no file: the
-        model gets the weights that the run kept, and the same report is returned.
+        A `Report`. The model is trained in place and stays compiled. If the training data have class names, they are
+        stored in the report, the run folder and the model; see `class_names_of`. Validation data with the same names in
+        another order are renumbered. Repeating the call for a finished run trains nothing and changes no file: the kept
+        weights are loaded into the model, and the same report is returned.
 
     Raises:
         ValueError: before any work, for an unknown recipe or dataset, data that do not fit the model, data with other
@@ -99,7 +99,8 @@ def compile_and_fit(
             dropout than the recipe's, callbacks that contradict the recipe, or a `run_dir` that holds another run or
             damaged files.
         BlockingIOError: if another process trains in `run_dir`.
-        FloatingPointError: if the loss is NaN or infinite; names the step, its images and the last good checkpoint.
+        FloatingPointError: if the loss is NaN or infinite; the message names the step, its images and the last good
+            checkpoint.
         OSError: if a file of the run cannot be written; the previous one is kept.
         KeyboardInterrupt: after Ctrl-C, once the running step is finished and saved.
     """
@@ -151,7 +152,7 @@ def compile_and_fit(
 
 
 def _train(spec, inputs, run, jit_compile, verbose, callbacks):
-    """Train to the end, write the last checkpoint with the weights that are kept, and return the report."""
+    """Train to the end, write the last checkpoint with the kept weights, and return the report."""
     model = inputs.model
     averages = None
     if spec.recipe.ema is not None:
@@ -174,7 +175,7 @@ def _train(spec, inputs, run, jit_compile, verbose, callbacks):
 
 
 def _metrics_of_epoch(inputs, run, epoch):
-    """Return the log's row of the epoch that ended with the model's weights, or else evaluate them."""
+    """Return the log's row of the epoch that ended with the model's weights; if there is none, evaluate them."""
     if epoch is not None:
         return next(row for row in run.history if row["epoch"] == epoch)
     if inputs.validation is None:
@@ -242,17 +243,17 @@ def _make_report(spec, run, kept_epoch, metrics):
 
 
 def _write_results(model, folder, report):
-    """Write the results of a finished run. The report comes last: if it exists, nothing is changed."""
+    """Write the results of a finished run. The report is written last; if it exists, nothing is changed."""
     if not folder.writes or (folder.path / REPORT).exists():
         return
-    folder.write_log(report.history)  # a kill may have come between the last checkpoint and its row
+    folder.write_log(report.history)  # the process may have been killed between the last checkpoint and its row
     # Without the optimizer, whose variables a compiled model would save too.
     network = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     with atomic_write(folder.path / WEIGHTS) as path:
         # HDF5 needs some kilobytes for each variable in addition to the values.
         reserve(path, sum(math.prod(v.shape) * 4 + 2**12 for v in network.weights))
         network.save_weights(path, overwrite=True)
-    with contextlib.suppress(NotImplementedError, TypeError):  # the user's own layers may not be serializable
+    with contextlib.suppress(NotImplementedError, TypeError):  # the user's own layers may not be serialisable
         folder.write_json(ARCHITECTURE, json.loads(network.to_json()))
     if importlib.util.find_spec("matplotlib"):
         with atomic_write(folder.path / "history.png") as path:

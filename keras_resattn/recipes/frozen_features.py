@@ -20,8 +20,8 @@ class FrozenFeatures(Dataset):
     Args:
         dataset: A `Dataset` of images.
         frozen: A `keras.Model` that returns vectors.
-        identity: A string that identifies network, images and preprocessing. It is the fingerprint of the features,
-            whose last bits may differ if they are computed again.
+        identity: A string that identifies network, images and preprocessing. It serves as the fingerprint, because the
+            last bits of the features may differ if they are computed again.
     """
 
     def __init__(self, dataset: Dataset, frozen: keras.Model, identity: str) -> None:
@@ -46,14 +46,14 @@ class FrozenFeatures(Dataset):
         features = []
         for first in range(0, count, batch_size):
             rows = np.arange(first, min(first + batch_size, count))
-            # The last batch is filled with copies, because another batch size would be compiled again.
+            # The last batch is filled with copies, because another batch size would require another compilation.
             x = network_input(self.images.read(np.resize(rows, batch_size), size=size), *statistics)
             features.append(np.asarray(self.frozen.predict_on_batch(x), "float32")[: len(rows)])
             progress.add(len(rows))
         self.features = np.concatenate(features)
 
     def statistics(self, normalization: str, size: Size | None = None) -> Statistics:
-        """Return mean and standard deviation of each feature, whatever the normalisation of the images is.
+        """Return mean and standard deviation of each feature, regardless of `normalization`.
 
         Standard deviations have a floor relative to the average variance, so that nearly constant features are not
         amplified.
@@ -93,7 +93,7 @@ class Resized(Dataset):
         self.resize_mode, self.weights = dataset.resize_mode, dataset.weights
 
     def with_resize_mode(self, resize_mode: ResizeMode) -> Self:
-        """Return this dataset with another resize mode, see `Dataset.with_resize_mode`."""
+        """Return this dataset with another resize mode; see `Dataset.with_resize_mode`."""
         other = super().with_resize_mode(resize_mode)
         other.dataset = self.dataset.with_resize_mode(resize_mode)
         return other
@@ -106,6 +106,6 @@ class Resized(Dataset):
 
 
 def resized(dataset: Any, size: Size) -> Any:
-    """Return a dataset with images of `size`. A `BatchStream`, and `None`, are returned unchanged."""
+    """Return a dataset with images of `size`. A `BatchStream` or `None` is returned unchanged."""
     fits = isinstance(dataset, ArrayDataset) and dataset.image_shape[:2] == size
     return dataset if fits or not isinstance(dataset, Dataset) else Resized(dataset, size)

@@ -1,4 +1,4 @@
-"""Find the epoch whose weights a run ends with: a user's callback may restore those of an earlier epoch."""
+"""Find the epoch whose weights a run keeps: a user's callback may restore the weights of an earlier epoch."""
 
 import hashlib
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from keras_resattn.recipes.weight_averaging import AveragedWeights
 class KeptEpoch:
     """Track a model's weights through `fit`, where the user's callbacks may change them.
 
-    With averaged weights, the callbacks find the averages in the model at the end of an epoch, with the batch-norm
-    statistics that belong to them: the epoch's validation metrics describe them, and the run ends with them.
+    With averaged weights, the callbacks see the averages and their batch-norm statistics in the model at the end of an
+    epoch. The epoch's validation metrics refer to these weights, and the run ends with averaged weights.
 
     Args:
         run: The `RunCallback`, whose `weight_hashes` get an entry for each epoch.
@@ -22,8 +22,8 @@ class KeptEpoch:
         callbacks: The user's callbacks.
 
     Attributes:
-        averages: As passed.
-        callbacks: The user's callbacks with those that track the weights before and after them.
+        averages: The argument `averages`.
+        callbacks: The user's callbacks, and before and after them the callbacks that track the weights.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class KeptEpoch:
 
 
 class _BeforeUser(keras.callbacks.Callback):
-    """Runs before the user's callbacks."""
+    """Callback that runs before the user's callbacks."""
 
     def __init__(self, kept):
         super().__init__()
@@ -97,7 +97,7 @@ class _BeforeUser(keras.callbacks.Callback):
 
 
 class _AfterUser(keras.callbacks.Callback):
-    """Runs after the user's callbacks."""
+    """Callback that runs after the user's callbacks."""
 
     def __init__(self, kept):
         super().__init__()

@@ -26,7 +26,7 @@ def make_metrics(classes: int, mixes_labels: bool) -> list[Any]:
 
 
 def make_loss(model: keras.Model, mixes_labels: bool) -> keras.losses.Loss:
-    """Return the cross-entropy of probabilities or logits; for gated log-probabilities, the loss of their authors.
+    """Return the cross-entropy of probabilities or logits or, for gated log-probabilities, the authors' loss.
 
     Args:
         model: A classifier.

@@ -1,4 +1,4 @@
-"""Optimizers of recipes: any Keras optimizer as data; SGD and Adam with coupled weight decay."""
+"""Optimizers of recipes: serialisation of Keras optimizers, and SGD and Adam with coupled weight decay."""
 
 import inspect
 import math
@@ -100,7 +100,7 @@ def make_optimizer(recipe: "Recipe", steps_per_epoch: int) -> keras.optimizers.O
         steps_per_epoch: Iterations in an epoch.
 
     Raises:
-        ValueError: If Keras cannot make an optimizer of the configuration, or the schedule does not fit the run.
+        ValueError: If Keras cannot build an optimizer from the configuration, or the schedule does not fit the run.
     """
     steps = recipe.gradient_accumulation_steps
     shared: dict[str, Any] = {
@@ -204,7 +204,7 @@ class CoupledSGD(_Coupled, keras.optimizers.SGD):
         l2: Strength of the penalty, which adds `l2 / 2 * sum(w ** 2)` to the loss.
         decay_norm_and_bias: Whether variables of rank 1 decay too.
         lr_multipliers: Factors on the learning rate of groups of variables: `{pattern: factor}`. The first pattern that
-            matches the beginning of a variable's path applies (`re.match`), or a factor of 1 if none does:
+            matches the beginning of a variable's path applies (`re.match`); if none does, the factor is 1:
             `{"attention|global_gate": 1.0, "": 0.1}` trains all other variables at a tenth of the learning rate. The
             factor multiplies the gradient, which is equivalent for SGD with or without momentum, but not with gradient
             clipping.
@@ -228,7 +228,7 @@ class CoupledSGD(_Coupled, keras.optimizers.SGD):
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class CoupledAdam(_Coupled, keras.optimizers.Adam):
-    """Adam with an L2 penalty in the loss, as by `kernel_regularizer`: `l2 * w` is added to each kernel's gradient.
+    """Adam with an L2 penalty in the loss, like `kernel_regularizer`: `l2 * w` is added to each kernel's gradient.
 
     Args:
         learning_rate: A float or a `keras.optimizers.schedules.LearningRateSchedule`.

@@ -5,10 +5,10 @@ from keras_resattn.utils.suggestions import did_you_mean
 
 
 def get_recipe(recipe: str | Recipe) -> Recipe:
-    """Return the preset of a name, or the given `Recipe` unchanged.
+    """Return the preset with a given name; a `Recipe` is returned unchanged.
 
     Raises:
-        ValueError: If there is no preset of that name; the message lists all presets.
+        ValueError: If there is no preset with that name; the message lists all presets.
     """
     if isinstance(recipe, Recipe):
         return recipe

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import keras
 
 TUPLES = ("milestones", "deviations", "crop_area")
-#: Names of fields in other libraries, which `did_you_mean` would not find.
+#: Names that other libraries use for the same fields, which `did_you_mean` would not find.
 ALIASES = {
     "lr": "learning_rate",
     "wd": "weight_decay",
@@ -37,17 +37,17 @@ class Recipe:
     Attributes:
         name: Name of the recipe.
         source: Paper, section or code that the recipe follows.
-        epochs: Number of epochs, or `None` with `iterations` in its place.
+        epochs: Number of epochs, or `None` if `iterations` is set.
         batch_size: Images in a batch. An epoch drops the remainder that does not fill a batch.
         learning_rate: Peak learning rate of the schedule.
         warmup_epochs: Length of the warm-up in epochs.
         momentum: Momentum of SGD, or the first beta of Adam and AdamW.
         l2: Coupled weight decay (an L2 penalty in the loss) of the kernels, for `"sgd"` and `"adam"`. Batch
-            normalisation and biases do not decay, see `decay_norm_and_bias`.
+            normalisation and biases do not decay; see `decay_norm_and_bias`.
         pad: Padding before the random crop, in pixels on each side; only with `crop="pad"`.
         flip: Whether to flip images horizontally with probability 0.5.
         seed: Seed of data order, augmentation and label noise. It does not affect the initial weights.
-        iterations: Number of iterations (batches), in place of `epochs`. The last epoch may be a partial one.
+        iterations: Number of iterations (batches), instead of `epochs`. The last epoch may be a partial one.
         nesterov: Whether SGD uses Nesterov momentum.
         schedule: `"cosine"` or `"steps"`.
         milestones: Fractions of the run at which `"steps"` decays the learning rate, in increasing order.
@@ -62,8 +62,9 @@ class Recipe:
         mixup: Alpha of the beta distribution of mixup; 0 for no mixup.
         cutmix: Alpha of the beta distribution of CutMix; 0 for no CutMix. With both, each batch uses one of the two.
         label_smoothing: Probability mass of each label that is spread over all classes.
-        ema: Momentum of an exponential moving average of the weights, which become the final weights; `None` for none.
-        lr_multipliers: Factors on the learning rate of groups of variables, `{pattern: factor}`, see `CoupledSGD`.
+        ema: Momentum of an exponential moving average of the weights, which become the final weights; `None` for no
+            averaging.
+        lr_multipliers: Factors on the learning rate of groups of variables, `{pattern: factor}`; see `CoupledSGD`.
         optimizer: `"sgd"`, `"adam"`, `"adamw"`, or any other Keras optimizer: its name, an instance such as
             `keras.optimizers.Lion(1e-4)`, or the output of `keras.optimizers.serialize`. Stored as data. The recipe's
             schedule sets the learning rate; hyperparameters of other optimizers come from their configuration.
@@ -71,7 +72,7 @@ class Recipe:
             4:3, resized to the input size of the network.
         augment: `keras.layers` that augment images from 0 to 255, or the output of `keras.layers.serialize`:
             `augment=[keras.layers.RandAugment((0, 255))]`. Applied after cropping and flipping.
-        label_noise: Fraction of training labels that are replaced, by the confusion matrix of Wang et al., Eq. 7.
+        label_noise: Fraction of noisy training labels, drawn from the confusion matrix of Wang et al., Eq. 7.
         clip_norm: Largest global norm of the gradient, coupled weight decay and `lr_multipliers` included; `None` for
             no gradient clipping.
         gradient_accumulation_steps: Batches whose gradients are averaged for one update. Schedules and `ema` still
@@ -133,10 +134,10 @@ class Recipe:
         for field in self.__dataclass_fields__:
             self._set(field, plain(getattr(self, field)))
         check_fields(self)
-        # Stored as JSON has it, so that a recipe equals the one that is read back.
+        # Stored in the form that JSON returns, so that a recipe equals its copy read back from JSON.
         self._set("augment", tuple(self._as_json("augment", layers_as_data(self.augment))))
         if self.optimizer not in OWN_OPTIMIZERS:
-            from keras_resattn.recipes.optimizers import serialize_optimizer  # imports Keras, which presets do without
+            from keras_resattn.recipes.optimizers import serialize_optimizer  # imports Keras, which presets do not need
 
             self._set("optimizer", self._as_json("optimizer", serialize_optimizer(self.optimizer, self.learning_rate)))
         for field in TUPLES:
@@ -172,7 +173,7 @@ class Recipe:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Return the recipe of a JSON object that `to_json` wrote.
+        """Return the recipe from a JSON object that `to_json` wrote.
 
         Raises:
             ValueError: If the text is not a JSON object, a field is unknown or missing, or a value is out of range.
@@ -196,7 +197,7 @@ class Recipe:
 
     @property
     def mixes_labels(self) -> bool:
-        """Whether labels are soft (a probability for each class), as mixup, CutMix and label smoothing make them."""
+        """Whether labels are soft (a probability for each class), because of mixup, CutMix or label smoothing."""
         return bool(self.mixup or self.cutmix or self.label_smoothing)
 
     def steps(self, steps_per_epoch: int) -> int:
@@ -228,7 +229,7 @@ class Recipe:
         """Return a new optimizer that follows this recipe's schedule.
 
         Raises:
-            ValueError: If Keras cannot make an optimizer of the configuration, or the schedule does not fit the run.
+            ValueError: If Keras cannot build an optimizer from the configuration, or the schedule does not fit the run.
         """
         from keras_resattn.recipes.optimizers import make_optimizer
 

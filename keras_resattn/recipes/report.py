@@ -16,8 +16,8 @@ from keras_resattn.utils.provenance import PACKAGE, package_revision, package_ve
 class Report:
     """Result of a run.
 
-    All metrics describe the weights that are kept: those of the last epoch, never the best ones, unless a callback puts
-    other weights into the model.
+    All metrics describe the weights that are kept: those of the last epoch, never of the best epoch, unless a callback
+    puts other weights into the model.
 
     Attributes:
         network: Name of the model.
@@ -38,7 +38,7 @@ class Report:
         processes: Number of processes that trained together.
         data_format: Keras image data format that the network was built for.
         class_names: Class names in the order of the network's outputs, or `None` if unknown.
-        resize_mode: How training images were resized, see `open_dataset`; `None` if they were not.
+        resize_mode: How training images were resized (see `open_dataset`); `None` if they were not.
         kept_epoch: Number of the epoch that ended with the kept weights: the last one, unless a callback such as
             `EarlyStopping(restore_best_weights=True)` restored those of another. `None` if a callback set weights that
             no epoch ended with.
@@ -66,12 +66,12 @@ class Report:
 
 
 def environment() -> dict[str, Any]:
-    """Return what results depend on besides recipe and data: package versions, backend and machine.
+    """Return everything besides recipe and data that results depend on: package versions, backend and machine.
 
     Returns:
         Dictionary of `backend`, `versions` (of this package, Keras, the backend and NumPy), `python`, `device`,
-        `processor`, `processors` (their number) and `revision`: the package's git commit, with `-dirty` appended if its
-        files have uncommitted changes; `None` if it is not imported from its own checkout.
+        `processor`, `processors` (number of processors) and `revision`: the package's git commit, with `-dirty`
+        appended if its files have uncommitted changes; `None` if it is not imported from its own checkout.
     """
     backend = keras.backend.backend()
     packages = ("keras", backend, "numpy")

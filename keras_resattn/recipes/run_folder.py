@@ -1,4 +1,4 @@
-"""The folder of a run: which run it holds, its log, its checkpoint and its results."""
+"""The folder of a run: identity, log, checkpoint and results."""
 
 import contextlib
 import csv
@@ -24,12 +24,12 @@ REPORT = "report.json"
 class RunFolder:
     """Folder of a run: checkpoint, log and results. Every file is written completely or not at all.
 
-    A run is resumed from the checkpoint alone: it holds the run's identity (network, recipe, data), the statistics
-    used to normalize images and, once the run is finished, its report. `recipe.json` and `statistics.json` are copies
-    for people to read.
+    A run is resumed from the checkpoint alone: it holds the run's identity (network, recipe, data), the statistics used
+    to normalise images and, once the run is finished, its report. `recipe.json` and `statistics.json` are
+    human-readable copies.
 
     Args:
-        path: The folder; `None` keeps nothing.
+        path: The folder; `None` writes nothing.
         writes: Whether this process writes files; only one of several does.
 
     Attributes:
@@ -61,8 +61,8 @@ class RunFolder:
         A finished run is only read: its folder is neither locked nor changed.
 
         Args:
-            identity: What identifies the run, a JSON-serializable dictionary.
-            statistics: `[mean, std]` used to normalize images.
+            identity: Identity of the run, a JSON-serialisable dictionary.
+            statistics: `[mean, std]` used to normalise images.
             resume: Whether the folder may already hold this run.
 
         Raises:
@@ -83,7 +83,7 @@ class RunFolder:
             if self.progress is not None and self.progress["statistics"] != statistics:
                 raise ValueError(f"Another process has trained in {self.path} meanwhile. Repeat the call.")
             if not self.finished:
-                for partial in self.path.glob(".partial-*"):  # left by a kill during a write
+                for partial in self.path.glob(".partial-*"):  # left behind by a process that was killed while writing
                     partial.unlink()
                 self._describe()
             yield
@@ -141,9 +141,9 @@ class RunFolder:
         """Write a checkpoint.
 
         Args:
-            variables: Lists of `keras.Variable`s by name of the group.
-            progress: Everything else that resuming needs, a JSON-serializable dictionary. With a `"report"`, the run
-                is finished.
+            variables: `{group: list of keras.Variables}`.
+            progress: Everything else that resuming needs, a JSON-serialisable dictionary. A `"report"` in it marks the
+                run as finished.
 
         Raises:
             FloatingPointError: if a variable is NaN or infinite; the previous checkpoint is kept.

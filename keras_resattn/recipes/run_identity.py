@@ -1,4 +1,4 @@
-"""Decide whether a folder holds the same run: compare what identifies two runs and name what differs."""
+"""Compare the identities of two runs: does a folder hold the same run, and which fields differ?"""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def differing_fields(held: Any, identity: Any) -> dict[str, tuple[Any, Any]]:
 
     Args:
         held: Identity read from a file.
-        identity: Identity of the new run, a JSON-serializable dictionary.
+        identity: Identity of the new run, a JSON-serialisable dictionary.
     """
     identity = json.loads(json.dumps(identity))  # tuples become lists
     held = {"class_names": identity.get("class_names"), **held}  # older versions did not write them

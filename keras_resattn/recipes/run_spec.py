@@ -38,7 +38,7 @@ class RunSpec:
         dataset: The training data, with the recipe's label noise applied.
         validation: Data evaluated after every epoch, or `None`.
         size: Height and width of the network's input images.
-        statistics: `[mean, std]` used to normalize images.
+        statistics: `[mean, std]` used to normalise images.
         computed_statistics: Whether they were computed from the training data.
         class_names: Class names in the order of the network's outputs, or `None`.
         class_weight: Weight of each class in the loss, or `None`.
@@ -67,7 +67,7 @@ class RunSpec:
         checkpoint_statistics: Any = None,
         class_weight: Any = None,
     ) -> Self:
-        """Check that the data fit the network, and determine the statistics that normalize images.
+        """Check that the data fit the network, and determine the statistics that normalise images.
 
         Args:
             model: A classifier that `check_model` accepts.
@@ -76,8 +76,8 @@ class RunSpec:
             dataset: Training data.
             validation: Data evaluated after every epoch, or `None`.
             statistics: `(mean, std)`, or `None` to compute them from the training data.
-            checkpoint_statistics: `[mean, std]` of the checkpoint to resume, used instead of computing them again: on a
-                stream, new ones might differ.
+            checkpoint_statistics: `[mean, std]` of the checkpoint to resume, used instead of computing them again,
+                because those of a stream might differ.
             class_weight: `{label: weight}`, or `None`.
 
         Raises:
@@ -112,7 +112,7 @@ class RunSpec:
             set_class_names(self.model, self.class_names)
 
     def identity(self, steps_per_epoch: int) -> dict[str, Any]:
-        """Return what identifies the run; if any of it changes, it is another run."""
+        """Return the identity of the run; if any field changes, it is another run."""
         return {
             "network": self.model.name,
             "precision": self.model.dtype_policy.name,
@@ -130,7 +130,7 @@ class TrainingInputs:
     """Model and data for `fit`.
 
     Attributes:
-        model: The model to train: the user's, or one around it.
+        model: The model to train: the user's model, or a model that wraps it.
         batches: `TrainingBatches`.
         validation: Validation batches, or `None`.
         excluded_variables: Variables that are not saved in checkpoints.

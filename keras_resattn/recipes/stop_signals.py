@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 def deferred_signals(receive: Callable[[int], None]) -> Iterator[None]:
     """Pass the first SIGINT or SIGTERM inside the block to `receive`; the second raises `KeyboardInterrupt`.
 
-    Outside of the main thread, where Python does not allow signal handlers, the block runs unchanged.
+    Outside the main thread, where Python does not allow signal handlers, the block runs unchanged.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

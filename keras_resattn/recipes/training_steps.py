@@ -1,4 +1,4 @@
-"""Wrap Keras' compiled training step: skip completed steps, watch the loss, survive an error inside a step."""
+"""Wrap Keras' compiled training step: skip completed steps, watch the loss, recover from an error in a step."""
 
 import collections
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from keras_resattn.utils.keras_internals import set_jax_state
 
 
 class TrainingSteps:
-    """Replacement of a model's `train_function`.
+    """Replacement for a model's `train_function`.
 
     `Model.fit` can only start an epoch at its first step. To resume inside an epoch, `fit` therefore runs the epoch
     from its start, and the steps that the checkpoint already contains return at once, as do steps after the last one.
@@ -19,7 +19,7 @@ class TrainingSteps:
     Args:
         model: A compiled model, whose `train_function` exists.
         first_step: Step that `fit` starts with, counted from the start of the run.
-        is_skipped: Whether a step is not trained.
+        is_skipped: Function that returns whether to skip a step.
 
     Attributes:
         next_step: The step after the last one that was called.
@@ -54,7 +54,7 @@ class TrainingSteps:
         return result
 
     def first_bad_loss(self, unread: int = 0) -> tuple[int, float] | None:
-        """Read all losses but the `unread` latest ones; return `(step, loss)` of a NaN or infinite one, or `None`."""
+        """Read all losses except the latest `unread`; return `(step, loss)` of a NaN or infinite loss, or `None`."""
         while len(self._losses) > unread:
             step, loss = self._losses.popleft()
             loss = float(np.mean(keras.ops.convert_to_numpy(loss)))

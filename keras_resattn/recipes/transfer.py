@@ -42,7 +42,7 @@ class TransferReport:
         unfrozen: Names of the network's layers that were trained in the second phase.
         head: Report of the first phase.
         fine_tune: Report of the second phase, or `None` without one.
-        resize_mode: How images of another aspect ratio were resized, see `keras_resattn.data.open_dataset`.
+        resize_mode: How images of another aspect ratio were resized; see `keras_resattn.data.open_dataset`.
     """
 
     network: str
@@ -88,7 +88,7 @@ def fine_tune(
     Batch normalisation inside the network stays frozen in both phases (`trainable=False`, which in Keras is inference
     mode): means and variances of small batches would be noisy. This includes scales and offsets.
 
-    An interrupted run resumes in its phase and at its step; repeating the call of a finished run trains nothing and
+    An interrupted run resumes in its phase and at its step; repeating the call for a finished run trains nothing and
     returns the stored result. The initial weights of the classifier are random: call `keras.utils.set_random_seed` for
     a reproducible run.
 
@@ -110,8 +110,8 @@ def fine_tune(
         dropout: Dropout rate before the classifier.
         run_dir: Folder for the files of both phases (`head/` and `fine_tune/`, see `compile_and_fit`); `None` writes
             nothing.
-        resume: Whether to resume the run that `run_dir` holds.
-        data_dir: Folder of datasets that are given by name.
+        resume: Whether to resume the run in `run_dir`.
+        data_dir: Folder of TensorFlow Datasets, for data by name.
         verbose: Keras' verbosity: 1 shows a progress bar, 2 a line for each epoch, 0 nothing.
         callbacks: Keras callbacks for both phases, as in `compile_and_fit`. If the first phase trains on features, its
             callbacks get the classifier as their model.
@@ -124,8 +124,8 @@ def fine_tune(
         compile it before `evaluate` or `fit`.
 
     Raises:
-        ValueError: Before any work, for unknown weights, recipes or layers, a model with its top, missing statistics,
-            and a `run_dir` that holds another run or damaged files.
+        ValueError: Before any work, for an unknown checkpoint, recipe or layer, a model with its top, missing
+            statistics, or a `run_dir` that holds another run or damaged files.
         BlockingIOError: If another process trains in `run_dir`.
     """
     head_recipe, fine_tune_recipe = get_recipe(head_recipe), get_recipe(fine_tune_recipe)
@@ -177,7 +177,7 @@ def fine_tune(
 def with_normalization(model: keras.Model, mean: Sequence[float], std: Sequence[float]) -> keras.Model:
     """Return a model that takes images from 0 to 255 and normalises them itself.
 
-    It makes a self-contained file of the result of `fine_tune`:
+    Use it to save the result of `fine_tune` as a self-contained file:
 
         with_normalization(model, report.mean, report.std).save("classifier.keras")
 

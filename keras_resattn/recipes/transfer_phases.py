@@ -72,7 +72,7 @@ class TransferRun:
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder):
             self._check_folder()  # again: another process may have written to it
-            for partial in self.folder.glob(".partial-*"):  # left by a kill during a write
+            for partial in self.folder.glob(".partial-*"):  # left behind by a process that was killed while writing
                 partial.unlink()
             if not (self.folder / IDENTITY).exists():
                 write_json(self.folder / IDENTITY, self.identity)
@@ -80,7 +80,7 @@ class TransferRun:
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
-        """Description of the run before training; a run with another identity is another run."""
+        """Identity of the run, from its state before training; if any field changes, it is another run."""
         return {
             "network": self.backbone.name,
             "weights": _hash(self.backbone.model),

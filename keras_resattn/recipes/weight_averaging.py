@@ -1,7 +1,7 @@
 """Averaged weights (EMA), and batch-norm statistics recalibrated for them.
 
-Moving batch-norm statistics belong to the weights that were trained, a few steps late. With averaged weights they are
-wrong, which costs a deep network points of accuracy. They are therefore re-estimated, as in stochastic weight averaging
+Moving batch-norm statistics describe the trained weights of the last few steps. For averaged weights they are wrong,
+which costs a deep network points of accuracy. They are therefore re-estimated, as in stochastic weight averaging
 (Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization", 2018, Sec. 3.2).
 """
 
@@ -73,7 +73,7 @@ class AveragedWeights(keras.callbacks.SwapEMAWeights):
         self.on_test_begin()
 
     def swap_out(self) -> None:
-        """Put the raw weights back; does nothing if they are in the model."""
+        """Put the raw weights back, unless the model already holds them."""
         if self._raw_statistics is not None:
             self.on_test_end()
 
@@ -122,7 +122,7 @@ class BatchNormRecalibrator:
             variable.assign(mean.reshape(variable.shape).astype(variable.dtype))
 
     def _means(self, epoch, before):
-        """Return the mean of each statistic over batches, from what each batch contributes to the moving average."""
+        """Return the mean of each statistic over batches, from each batch's contribution to the moving average."""
         batches, last, sums = self._batches, _concatenated(self._variables), 0
         count = min(math.ceil(RECALIBRATION_IMAGES / batches.recipe.batch_size), batches.steps_per_epoch)
         retained = None
@@ -163,7 +163,7 @@ class BatchNormRecalibrator:
 
 
 class TrainingModeModel(keras.Model):
-    """A model that Keras tests in training mode: with the statistics of batches, and with dropout."""
+    """Wrapper of a model that `test_on_batch` runs in training mode: with batch statistics and dropout."""
 
     def __init__(self, model: keras.Model, jit_compile: bool | Literal["auto"]) -> None:
         super().__init__()

@@ -56,7 +56,7 @@ def draw(runs: Sequence[list[dict[str, Any]]], figure: Path) -> Path:
 
     Args:
         runs: Results of `run_responses`, all at one scale.
-        figure: Path of the figure, in a format of matplotlib.
+        figure: Path of the figure, with the suffix of a format that matplotlib supports.
 
     Returns:
         Path of the CSV file: that of the figure, ending in `_responses.csv`.

@@ -22,7 +22,7 @@ SCALED_DOWN = (
 
 
 def record(path: PathLike, row: Row, result: Mapping[str, Any]) -> bool:
-    """Add the result of a run to a CSV file, unless the file has it. Return whether it was added."""
+    """Add the result of a run to a CSV file unless the file already has it; return whether it was added."""
     recorded = {"row": row.name, **result}
     if {key: str(value) for key, value in recorded.items()} in read_rows(path):
         return False
@@ -70,7 +70,7 @@ def _measured(row, protocol, results):
 
 
 def _count(count, whole):
-    """State the size of the dataset if only part of it was used."""
+    """Format a number of images, with the size of the dataset if only part of it was used."""
     return f"{count:,.0f}" if whole in (None, count) else f"{count:,.0f} of {whole:,}"
 
 

@@ -1,4 +1,4 @@
-"""Rows and tables of the papers as data, and the datasets that they are measured on."""
+"""Rows and tables of the papers as data, and the datasets that they were evaluated on."""
 
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping

@@ -126,7 +126,7 @@ def scale_recipe(recipe: Recipe, images: int, scale: float, all_images: int | No
         recipe: A `Recipe`.
         images: Number of training images of the scaled-down run.
         scale: Fraction of the epochs.
-        all_images: Number of training images at a scale of 1, by which iterations are converted to epochs (default:
+        all_images: Number of training images at a scale of 1, used to convert iterations to epochs (default:
             `images / scale`).
     """
     if scale == 1:
@@ -186,7 +186,7 @@ def measure_errors(model: keras.Model, row: Row, splits: Splits, report: Report)
 
 
 def _identity(table, row, seed, options):
-    """Everything that determines a run's result, except the backend."""
+    """Return everything that determines a run's result, except the backend."""
     shared_table, shared_row = original(table, row)
     recipe = dataclasses.asdict(row.get_recipe(seed))
     return {
@@ -199,7 +199,7 @@ def _identity(table, row, seed, options):
 
 
 def _read_finished(folder, identity):
-    """The result of a finished run, or `None`."""
+    """Return the result of a finished run, or `None`."""
     path = folder / RESULT
     if not path.exists():
         return None
@@ -226,7 +226,7 @@ def _image_shape(row, dataset):
 
 
 def _at_test_size(model, row, channels):
-    """The trained network with the input size of test images."""
+    """Return the trained network with the input size of test images."""
     if row.test_size is None:
         return model
     resized = build(dataclasses.replace(row, base=None), (row.test_size, row.test_size, channels))

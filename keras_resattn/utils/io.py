@@ -66,8 +66,8 @@ def open_regular(path: PathLike) -> Iterator[BufferedReader]:
         The open file.
 
     Raises:
-        ValueError: if the path does not exist, is not a regular file (but a folder, named pipe, socket or device), or
-            cannot be opened. The message names it.
+        ValueError: if the path does not exist, is not a regular file (for example a folder, named pipe, socket or
+            device), or cannot be opened. The message names it.
     """
     try:
         _check_regular(path, os.stat(path).st_mode)  # before opening, which may already act on a device

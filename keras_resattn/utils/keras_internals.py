@@ -1,8 +1,8 @@
 """Every private attribute of Keras that this package uses, each behind one small function.
 
 Keras has no public way to walk a graph backwards, to list the layers inside a layer that is not a model, or to write
-the state of its JAX trainer. `tests/test_keras_internals.py` fails when Keras changes any of them; then this is the one
-module to adapt.
+the state of its JAX trainer. `tests/test_keras_internals.py` fails when Keras changes any of them; then only this
+module has to be adapted.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,7 +46,7 @@ def run_graph(model: keras.Model, inputs: Any, operation_fn: Callable[[Any], Cal
 
     Args:
         model: A functional model.
-        inputs: What the model is called on.
+        inputs: Inputs of the model.
         operation_fn: Called on each layer or operation of the graph; returns the function that replaces it.
     """
     run: Any = model

@@ -32,7 +32,7 @@ def read_npz(
         `(arrays, found)`: `{name: array}`, and the names of all arrays in the file.
 
     Raises:
-        ValueError: if the file does not exist, is damaged or not an `.npz` file, or holds anything but numbers and
+        ValueError: if the file does not exist, is damaged or not an `.npz` file, or holds anything except numbers and
             text.
     """
     with open_regular(path) as file:

@@ -8,7 +8,7 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     """Return `" Did you mean 'this' or 'that'?"` with up to three similar names, or `""` if none is similar.
 
     Args:
-        name: The unknown name; upper and lower case are equivalent.
+        name: The unknown name; case is ignored.
         known: The names that exist.
     """
     spelled = {}

@@ -1,4 +1,4 @@
-"""Attention of a network: as arrays, and drawn over its images."""
+"""Attention of a network, as arrays and as overlays on images."""
 
 from keras_resattn.visualize.attention import attention_gates, attention_maps
 from keras_resattn.visualize.overlays import plot_attention

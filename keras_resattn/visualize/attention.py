@@ -23,8 +23,8 @@ BASE = "base"
 def attention_maps(model: keras.Model, images: ArrayLike, batch_size: int = 32) -> dict[str, np.ndarray]:
     """Return all attention masks of a model for a batch of images: soft masks and masks of gated attention.
 
-    Works on any backend, and with models that contain a network as a layer. The first call compiles; later calls with
-    the same model and image shape reuse the compiled function with the current weights.
+    Works on any backend, and with models that contain a network as a layer. The first call compiles a function; later
+    calls with the same model and image shape reuse it with the current weights.
 
     Args:
         model: A functional or sequential model with `AttentionResidual` or `AttentionHead` layers at any depth.
@@ -148,10 +148,8 @@ def _collect(model):
     if not found.modules:
         raise ValueError(f"Expected a model with AttentionResidual or AttentionHead layers; {model.name} has none.")
     found.data_format = found.data_format or keras.config.image_data_format()
-    for names, suffix in (
-        (found.modules, MASK),
-        (found.gates, GATES),
-    ):  # gated attention: in the order of the global gate
+    # Sort gated attention in the order of the global gate.
+    for names, suffix in ((found.modules, MASK), (found.gates, GATES)):
         for name in [module + suffix for module in found.shares if module + suffix in names]:
             names[name] = names.pop(name)
     if GLOBAL_GATE in found.gates:

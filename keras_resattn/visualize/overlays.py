@@ -39,8 +39,8 @@ def plot_attention(
 
     A soft mask has up to hundreds of channels. The figure shows their mean, and the channels with the highest trunk
     energy (mean square of T over positions), where the mask has the largest effect. For gated attention, it shows the
-    heads' masks weighted by their gates, and the heads with the largest gates; the shares of the modules and the base
-    are their weights in the global gate.
+    heads' masks weighted by their gates, and the heads with the largest gates; the share of a module or of the base is
+    its weight in the global gate.
 
     All soft masks share one colour scale that starts at 0, so a nearly constant mask looks constant, and colours are
     comparable across images, stages and channels. Each module of gated attention has its own scale for all heads and

@@ -42,14 +42,14 @@ def scope(
     arguments below override them. On JAX, open the scope before any other computation.
 
     Args:
-        kind: What is split across devices. Only `"data"` is supported: every device holds the whole model.
+        kind: Kind of parallelism. Only `"data"` is supported: batches are split, and each device holds the whole model.
         address: `"host:port"` of process 0.
         processes: Number of processes.
         process: Rank of this process, from 0.
 
     Raises:
-        ValueError: for another `kind`, if only some of the three other arguments are given, for several processes on
-            TensorFlow, and on PyTorch without `torchrun` or the three arguments.
+        ValueError: if `kind` is unknown, if only some of the three other arguments are given, if there are several
+            processes on TensorFlow, or if PyTorch has neither `torchrun`'s environment nor the three arguments.
     """
     if kind != "data":
         raise ValueError(f"Expected kind='data'; received: kind={kind!r}.")
@@ -66,10 +66,10 @@ def scope(
 
 
 def current_strategy() -> Strategy:
-    """Return the strategy of the enclosing scope, which need not be one opened by `scope`.
+    """Return the strategy of the enclosing scope, whether opened by `scope` or by the backend's own API.
 
     Raises:
-        ValueError: for a kind of distribution on which the backend does not train, or trains incorrectly.
+        ValueError: if the backend does not support the active kind of distribution, or would train incorrectly.
     """
     backend, distribution = keras.backend.backend(), keras.distribution.distribution()
     if distribution is not None and backend != "jax":

@@ -15,7 +15,7 @@ from keras_resattn.recipes.recipe import Recipe
 class DataParallel(Strategy):
     """`keras.distribution.DataParallel`: one program over all devices of all processes.
 
-    Batch normalization uses the whole batch, and metrics cover all devices, by construction.
+    Batch normalisation uses the whole batch, and metrics cover all devices, by construction.
     """
 
     name = "several devices (keras.distribution)"
@@ -40,13 +40,13 @@ class DataParallel(Strategy):
         device_data: bool = False,
         steps_per_execution: int = 1,
     ) -> None:
-        """Require a model built inside the scope. See `Strategy.check`."""
+        """Check that the model was built inside the scope. See `Strategy.check`."""
         super().check(model, recipe, jit_compile, device_data, steps_per_execution)
         inside = all(variable.value.sharding.device_set == self._devices for variable in model.variables)
         self._require(inside, "a model built inside the scope", f"{model.name}, built outside of it")
 
     def gather(self, value: Any) -> list[np.ndarray]:
-        """Return the values of all processes, see `Strategy.gather`."""
+        """Return the values of all processes; see `Strategy.gather`."""
         from jax.experimental import multihost_utils
 
         if self.processes == 1:

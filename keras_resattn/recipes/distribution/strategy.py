@@ -49,11 +49,11 @@ class Strategy:
                 f"Expected a batch size that is a multiple of {self.devices}, the number of devices; received: "
                 f"batch_size={recipe.batch_size}, which is the total over all devices."
             )
-        # Its augmentation is drawn for the whole batch, and every device would hold all images.
+        # `device_data` draws augmentation for the whole batch, and every device would hold all images.
         self._require(not device_data, "device_data=False", "device_data=True")
 
     def gather(self, value: Any) -> list[np.ndarray]:
-        """Return the values, scalars or arrays of one shape, that all processes pass, ordered by rank."""
+        """Return the values that all processes pass, ordered by rank: scalars, or arrays of one shape."""
         return [np.asarray(value)]
 
     def broadcast(self, *values: Any) -> list[Any]:
@@ -61,14 +61,14 @@ class Strategy:
         return [self.gather(value)[0].tolist() for value in values] if self.processes > 1 else list(values)
 
     def check_same(self, what: str, value: Any) -> None:
-        """Raise a `ValueError` if processes pass different values, which would make them wait for each other."""
+        """Raise a `ValueError` if processes pass different values, which would cause a deadlock."""
         values = [each.item() for each in self.gather(value)]
         if len(set(values)) > 1:
             raise ValueError(f"Expected {what} to be the same in all processes; received, by rank: {values}.")
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Raise an error in all processes if the block fails in one of them; the others would wait for it."""
+        """Raise an error in all processes if the block fails in one of them, because the others would wait for it."""
         try:
             yield
         except Exception:

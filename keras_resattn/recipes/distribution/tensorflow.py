@@ -15,7 +15,7 @@ from keras_resattn.recipes.recipe import Recipe
 class Mirrored(Strategy):
     """`tf.distribute.MirroredStrategy`: a copy of the model on each device of one process.
 
-    During `fit`, batch normalization is synchronized: it uses the whole batch.
+    During `fit`, batch normalisation is synchronised: it uses the whole batch.
     """
 
     name = "several devices (tf.distribute.MirroredStrategy)"
@@ -31,7 +31,7 @@ class Mirrored(Strategy):
         device_data: bool = False,
         steps_per_execution: int = 1,
     ) -> None:
-        """Require what Keras supports with `MirroredStrategy`. See `Strategy.check`."""
+        """Check that Keras supports the arguments with `MirroredStrategy`. See `Strategy.check`."""
         import tensorflow as tf
 
         inside = all(isinstance(variable.value, tf.distribute.DistributedValues) for variable in model.variables)
@@ -58,19 +58,22 @@ class Mirrored(Strategy):
         self._require(single, "steps_per_execution=1", f"steps_per_execution={steps_per_execution}")
 
     def make_optimizer(self, recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-        """Return the recipe's optimizer, whose penalty is added on each device before gradients are summed."""
+        """Return the recipe's optimizer with `l2` divided by the number of devices.
+
+        Each device adds the penalty to its gradient before gradients are summed.
+        """
         return recipe.replace(l2=recipe.l2 / self.devices).make_optimizer(steps_per_epoch)
 
     @contextlib.contextmanager
     def distributed(self, model: keras.Model) -> Iterator[None]:
-        """Synchronize batch normalization inside the block."""
+        """Synchronise batch normalisation inside the block."""
         layers = batch_norm_layers(model)
         before = [layer.synchronized for layer in layers]
         for layer in layers:
             layer.synchronized = True
         try:
             yield
-        finally:  # other backends cannot load a file of synchronized layers
+        finally:  # other backends cannot load a file of synchronised layers
             for layer, synchronized in zip(layers, before, strict=True):
                 layer.synchronized = synchronized
 

@@ -17,7 +17,7 @@ from keras_resattn.recipes.recipe import Recipe
 class DistributedDataParallel(Strategy):
     """`torch.nn.parallel.DistributedDataParallel`: one process per device.
 
-    Batch normalization uses the images of its own device. Its moving statistics and the metrics are averaged over the
+    Batch normalisation uses the images of its own device. Its moving statistics and the metrics are averaged over the
     devices in each step, so the state after a step is the same in all processes.
     """
 
@@ -37,12 +37,12 @@ class DistributedDataParallel(Strategy):
         device_data: bool = False,
         steps_per_execution: int = 1,
     ) -> None:
-        """Require a step that is not compiled. See `Strategy.check`."""
+        """Check that the step is not compiled. See `Strategy.check`."""
         super().check(model, recipe, jit_compile, device_data, steps_per_execution)
         self._require(jit_compile in ("auto", False), "jit_compile='auto' or False", f"jit_compile={jit_compile}")
 
     def gather(self, value: Any) -> list[np.ndarray]:
-        """Return the values of all processes, see `Strategy.gather`."""
+        """Return the values of all processes; see `Strategy.gather`."""
         from torch import distributed
 
         values: list[Any] = [None] * self.processes
@@ -82,7 +82,10 @@ class DistributedDataParallel(Strategy):
 
 
 class _WrappedCall:
-    """A model whose call goes through another module, without making the model a part of itself."""
+    """Proxy of a model that redirects calls to a wrapper module.
+
+    The wrapper module contains the model, so it cannot be an attribute of the model.
+    """
 
     def __init__(self, model, module):
         self._model, self._module = model, module
@@ -110,7 +113,7 @@ def _average(variables):
 
 @contextlib.contextmanager
 def scope(address: str | None, processes: int | None, process: int | None) -> Iterator[None]:
-    """Connect to the other processes; a process group that is already initialized is used as it is."""
+    """Connect to the other processes; a process group that is already initialised is used as it is."""
     import torch
     from torch import distributed
 

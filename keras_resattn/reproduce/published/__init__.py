@@ -7,7 +7,7 @@ TABLES = {table.name: table for table in (*resattn.TABLES, *warn.TABLES)}
 
 
 def get_table(name: str) -> Table:
-    """Return the table of a name such as `"resattn/table1"`.
+    """Return the table with a name such as `"resattn/table1"`.
 
     Raises:
         ValueError: if there is none; the message lists all tables and suggests the closest ones.
@@ -16,7 +16,7 @@ def get_table(name: str) -> Table:
 
 
 def original(table: Table, row: Row) -> tuple[Table, Row]:
-    """Return the table and row whose run a row uses: its own, unless it shares the run of another row."""
+    """Return the table and row that a row's run belongs to: its own, unless it shares the run of another row."""
     if row.same_as is None:
         return table, row
     label, _, name = row.same_as.partition("/")

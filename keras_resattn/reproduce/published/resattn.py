@@ -33,7 +33,7 @@ _MIXED = _activation("mixed", 5.52)
 
 
 def _learning(depth, naive, residual):
-    """Two rows: naive attention learning and attention residual learning."""
+    """Yield two rows: naive attention learning and attention residual learning."""
     network = f"CifarResidualAttention{depth}"
     yield _cifar10(f"attention{depth}_naive", network, naive, arguments={"learning": "naive"})
     if depth == 56:

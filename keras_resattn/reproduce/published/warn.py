@@ -51,7 +51,7 @@ _FINE_GRAINED = {
 
 
 def _fine_grained(data, name, plain, attended, last_epoch=None, note="", **arguments):
-    """Two rows, the plain network and the network with attention, from accuracies in percent."""
+    """Yield two rows, the plain network and the network with attention, from accuracies in percent."""
     shared: dict[str, Any] = {"recipe": "warn_finetune", "data": data, "base": "WideResNet50x2", "note": note}
     (parameters, macs), attended_counts = _FINE_GRAINED[name]
     published = round(100 - plain, 2)
