@@ -12,7 +12,7 @@ from training import RECIPE, X, Y
 
 from keras_resattn import attention_maps, compile_and_fit, plot_attention
 from keras_resattn.cli import main
-from keras_resattn.recipes.report import plot_history
+from keras_resattn.recipes.history import plot_history
 from keras_resattn.visualize.responses import plot_responses
 
 pytestmark = pytest.mark.once
