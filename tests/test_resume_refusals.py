@@ -7,7 +7,7 @@ from helpers import tiny, weights_of
 from resuming import RECIPE, Killed, X, Y, files_of, killed_at, train
 
 from keras_resattn import compile_and_fit
-from keras_resattn.utils.io import LOCK
+from keras_resattn.utils.locking import LOCK
 
 RECIPE = RECIPE.replace(batch_size=10)
 

@@ -16,7 +16,8 @@ from keras_resattn import compile_and_fit
 from keras_resattn.evaluation import evaluate_run, load_run
 from keras_resattn.recipes.run_folder import RunFolder, read_report
 from keras_resattn.utils import io
-from keras_resattn.utils.io import LOCK, atomic_write, locked
+from keras_resattn.utils.io import atomic_write
+from keras_resattn.utils.locking import LOCK, locked
 
 pytestmark = pytest.mark.once
 

@@ -10,7 +10,7 @@ from resuming import files_of
 from test_transfer import HEAD, TUNE, backbone, images, run
 
 from keras_resattn.recipes.frozen_features import FrozenFeatures
-from keras_resattn.utils.io import locked
+from keras_resattn.utils.locking import locked
 
 pytestmark = pytest.mark.once
 

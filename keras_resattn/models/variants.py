@@ -21,7 +21,6 @@ class Topology:
         mask_depth: Poolings in each stage's masks (paper: 3, 2, 1).
         default_size: Default height and width of the input, in pixels.
         classes: Default number of classes, that of the paper's dataset for this family.
-        stem_level: log2 of the stem's stride: the pyramid level of the first stage.
     """
 
     stem_width: int
@@ -31,14 +30,13 @@ class Topology:
     mask_depth: tuple[int, ...]
     default_size: int
     classes: int
-    stem_level: int
 
 
 TOPOLOGIES = {
     # Table 2 and the authors' prototxt: 7x7/2 stem and pooling; three units at the smallest map.
-    "imagenet": Topology(64, (64, 128, 256, 512), (1, 2, 2, 2), (0, 0, 0, 2), (3, 2, 1, 0), 224, 1000, 2),
+    "imagenet": Topology(64, (64, 128, 256, 512), (1, 2, 2, 2), (0, 0, 0, 2), (3, 2, 1, 0), 224, 1000),
     # Sec. 4.1: three stages, 36m + 20 layers. The entry and the exit unit of each stage are the "20".
-    "cifar": Topology(16, (16, 32, 64), (1, 2, 2), (1, 1, 1), (3, 2, 1), 32, 10, 0),
+    "cifar": Topology(16, (16, 32, 64), (1, 2, 2), (1, 1, 1), (3, 2, 1), 32, 10),
 }
 
 

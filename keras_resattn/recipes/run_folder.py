@@ -10,7 +10,8 @@ import numpy as np
 from keras_resattn.recipes.checkpoint_file import pack, read_checkpoint, read_progress
 from keras_resattn.recipes.run_identity import check_same_run
 from keras_resattn.typing import PathLike
-from keras_resattn.utils.io import atomic_write, locked, read_json, user_path, write_json
+from keras_resattn.utils.io import atomic_write, read_json, user_path, write_json
+from keras_resattn.utils.locking import locked
 
 CHECKPOINT = "checkpoint.npz"
 RECIPE = "recipe.json"

@@ -22,7 +22,8 @@ from keras_resattn.recipes.frozen_features import FrozenFeatures, fold_statistic
 from keras_resattn.recipes.run_folder import RunFolder
 from keras_resattn.recipes.run_identity import differing_fields, read_identity
 from keras_resattn.utils.data_format import image_shape
-from keras_resattn.utils.io import locked, write_json
+from keras_resattn.utils.io import write_json
+from keras_resattn.utils.locking import locked
 
 IDENTITY = "transfer.json"
 HEAD, FINE_TUNE = "head", "fine_tune"  # folders of the two phases

@@ -1,11 +1,10 @@
-"""File input and output: atomic writes, guarded reads, JSON and CSV, hashes, and folder locks."""
+"""Files: atomic writing, guarded reading, JSON, CSV, and hashes."""
 
 import contextlib
 import csv
 import hashlib
 import json
 import os
-import socket
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -14,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from keras_resattn.typing import PathLike
-
-LOCK = ".lock"
 
 
 def user_path(path: PathLike) -> Path:
@@ -124,42 +121,6 @@ def write_json(path: Path, content: Any) -> None:
     """Write a JSON file atomically."""
     with atomic_write(path) as partial:
         partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Lock a folder against other processes for the duration of a block. The lock ends with the process.
-
-    Args:
-        folder: An existing folder.
-
-    Raises:
-        BlockingIOError: if another process, or another call in this process, holds the lock; the message names it.
-        OSError: if the lock file cannot be written.
-    """
-    import filelock  # needed only for training
-
-    path = Path(folder) / LOCK
-    lock = filelock.FileLock(path)
-    try:
-        lock.acquire(blocking=False)
-    except filelock.Timeout as error:
-        raise BlockingIOError(
-            f"Expected no other process to train in {folder}; it is locked by {_holder(path)}. Wait until it ends, or "
-            "pass another run_dir."
-        ) from error
-    try:
-        with contextlib.suppress(OSError):  # used only in error messages
-            path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
-        yield
-    finally:
-        lock.release()
-
-
-def _holder(path):
-    with contextlib.suppress(OSError, ValueError):
-        return path.read_text(encoding="utf-8")[:200].strip() or "another process"
-    return "another process"
 
 
 def sha256(path: PathLike) -> str:
