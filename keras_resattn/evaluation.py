@@ -22,7 +22,8 @@ from keras_resattn.pretrained.records import Checkpoint
 from keras_resattn.recipes import Recipe, get_recipe
 from keras_resattn.recipes.checks import check_fits
 from keras_resattn.recipes.loss_and_metrics import TOP5_FROM, returns_logits
-from keras_resattn.recipes.run_folder import ARCHITECTURE, WEIGHTS, read_report
+from keras_resattn.recipes.run_files import ARCHITECTURE, WEIGHTS
+from keras_resattn.recipes.run_folder import read_report
 from keras_resattn.typing import ArrayLike, DataLike, PathLike, ResizeMode
 from keras_resattn.utils.io import open_regular, read_json, user_path
 from keras_resattn.utils.validation import check_count

@@ -51,7 +51,7 @@ def keras_settings():
 
 @pytest.fixture(autouse=True)
 def kernels_drawn_by_numpy(monkeypatch):
-    """JAX compiles the drawing of random numbers anew for each shape: most of the time would go into it.
+    """JAX compiles the drawing of random numbers again for each shape: most of the time would go into it.
 
     NumPy's generator is seeded by `keras.utils.set_random_seed`, as Keras' own are.
     """

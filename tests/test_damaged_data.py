@@ -86,7 +86,7 @@ BAD_FILES = {
     "positional": (npz(arr_0=X, arr_1=Y), "received: arr_0, arr_1"),
     "NaN labels": (npz(x_train=X, y_train=np.where(Y > 1, np.nan, Y)), "one integer label for each .* float64"),
     "float labels": (npz(x_train=X, y_train=Y / 2), "one integer label for each .* float64"),
-    "negative labels": (npz(x_train=X, y_train=Y - 1), "labels from 0 up; received: -1"),
+    "negative labels": (npz(x_train=X, y_train=Y - 1), "labels of at least 0; received: -1"),
     "named labels": (npz(x_train=X, y_train=np.array(["cat"] * 22)), "one integer label for each"),
     "lengths": (npz(x_train=X, y_train=Y[:5]), "each of 22 images"),
     "one label": (npz(x_train=X, y_train=np.int64(3)), "each of 22 images"),

@@ -63,7 +63,7 @@ def test_npz(tmp_path):
         (X, Y[:5], r"for each of 22 images; received: shape \(5,\)"),
         (X, Y.astype("float32"), r"one integer label.*float32"),
         (X, 0.9 * np.eye(4)[Y] + 0.025, r"integer or one-hot labels; received: soft labels"),
-        (X, Y - 1, r"labels from 0 up; received: -1"),
+        (X, Y - 1, r"labels of at least 0; received: -1"),
     ],
 )
 def test_arrays_that_are_refused(x, y, message):

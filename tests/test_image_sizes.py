@@ -157,7 +157,7 @@ def test_sizes_survive_json():
 @pytest.mark.once
 def test_what_has_one_size_is_refused():
     fixed = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)])
-    with pytest.raises(ValueError, match=r"open size.*input_shape=\(None, None, 3\)"):
+    with pytest.raises(ValueError, match=r"variable size.*input_shape=\(None, None, 3\)"):
         compile_and_fit(fixed, RECIPE, (X, Y), verbose=0)
     with pytest.raises(ValueError, match="image_sizes"):
         compile_and_fit(network(), RECIPE.replace(crop="pad"), (X, Y), verbose=0, device_data=True)

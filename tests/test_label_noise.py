@@ -1,4 +1,4 @@
-"""Wrong labels by Wang et al.'s confusion matrix."""
+"""Noisy labels by Wang et al.'s confusion matrix."""
 
 import numpy as np
 import pytest

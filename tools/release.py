@@ -29,7 +29,8 @@ from keras_resattn.models.profiling import count_macs
 from keras_resattn.pretrained import records
 from keras_resattn.pretrained.records import RECORD, TENSORS, Checkpoint
 from keras_resattn.recipes import Recipe
-from keras_resattn.recipes.run_folder import WEIGHTS, read_report
+from keras_resattn.recipes.run_files import WEIGHTS
+from keras_resattn.recipes.run_folder import read_report
 from keras_resattn.typing import PathLike
 from keras_resattn.utils.io import sha256, user_path, write_json
 from keras_resattn.utils.network_ids import python_call

@@ -6,6 +6,7 @@ import sys
 from keras_resattn import pretrained
 from keras_resattn.cli import network, network_arguments, startup, training_arguments
 from keras_resattn.cli.arguments import check_folder, check_output, path
+from keras_resattn.recipes.run_files import CLASSIFIER
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     training_arguments.add_training_data(parser)
     run_dir = "folder of both phases and the classifier. Safe to interrupt: rerun the command to resume"
     parser.add_argument("--run-dir", type=path, required=True, metavar="DIR", help=run_dir)
-    classifier = f".keras file of the classifier (default: {network_arguments.CLASSIFIER} in --run-dir)"
+    classifier = f".keras file of the classifier (default: {CLASSIFIER} in --run-dir)"
     parser.add_argument("--output", type=path, metavar="FILE", help=classifier)
     changes = {"nargs": "+", "action": "extend", "default": [], "metavar": "FIELD=VALUE"}
     recipe = "recipe of the {} phase, {}: a name, or a .json file (default: %(default)s)"
@@ -76,7 +77,7 @@ def run(arguments: argparse.Namespace) -> None:
         run_dir=arguments.run_dir,
         verbose=1 if sys.stdout.isatty() else 2,
     )
-    output = arguments.output or arguments.run_dir / network_arguments.CLASSIFIER
+    output = arguments.output or arguments.run_dir / CLASSIFIER
     with atomic_write(output) as partial:
         with_normalization(model, report.mean, report.std).save(partial)
     training_arguments.print_metrics(report.head, "first phase, last epoch")

@@ -12,11 +12,10 @@ from keras_resattn import pretrained
 from keras_resattn.cli.arguments import check_least, expanded, path
 from keras_resattn.models import registry
 from keras_resattn.pretrained.records import RECORD, TENSORS, Checkpoint
+from keras_resattn.recipes.run_files import ARCHITECTURE, CLASSIFIER, RECIPE, REPORT, TRANSFER
 from keras_resattn.utils.suggestions import did_you_mean
 
 DEFAULT = "CifarResidualAttention56/cifar10"
-#: File that `fine-tune` saves in its run folder.
-CLASSIFIER = "classifier.keras"
 
 
 def add_arguments(parser: argparse.ArgumentParser, default: str | None = DEFAULT, run_dir: bool = True) -> None:
@@ -149,7 +148,7 @@ def _find_weights(weights):
         return "tag", find_tag(weights)
     file = Path(weights)
     if os.path.isdir(file):
-        if (file / "report.json").exists() or not (file / RECORD).exists():
+        if (file / REPORT).exists() or not (file / RECORD).exists():
             return _find_run(file, "--weights to be a folder of released weights (with config.json) or a finished run")
         return "tag", Checkpoint.read(file)
     if os.path.exists(file):
@@ -163,7 +162,7 @@ def _find_file(file):
     name = file.name.lower()
     if name.endswith(".weights.h5"):
         # Weights of a run or of a released checkpoint are described by the records beside them.
-        if (file.parent / "report.json").exists() and (file.parent / "model.json").exists():
+        if (file.parent / REPORT).exists() and (file.parent / ARCHITECTURE).exists():
             return "run", file.parent
         if file.name == TENSORS and (file.parent / RECORD).exists():
             return "tag", Checkpoint.read(file.parent)
@@ -178,10 +177,10 @@ def _find_run(folder, expected="--run-dir to be the folder of a finished run"):
         problem = "is a file" if os.path.exists(folder) else "does not exist"
         raise ValueError(f"Expected {expected}; {folder} {problem}.")
     for inside in (folder, folder / "fine_tune"):
-        if (inside / "report.json").exists():
+        if (inside / REPORT).exists():
             return "run", inside
     if (folder / CLASSIFIER).exists():
         return "model", folder / CLASSIFIER
-    if (folder / "recipe.json").exists() or (folder / "transfer.json").exists():
+    if (folder / RECIPE).exists() or (folder / TRANSFER).exists():
         raise ValueError(f"Expected {expected}; the run in {folder} is not finished. Repeat its command to finish it.")
-    raise ValueError(f"Expected {expected}; {folder} has no report.json.")
+    raise ValueError(f"Expected {expected}; {folder} has no {REPORT}.")

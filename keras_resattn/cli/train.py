@@ -10,6 +10,7 @@ from keras_resattn.cli import network, network_arguments, startup, training_argu
 from keras_resattn.cli.arguments import check_folder, check_least, path
 from keras_resattn.models import registry
 from keras_resattn.recipes import RECIPES
+from keras_resattn.recipes.run_files import WEIGHTS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -95,7 +96,7 @@ def run(arguments: argparse.Namespace) -> None:
         if distribution.current_strategy().rank > 0:
             return
     training_arguments.print_metrics(report)
-    training_arguments.print_written(arguments.run_dir / "model.weights.h5")
+    training_arguments.print_written(arguments.run_dir / WEIGHTS)
 
 
 def _choose(arguments):

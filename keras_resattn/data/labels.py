@@ -37,7 +37,7 @@ def as_labels(y: Any, count: int, classes: int | None = None) -> np.ndarray:
         check_label_range(y, classes)
     elif count and y.min() < 0:
         raise ValueError(
-            f"Expected labels from 0 up; received: {y.min()}, which some datasets use for unlabelled images. "
+            f"Expected labels of at least 0; received: {y.min()}, which some datasets use for unlabelled images. "
             "Leave those images out."
         )
     return y.astype("int64")

@@ -110,7 +110,7 @@ def check_fits(model: keras.Model, dataset: Dataset | BatchStream, recipe: Recip
     if recipe.image_sizes:
         if size != [None, None]:
             raise ValueError(
-                f"Expected a network of open size for a recipe with image_sizes; received: {model.name} of size "
+                f"Expected a network of variable size for a recipe with image_sizes; received: {model.name} of size "
                 f"{tuple(size)}. Build it with input_shape=(None, None, 3) (channels last)."
             )
         size = [recipe.image_sizes[-1][1]] * 2

@@ -23,7 +23,8 @@ from keras_resattn.recipes.presets import get_recipe
 from keras_resattn.recipes.progress_bar import ProgressBar
 from keras_resattn.recipes.recipe import Recipe
 from keras_resattn.recipes.report import Report, environment
-from keras_resattn.recipes.run_folder import ARCHITECTURE, REPORT, WEIGHTS, RunFolder
+from keras_resattn.recipes.run_files import ARCHITECTURE, REPORT, WEIGHTS
+from keras_resattn.recipes.run_folder import RunFolder
 from keras_resattn.recipes.run_spec import RunSpec, TrainingInputs
 from keras_resattn.recipes.weight_averaging import AveragedWeights, BatchNormRecalibrator
 from keras_resattn.typing import DataLike, PathLike, Statistics

@@ -8,18 +8,11 @@ from typing import Any
 import numpy as np
 
 from keras_resattn.recipes.checkpoint_file import pack, read_checkpoint, read_progress
+from keras_resattn.recipes.run_files import CHECKPOINT, LOG, RECIPE, REPORT, STATISTICS
 from keras_resattn.recipes.run_identity import check_same_run
 from keras_resattn.typing import PathLike
 from keras_resattn.utils.io import atomic_write, read_json, user_path, write_json
 from keras_resattn.utils.locking import locked
-
-CHECKPOINT = "checkpoint.npz"
-RECIPE = "recipe.json"
-STATISTICS = "statistics.json"
-LOG = "log.csv"
-ARCHITECTURE = "model.json"
-WEIGHTS = "model.weights.h5"
-REPORT = "report.json"
 
 
 class RunFolder:

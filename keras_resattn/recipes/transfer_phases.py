@@ -19,13 +19,13 @@ from keras_resattn.recipes import Recipe, Report, compile_and_fit, distribution
 from keras_resattn.recipes.backbone import Backbone
 from keras_resattn.recipes.checks import EMPTY_CLASSES, check_class_weight
 from keras_resattn.recipes.frozen_features import FrozenFeatures, fold_statistics
+from keras_resattn.recipes.run_files import TRANSFER
 from keras_resattn.recipes.run_folder import RunFolder
 from keras_resattn.recipes.run_identity import differing_fields, read_identity
 from keras_resattn.utils.data_format import image_shape
 from keras_resattn.utils.io import write_json
 from keras_resattn.utils.locking import locked
 
-IDENTITY = "transfer.json"
 HEAD, FINE_TUNE = "head", "fine_tune"  # folders of the two phases
 
 
@@ -75,8 +75,8 @@ class TransferRun:
             self._check_folder()  # again: another process may have written to it
             for partial in self.folder.glob(".partial-*"):  # left behind by a process that was killed while writing
                 partial.unlink()
-            if not (self.folder / IDENTITY).exists():
-                write_json(self.folder / IDENTITY, self.identity)
+            if not (self.folder / TRANSFER).exists():
+                write_json(self.folder / TRANSFER, self.identity)
             yield
 
     @functools.cached_property
@@ -97,7 +97,7 @@ class TransferRun:
         }
 
     def _check_folder(self):
-        held = read_identity(self.folder / IDENTITY, self.fit_options["resume"] or self.strategy.rank > 0)
+        held = read_identity(self.folder / TRANSFER, self.fit_options["resume"] or self.strategy.rank > 0)
         others = {} if held is None else differing_fields(held, self.identity)
         if others:
             raise ValueError(

@@ -77,7 +77,7 @@ class Attention:
         unnormalized: Name of the convolution that receives the input without normalisation, or `None`.
         modules: `{mask name: [trunk, mask]}` for soft masks, `{mask name: [mask]}` for modules of gated attention.
         gates: `{layer name: gates}` for the heads' gates and the global gate.
-        shares: `{module prefix or "base": weight in the global gate}`.
+        module_weights: `{module prefix or "base": weight in the global gate}`.
         taps: `{mask name: name of the layer that a module of gated attention attends to}`.
         data_format: Image data format of the masks.
         models: Compiled models by the key of `predict`.
@@ -87,7 +87,7 @@ class Attention:
     unnormalized: str | None
     modules: dict[str, Any] = field(default_factory=dict)
     gates: dict[str, Any] = field(default_factory=dict)
-    shares: dict[str, Any] = field(default_factory=dict)
+    module_weights: dict[str, Any] = field(default_factory=dict)
     taps: dict[str, Any] = field(default_factory=dict)
     data_format: str | None = None
     models: dict[Any, Any] = field(default_factory=dict)
@@ -141,8 +141,8 @@ def _collect(model):
             sums[id(outputs)] = layer.name.removesuffix(LOGITS)
         if isinstance(layer, Rectify):
             gates, *modules, _ = args[0]
-            found.shares |= {sums[id(module)]: gates[:, i] for i, module in enumerate(modules)}
-            found.shares[BASE] = gates[:, -1]
+            found.module_weights |= {sums[id(module)]: gates[:, i] for i, module in enumerate(modules)}
+            found.module_weights[BASE] = gates[:, -1]
 
     replay(model, found.inputs, visit)
     if not found.modules:
@@ -150,7 +150,7 @@ def _collect(model):
     found.data_format = found.data_format or keras.config.image_data_format()
     # Sort gated attention in the order of the global gate.
     for names, suffix in ((found.modules, MASK), (found.gates, GATES)):
-        for name in [module + suffix for module in found.shares if module + suffix in names]:
+        for name in [module + suffix for module in found.module_weights if module + suffix in names]:
             names[name] = names.pop(name)
     if GLOBAL_GATE in found.gates:
         found.gates[GLOBAL_GATE] = found.gates.pop(GLOBAL_GATE)

@@ -77,7 +77,7 @@ def plot_attention(
     found = find_attention(model)
     masks = _checked_masks(masks, found)
     shown = {name: found.modules[name] for name in masks}
-    tensors = {"modules": shown, "gates": found.gates, "shares": found.shares}
+    tensors = {"modules": shown, "gates": found.gates, "module_weights": found.module_weights}
     arrays = found.predict(("plot", *masks), tensors, images)
     seen = _displayable(images, found.data_format) if display_images is None else display_images
     rows = [_row(found, arrays, i, masks, channels, titles) for i in range(len(images))]
@@ -159,8 +159,8 @@ class _Cell:
 def _row(found, arrays, i, masks, channels, titles):
     """Return the cells of one image: the image itself, then the overlays of each mask."""
     title = [] if titles is None else str(titles[i]).split("\n")
-    if BASE in found.shares:
-        title.append(f"base's share {arrays['shares'][BASE][i]:.2f}")
+    if BASE in found.module_weights:
+        title.append(f"base's share {arrays['module_weights'][BASE][i]:.2f}")
     cells = [_Cell(title)]
     for name in masks:
         module = [array[i] for array in arrays["modules"][name]]
@@ -171,7 +171,9 @@ def _row(found, arrays, i, masks, channels, titles):
             overlays = _channels(trunk, mask, channels)
         else:
             prefix = name.removesuffix(MASK)
-            gates, share = (arrays[kind].get(key) for kind, key in (("gates", prefix + GATES), ("shares", prefix)))
+            gates, share = (
+                arrays[kind].get(key) for kind, key in (("gates", prefix + GATES), ("module_weights", prefix))
+            )
             gates, share = (value if value is None else value[i] for value in (gates, share))
             overlays = _heads(module[0], gates, share, channels)
         heading = [_readable(name), found.taps.get(name)] if i == 0 else []

@@ -1,0 +1,13 @@
+"""Names of the files in the folder of a run. Needs no Keras."""
+
+CHECKPOINT = "checkpoint.npz"
+RECIPE = "recipe.json"
+STATISTICS = "statistics.json"
+LOG = "log.csv"
+ARCHITECTURE = "model.json"
+WEIGHTS = "model.weights.h5"
+REPORT = "report.json"
+#: `fine_tune` keeps its two phases in the folders `head` and `fine_tune`, and describes itself in this file.
+TRANSFER = "transfer.json"
+#: The model that `keras-resattn fine-tune` writes.
+CLASSIFIER = "classifier.keras"
