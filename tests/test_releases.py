@@ -1,6 +1,7 @@
 """Releasing a run: contents of a release, invalid arguments, aliases, and loading a tag or its folder."""
 
 import json
+import math
 import shutil
 
 import keras
@@ -11,7 +12,8 @@ from helpers import randomise, weights_by_path
 import keras_resattn
 from keras_resattn import pretrained
 from keras_resattn.pretrained import records
-from tools.release import half_precision, main
+from tools.compress_weights import compress
+from tools.release import main
 from tools.release import release as write_release
 
 pytestmark = pytest.mark.once
@@ -83,7 +85,41 @@ def test_values_beyond_float16_raise(narrow_network, tmp_path):
     model.get_layer("predictions").bias.assign([1e6, 0.0, 0.0])
     model.save_weights(tmp_path / "large.weights.h5")
     with pytest.raises(ValueError, match="range of float16"):
-        half_precision(tmp_path / "large.weights.h5", tmp_path / "half.weights.h5")
+        compress(tmp_path / "large.weights.h5", tmp_path / "half.weights.h5")
+
+
+@pytest.mark.parametrize("bits", [10, 5, 1])
+def test_compressed_weights_differ_by_half_of_their_last_bit(narrow_network, tmp_path, bits):
+    network = narrow_network(classes=3)
+    full, small = tmp_path / "full.weights.h5", tmp_path / "small.weights.h5"
+    network.save_weights(full)
+    compress(full, small, bits)
+    restored = narrow_network(classes=3)
+    restored.load_weights(small)
+    for expected, variable in zip(network.weights, restored.weights, strict=True):
+        before, after = (keras.ops.convert_to_numpy(v.value) for v in (expected, variable))
+        kept = bits if before.ndim > 1 else 10
+        relative, absolute = 2.0 ** -(kept + 1), 2.0 ** (-15 - kept)  # the latter for subnormal numbers
+        bound = np.maximum(relative * np.abs(before), absolute) + 2.0**-12 * np.abs(before)  # float16 rounds first
+        assert np.all(np.abs(after - before) <= bound), variable.path
+    assert small.stat().st_size < full.stat().st_size
+
+
+def test_dropped_mantissa_bits_leave_the_file_and_it_loads_strictly(run, tmp_path):
+    sizes = {}
+    for bits in (10, 4):
+        path = tmp_path / f"{bits}.weights.h5"
+        compress(run / "model.weights.h5", path, bits)
+        model = keras_resattn.CifarResidualAttention56(weights=path, classes=3)
+        sizes[bits] = path.stat().st_size
+    rounded = sum(math.prod(v.shape) for v in model.weights if len(v.shape) > 1)
+    assert sizes[10] - sizes[4] > 0.8 * rounded * 6 / 8
+
+
+@pytest.mark.parametrize("bits", [0, 11])
+def test_mantissa_bits_out_of_range(tmp_path, bits):
+    with pytest.raises(ValueError, match=f"Expected mantissa_bits from 1 to 10; received: {bits}"):
+        compress(tmp_path / "full.weights.h5", tmp_path / "small.weights.h5", bits)
 
 
 def test_a_release_is_complete_and_immutable(release, run):

@@ -1,6 +1,6 @@
 r"""Release a finished run as a checkpoint: weights, record, model card, log, predictions and attention figure.
 
-    python tools/release.py runs/cifar56 weights --tag cifar10_v1 --alias cifar10 --alias default \
+    python -m tools.release runs/cifar56 weights --tag cifar10_v1 --alias cifar10 --alias default \
         --data cifar10.npz --data-name CIFAR-10 --classes airplane,automobile,... --command "keras-resattn train ..."
 
 This command evaluates the run on the test images. Do not select runs, epochs or hyperparameters by its output.
@@ -16,7 +16,6 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from keras_resattn import evaluation
@@ -37,6 +36,7 @@ from keras_resattn.utils.network_ids import python_call
 from keras_resattn.utils.provenance import revision_of
 from keras_resattn.utils.validation import some_names
 from keras_resattn.visualize import plot_attention
+from tools.compress_weights import FLOAT16_MANTISSA, compress
 
 ATTENTION = "attention.png"
 BUNDLED_BELOW = 5e6  # bytes; the weights of smaller checkpoints are part of the wheel
@@ -70,6 +70,7 @@ def release(
     command: str,
     notes: str = NOTES,
     tested: str = TESTED,
+    mantissa_bits: int = FLOAT16_MANTISSA,
 ) -> Checkpoint:
     """Write the folder `destination/<network>-<tag>`, complete or not at all, and move the aliases to the tag.
 
@@ -84,6 +85,7 @@ def release(
         command: Command that trained the run.
         notes: End of the card's sentence about the log.
         tested: Sentence for the card about earlier use of the test images.
+        mantissa_bits: Mantissa bits that the released weights keep; see `tools/compress_weights.py`.
 
     Returns:
         The released `Checkpoint`.
@@ -104,7 +106,7 @@ def release(
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=destination) as temporary:
         partial = Path(temporary) / folder.name
         partial.mkdir()
-        predictions = _write_weights_and_record(partial, run_dir / WEIGHTS, record, x, y)
+        predictions = _write_weights_and_record(partial, run_dir / WEIGHTS, record, x, y, mantissa_bits)
         dtype = np.min_scalar_type(len(classes) - 1)
         np.save(partial / evaluation.PREDICTIONS, np.stack([y, predictions]).astype(dtype))
         shutil.copy(run_dir / "log.csv", partial / "log.csv")
@@ -188,11 +190,11 @@ def _new_record(report, network, tag, classes, input_shape, data_name, command):
     }
 
 
-def _write_weights_and_record(folder, weights, record, x, y):
+def _write_weights_and_record(folder, weights, record, x, y, mantissa_bits):
     """Evaluate the weights in float32 and float16, write float16 weights and the record; return the predictions."""
     shutil.copy(weights, folder / TENSORS)
     full = _evaluate(folder, record, x, y)
-    half_precision(weights, folder / TENSORS)
+    compress(weights, folder / TENSORS, mantissa_bits)
     half = _evaluate(folder, record, x, y)
     record["metrics"] = {"test_images": half.total}
     for suffix, result in (("", half), ("_float32", full)):
@@ -206,29 +208,6 @@ def _evaluate(folder, record, x, y):
     record["sha256"] = sha256(folder / TENSORS)
     write_json(folder / RECORD, record)
     return evaluation.evaluate(Checkpoint.read(folder), x, y)
-
-
-def half_precision(source: PathLike, target: PathLike) -> None:
-    """Copy a `.weights.h5` file with its arrays in float16 and everything else unchanged.
-
-    Raises:
-        ValueError: if a value is NaN or infinite, or overflows or vanishes in float16.
-    """
-    with h5py.File(source, "r") as full, h5py.File(target, "w") as half:
-
-        def copy(name, item):
-            if isinstance(item, h5py.Group):
-                half.require_group(name).attrs.update(item.attrs)
-                return
-            values = np.asarray(item)
-            with np.errstate(over="ignore"):
-                rounded = values.astype("float16")
-            # Next to batch normalisation's epsilon of 1e-5, values below half of float16's smallest step are zero.
-            if not np.isfinite(rounded).all() or np.any((rounded == 0) & (np.abs(values) > 2**-24)):
-                raise ValueError(f"Expected weights within the range of float16; {name} of {source} exceeds it.")
-            half.create_dataset(name, data=rounded)
-
-        full.visititems(copy)
 
 
 def _write_attention(folder, model, x, y):
@@ -296,6 +275,8 @@ def main() -> None:
     parser.add_argument("--command", required=True, help="command that trained the run")
     parser.add_argument("--notes", default=NOTES, help="end of the card's sentence about the log")
     parser.add_argument("--tested", default=TESTED, help="sentence for the card about the use of the test images")
+    bits = "mantissa bits of the released weights (default: %(default)s); see tools/compress_weights.py"
+    parser.add_argument("--mantissa-bits", type=int, default=FLOAT16_MANTISSA, help=bits)
     arguments = vars(parser.parse_args())
     tag = release(arguments.pop("run_dir"), arguments.pop("destination"), aliases=arguments.pop("alias"), **arguments)
     print(f"{tag.id}: {tag.metrics}")
