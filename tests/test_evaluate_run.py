@@ -13,7 +13,7 @@ from keras_resattn.data import network_input
 from keras_resattn.evaluation import evaluate_run, load_run
 
 # Some networks have more outputs than the images have classes.
-pytestmark = pytest.mark.filterwarnings("ignore:There are no training images")
+pytestmark = [pytest.mark.once, pytest.mark.filterwarnings("ignore:There are no training images")]
 
 SHORT = RECIPE.replace(epochs=1, warmup_epochs=0.5)
 

@@ -65,6 +65,7 @@ def assert_read_again(run_dir, model, report, **arguments):
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("patience", "epochs", "ema"),
     [(2, 4, None), (2, 4, 0.5), (9, 5, 0.5)],
@@ -80,6 +81,7 @@ def test_restored_weights_of_an_earlier_epoch_are_kept(tmp_path, patience, epoch
     assert_read_again(tmp_path, model, report, recipe=recipe, callbacks=callbacks)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("ema", [None, 0.5])
 def test_callbacks_that_change_no_weights_keep_the_last_epoch(tmp_path, ema):
     recipe = LONG.replace(epochs=2, ema=ema)
@@ -97,6 +99,7 @@ def test_callbacks_that_change_no_weights_keep_the_last_epoch(tmp_path, ema):
     assert_read_again(tmp_path, model, report, recipe=recipe)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("ema", [None, 0.5])
 def test_weights_of_no_epoch_are_evaluated(tmp_path, ema):
     recipe = LONG.replace(epochs=2, ema=ema)

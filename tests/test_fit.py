@@ -56,6 +56,7 @@ def test_a_finished_run_restores_the_optimizer_too(finished):
     assert int(keras.ops.convert_to_numpy(model.optimizer.iterations)) == 6
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_preset_trains(name):
     recipe = get_recipe(name).replace(epochs=1, iterations=None, batch_size=10, warmup_epochs=0)

@@ -31,6 +31,7 @@ def flags(layer):
     return frozen, [variable.trainable for variable in layer.weights]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", COMPOSITES)
 def test_frozen_composites_are_rebuilt_frozen(name):
     make, _ = CASES[name]
@@ -42,6 +43,7 @@ def test_frozen_composites_are_rebuilt_frozen(name):
     assert "sublayer_settings" not in layer.get_config()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", COMPOSITES)
 @pytest.mark.parametrize("frozen", [True, False], ids=["frozen_parts", "trained_parts"])
 def test_settings_of_single_sublayers_are_restored(name, frozen):
@@ -110,6 +112,7 @@ def trained_paths(model):
     return sorted(variable.path.split("/", 1)[-1] for variable in model.trainable_variables)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("way", WAYS)
 def test_rebuilt_models_have_the_same_frozen_layers(backbone, way, tmp_path):
     inputs = keras.Input((8, 8, 4))

@@ -113,7 +113,7 @@ def test_images_of_several_sizes_have_weights(unbroken):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
-@pytest.mark.parametrize("step", [3, 8, 12])
+@pytest.mark.parametrize("step", [pytest.param(3, marks=pytest.mark.once), 8, pytest.param(12, marks=pytest.mark.once)])
 def test_a_killed_run_resumes_at_its_size(tmp_path, unbroken, step):
     with pytest.raises(Killed):
         train(tmp_path, callbacks=killed_at(step), checkpoint_steps=1)

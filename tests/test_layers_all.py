@@ -31,6 +31,7 @@ def test_every_layer_is_restored_from_its_configuration(name):
     assert restored.get_config() == layer.get_config()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", LAYERS | OTHERS)
 def test_every_layer_is_restored_from_a_file(name, tmp_path):
     make, shapes = (LAYERS | OTHERS)[name]

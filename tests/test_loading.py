@@ -50,6 +50,7 @@ def test_the_same_file_loads_on_top_of_other_layers(narrow, file):
     np.testing.assert_equal({path: found[path] for path in expected}, expected)
 
 
+@pytest.mark.once
 def test_a_file_saved_with_an_optimizer_loads(narrow, tmp_path, file):
     model = narrow(weights=file)
     model.compile("sgd", "mse")
@@ -71,6 +72,7 @@ def test_one_channel_sums_the_stem_over_rgb_with_a_warning(narrow, file):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("channels", [2, 4])
 def test_other_numbers_of_channels_raise(narrow, file, channels):
     with pytest.raises(ValueError, match="stem_conv"):
@@ -133,6 +135,7 @@ def broken_files(file, tmp_path):
     }
 
 
+@pytest.mark.once
 def test_files_that_do_not_fit_leave_the_model_untouched(narrow, file, tmp_path):
     model = randomise(narrow(), seed=1)
     before = weights_by_path(model)
@@ -145,7 +148,7 @@ def test_files_that_do_not_fit_leave_the_model_untouched(narrow, file, tmp_path)
 
 
 def resolve(path):
-    return pretrained.resolve(path, network=None, include_top=True, classes=3, classifier_activation=None, channels=3)
+    return pretrained.resolve(path, network=None)
 
 
 @pytest.mark.once

@@ -33,6 +33,7 @@ def built(name):
     return model, predict(model, images_for(case))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_saved_network_needs_no_trust(name, tmp_path):
     model, expected = built(name)
@@ -41,6 +42,7 @@ def test_a_saved_network_needs_no_trust(name, tmp_path):
     np.testing.assert_array_equal(predict(restored, images_for(NETWORKS[name])), expected)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_clone_with_the_same_weights_is_the_same_network(name):
     model, expected = built(name)
@@ -127,6 +129,7 @@ def test_any_size_and_both_data_formats_return_the_same(name):
     assert_close(predict(first, channels_first(x)), expected)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", [name for name, case in NETWORKS.items() if case.levels])
 def test_levels_of_the_pyramid_have_the_strides_of_the_stages(name, tmp_path):
     case, x = NETWORKS[name], images_for(NETWORKS[name])

@@ -34,9 +34,9 @@ class Halving(keras.optimizers.SGD):
     "optimizer",
     [
         "lion",
-        "Nadam",
-        keras.optimizers.Muon(0.05, ns_steps=2),
-        {"class_name": "rmsprop", "config": {"rho": 0.8}},
+        pytest.param("Nadam", marks=pytest.mark.once),
+        pytest.param(keras.optimizers.Muon(0.05, ns_steps=2), marks=pytest.mark.once),
+        pytest.param({"class_name": "rmsprop", "config": {"rho": 0.8}}, marks=pytest.mark.once),
         Halving(0.05, momentum=0.5),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,

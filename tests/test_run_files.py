@@ -179,7 +179,7 @@ def test_one_process_trains_in_a_folder(tmp_path, copied):
     run = tmp_path / "run"
     script = """
         import sys, pathlib
-        from keras_resattn.utils.io import locked
+        from keras_resattn.utils.locking import locked
         folder = pathlib.Path(sys.argv[1])
         folder.mkdir()
         (folder / ".partial-mine").write_text("")

@@ -100,6 +100,7 @@ def test_a_weighted_run_resumes_and_is_another_than_one_of_other_weights(tmp_pat
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.once
 def test_both_phases_of_transfer_learning_weigh(tmp_path):
     x, y = images()
     wrong = np.arange(len(y)) % 8 < 4
@@ -145,6 +146,7 @@ def classifier(classes, activation=None):
     return keras.Model(inputs, keras.layers.Dense(classes, activation=activation)(x), name="classifier")
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("mixup", [0.0, 0.2])
 def test_networks_of_many_classes_log_and_measure_top_5_accuracy(tmp_path, mixup):
     y, model = np.arange(20) % 12, classifier(12)

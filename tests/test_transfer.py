@@ -58,6 +58,7 @@ class Counted(ArrayDataset):
         return super().read(rows, *args, **kwargs)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("data_format", "options"),
     [("channels_last", {"dropout": 0.2, "pooling": "max"}), ("channels_first", {})],
@@ -78,6 +79,7 @@ def test_the_first_phase_trains_a_classifier_on_features(data_format, options):
     assert_close(loss, report.head.metrics["val_loss"], 1e-3)
 
 
+@pytest.mark.once
 def test_a_recipe_that_augments_trains_the_classifier_on_images(tmp_path):
     base, dataset = backbone(), Counted(*images()).with_resize_mode("pad")
     before = weights_by_path(base)
@@ -112,6 +114,7 @@ def test_the_second_phase_trains_the_last_stage_but_no_batch_normalisation(tmp_p
     assert_close(loaded.predict(x, verbose=0), model.predict(network_input(x, *STATISTICS), verbose=0))
 
 
+@pytest.mark.once
 def test_frozen_layers_stay_frozen_in_a_saved_model(tmp_path):
     inputs = keras.Input((8, 8, 3))
     x = inputs
@@ -156,6 +159,7 @@ class Kill(keras.callbacks.Callback):
         raise Killed
 
 
+@pytest.mark.once
 def test_a_killed_run_resumes_in_its_phase(tmp_path, monkeypatch):
     weights = backbone().get_weights()
     fit = transfer_phases.compile_and_fit

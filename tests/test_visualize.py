@@ -29,6 +29,7 @@ def maps(network):
     return attention_maps(network, IMAGES)
 
 
+@pytest.mark.once
 def test_masks_by_name(network, maps):
     assert list(maps) == MASKS
     assert [maps[name].shape for name in MASKS[::2]] == [(2, 32, 32, 8), (2, 16, 16, 12), (2, 8, 8, 16)]
@@ -62,6 +63,7 @@ def nested_with_lists(network):
     return functional(keras.Model(network.inputs, network.output))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("nest", [sequential, functional, twice_nested, with_lists, nested_with_lists])
 def test_a_network_inside_another_model_is_found(network, maps, nest):
     model = nest(network)
@@ -101,6 +103,7 @@ def test_models_without_attention_raise():
         attention_maps(model, np.zeros((1, 4, 4, 3)))
 
 
+@pytest.mark.once
 def test_a_figure_has_a_row_for_each_image_and_a_column_for_each_mask(network):
     figure = plot_attention(network, IMAGES, titles=["one", "two"], channels=2)
     assert len(figure.axes) == 2 * (1 + 3 * 3) + 1, "plus one colour bar"
