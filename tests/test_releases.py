@@ -241,10 +241,7 @@ def test_an_alias_of_a_missing_tag_raises(release):
 
 @pytest.mark.parametrize("name", ["default", "shapes", "shapes_v1", "CifarResidualAttention56/shapes_v1"])
 def test_a_tag_is_found_by_any_of_its_names(release, name):
-    source = pretrained.resolve(
-        name, network=release.network, include_top=True, classes=3, classifier_activation=None, channels=3
-    )
-    assert source.tag == release
+    assert pretrained.resolve(name, network=release.network).tag == release
 
 
 def test_a_local_folder_loads_like_a_tag(release, tmp_path):
@@ -254,6 +251,16 @@ def test_a_local_folder_loads_like_a_tag(release, tmp_path):
     np.testing.assert_equal(weights_by_path(model), weights_by_path(keras_resattn.CifarResidualAttention56(classes=3)))
     with pytest.raises(ValueError, match="holds weights of CifarResidualAttention56"):
         keras_resattn.CifarResidualAttention92(classes=3, weights=tmp_path / "copy")
+
+
+def test_classes_and_size_default_to_those_of_the_weights(release, tmp_path):
+    folder = shutil.copytree(release.folder, tmp_path / "copy")
+    record = json.loads((folder / "config.json").read_text()) | {"input_shape": [48, 48, 3]}
+    (folder / "config.json").write_text(json.dumps(record))
+    model = keras_resattn.CifarResidualAttention56(weights=folder)
+    assert (model.input_shape, model.output_shape) == ((None, 48, 48, 3), (None, 3))
+    assert keras_resattn.CifarResidualAttention56(False, weights=folder).input_shape == (None, 48, 48, 3)
+    assert keras_resattn.CifarResidualAttention56(weights=folder, input_shape=(64, 32, 3)).input_shape[1:3] == (64, 32)
 
 
 def test_other_classes_with_top_raise_with_the_code_to_use(release):

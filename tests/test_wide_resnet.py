@@ -80,7 +80,7 @@ def test_signature_begins_as_that_of_keras_applications(build):
     parameters = list(inspect.signature(build).parameters.values())
     assert [p.name for p in parameters[:8]] == list(inspect.signature(keras.applications.ResNet50).parameters)
     assert {p.kind for p in parameters[8:]} <= {inspect.Parameter.KEYWORD_ONLY}
-    assert (parameters[1].default, parameters[5].default) == ("default", 1000 if build is WideResNet50x2 else 10)
+    assert (parameters[1].default, parameters[5].default) == ("default", None)
     assert getattr(keras_resattn, build.__name__) is build
 
 

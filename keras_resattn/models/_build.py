@@ -65,14 +65,15 @@ def full_precision() -> str | None:
 def build_model(
     network: str | None,
     body: Callable[[keras.KerasTensor], Any],
-    size: int,
+    default_size: int,
+    default_classes: int,
     *,
     include_top: bool,
     weights: PathLike | None,
     input_tensor: keras.KerasTensor | None,
     input_shape: Shape | None,
     pooling: Pooling | None,
-    classes: int,
+    classes: int | None,
     classifier_activation: str | Callable | None,
     name: str | None,
     include_preprocessing: bool = False,
@@ -83,7 +84,8 @@ def build_model(
     Args:
         network: Id of the network, used to find its released checkpoints, or `None` for a network without an id.
         body: Called on the input; returns the input of the top.
-        size: Default height and width of the input, in pixels.
+        default_size: Height and width of the input, in pixels, if neither the arguments nor the weights state them.
+        default_classes: Number of classes if neither `classes` nor the weights state it.
         include_top: As in the builder.
         weights: As in the builder.
         input_tensor: As in the builder.
@@ -102,21 +104,25 @@ def build_model(
         ValueError: before anything is built, if an argument is invalid; after building, if the weights are missing or
             do not match the network.
     """
-    classes = check_head(include_top, pooling, classes, classifier_activation)
+    check_head(include_top, pooling, default_classes if classes is None else classes, classifier_activation)
     if not isinstance(include_preprocessing, bool):
         raise ValueError(
             "Expected include_preprocessing to be True or False; "
             f"received: include_preprocessing={include_preprocessing!r}."
         )
-    inputs = resolve_input(input_tensor, input_shape, size)
-    source = pretrained.resolve(
-        weights,
-        network=network,
-        include_top=include_top,
-        classes=classes,
-        classifier_activation=classifier_activation,
-        channels=image_channels(inputs.shape),
-    )
+    source = pretrained.resolve(weights, network=network)
+    released = None if source is None else source.record()
+    if released is not None:
+        default_size, default_classes = released.input_shape[0], len(released.classes)
+    classes = default_classes if classes is None else int(classes)
+    inputs = resolve_input(input_tensor, input_shape, default_size)
+    if source is not None:
+        source.check_arguments(
+            include_top=include_top,
+            classes=classes,
+            classifier_activation=classifier_activation,
+            channels=image_channels(inputs.shape),
+        )
     x = _preprocessed(inputs, source, weights) if include_preprocessing else inputs
     outputs = top(body(x), include_top, pooling, classes, classifier_activation)
     model = keras.Model(source_inputs(inputs), outputs, name=name)
@@ -152,7 +158,7 @@ class Builder(Protocol):
         input_tensor: keras.KerasTensor | None = ...,
         input_shape: Shape | None = ...,
         pooling: Pooling | None = ...,
-        classes: int = ...,
+        classes: int | None = ...,
         classifier_activation: str | Callable | None = ...,
         name: str | None = ...,
         *,
@@ -161,15 +167,20 @@ class Builder(Protocol):
 
 
 def builder(
-    network: str, body: Callable[[keras.KerasTensor], Any], size: int, classes: int, name: str, docstring: str
+    network: str,
+    body: Callable[[keras.KerasTensor], Any],
+    default_size: int,
+    default_classes: int,
+    name: str,
+    docstring: str,
 ) -> Builder:
     """Return the builder of a network that has only the arguments that all networks share.
 
     Args:
         network: Id of the network and name of the function.
         body: Called on the input; returns the last feature map.
-        size: Default height and width of the input, in pixels.
-        classes: Default number of classes.
+        default_size: Default height and width of the input without released weights, in pixels.
+        default_classes: Default number of classes without released weights.
         name: Default name of the model.
         docstring: Docstring of the function up to `Args`.
     """
@@ -181,7 +192,7 @@ def builder(
         input_tensor: keras.KerasTensor | None = None,
         input_shape: Shape | None = None,
         pooling: Pooling | None = None,
-        classes: int = classes,
+        classes: int | None = None,
         classifier_activation: str | Callable | None = "softmax",
         name: str | None = name,
         *,
@@ -190,7 +201,8 @@ def builder(
         return build_model(
             network,
             body,
-            size,
+            default_size,
+            default_classes,
             include_top=include_top,
             weights=weights,
             input_tensor=input_tensor,
@@ -203,7 +215,7 @@ def builder(
         )
 
     build.__name__ = build.__qualname__ = network
-    build.__doc__ = inspect.cleandoc(docstring) + ARGUMENTS.format(size=size)
+    build.__doc__ = inspect.cleandoc(docstring) + ARGUMENTS.format(size=default_size, classes=default_classes)
     return build
 
 
@@ -214,11 +226,12 @@ Args:
     weights: `"default"` for the best released checkpoint (a `ValueError` if there is none), `None` for random
         initialisation, a tag or alias, the path of a `.weights.h5` file, or `"hf://owner/repo[@revision]"`.
     input_tensor: A KerasTensor to build on, or `None` for a new input.
-    input_shape: Shape of one image, `({size}, {size}, 3)` by default under `channels_last`. Any size of at least
-        32, or `None` for height and width, with and without top.
+    input_shape: Shape of one image. Defaults to that of the released weights or, without them,
+        `({size}, {size}, 3)` (`channels_last`). Any size of at least 32, or `None` for height and width, with and
+        without top.
     pooling: Output with `include_top=False`: `None` for the 4-D feature map, or `"avg"` or `"max"` for global
         pooling of it.
-    classes: Number of classes.
+    classes: Number of classes. Defaults to that of the released weights or, without them, {classes}.
     classifier_activation: Activation of the classifier; `None` returns logits.
     name: Name of the model.
     include_preprocessing: Whether the network normalises images from 0 to 255 itself, in a layer `preprocessing`

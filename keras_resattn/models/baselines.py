@@ -8,7 +8,7 @@ import keras
 from keras_resattn.layers.global_attention import AttendedSum, GlobalAttentionMap
 from keras_resattn.layers.residual import PreActivationUnit
 from keras_resattn.models._build import batch_norm, build_model, builder, classifier, convolution, relu
-from keras_resattn.models.wide_resnet import SIZE, STEM_WIDTH, WIDTHS, check_wide, groups
+from keras_resattn.models.wide_resnet import CLASSES, SIZE, STEM_WIDTH, WIDTHS, check_wide, groups
 from keras_resattn.typing import PathLike, Shape
 from keras_resattn.utils.data_format import image_channels
 
@@ -35,7 +35,7 @@ ResNet164 = builder(
     "ResNet164",
     functools.partial(preactivation_body, depth=164),
     SIZE,
-    classes=10,
+    CLASSES,
     name="resnet164",
     docstring=_RESNET.format(depth=164, parameters="1.70", gmacs="0.25"),
 )
@@ -43,7 +43,7 @@ ResNet1001 = builder(
     "ResNet1001",
     functools.partial(preactivation_body, depth=1001),
     SIZE,
-    classes=10,
+    CLASSES,
     name="resnet1001",
     docstring=_RESNET.format(depth=1001, parameters="10.33", gmacs="1.49"),
 )
@@ -55,7 +55,7 @@ def WideResNetAtt2(
     input_tensor: keras.KerasTensor | None = None,
     input_shape: Shape | None = None,
     pooling: None = None,
-    classes: int = 10,
+    classes: int | None = None,
     classifier_activation: str | Callable | None = "softmax",
     name: str | None = None,
     *,
@@ -86,11 +86,10 @@ def WideResNetAtt2(
         weights: `"default"` for the best released checkpoint (a `ValueError` if there is none), `None` for random
             initialisation, a tag or alias, the path of a `.weights.h5` file, or `"hf://owner/repo[@revision]"`.
         input_tensor: A KerasTensor to build on, or `None` for a new input.
-        input_shape: Shape of one image, `(32, 32, 3)` by default under `channels_last`. Height and width can be any
-            size of at least 32, or `None`: the global branch ends in a maximum over all positions, which at 32 x 32
-            equals the authors' 4x4 pooling.
+        input_shape: Shape of one image. Defaults to that of the released weights or, without them, `(32, 32, 3)`
+            (`channels_last`). Any size of at least 32, or `None` for height and width, with and without top.
         pooling: Must be `None`, as the weighted sums already pool the maps.
-        classes: Number of classes.
+        classes: Number of classes. Defaults to that of the released weights or, without them, 10.
         classifier_activation: Activation of the classifier; `None` returns logits.
         name: Name of the model; by default, it contains depth and width: `"wide_resnet_att2_40_10"`.
         include_preprocessing: Whether the network normalises images from 0 to 255 itself, in a layer `preprocessing`
@@ -116,6 +115,7 @@ def WideResNetAtt2(
         f"WideResNetAtt2-{depth}-{width}",
         lambda inputs: _attended(*groups(inputs, depth, width, dropout)[1:]),
         SIZE,
+        CLASSES,
         include_top=include_top,
         weights=weights,
         input_tensor=input_tensor,

@@ -62,11 +62,13 @@ def ResidualAttentionNet(
         input_tensor: A KerasTensor to build on, or `None` for a new input.
         input_shape: Shape of one image, `(height, width, channels)` under `channels_last`. Height and width can be any
             size of at least 32, or `None`, also with a top, as the head averages over all positions. Defaults to the
-            size of the variant or topology (224 or 32) and three channels. If weights for three channels are loaded
-            into a network with one channel, the stem's kernel is summed over RGB, with a warning.
+            size of the released weights or, without them, of the variant or topology (224 or 32), and three channels.
+            If weights for three channels are loaded into a network with one channel, the stem's kernel is summed over
+            RGB, with a warning.
         pooling: Output with `include_top=False`: `None` for the 4-D feature map (after the last ReLU), or `"avg"` or
             `"max"` for global pooling of it.
-        classes: Number of classes; defaults to that of the topology (1000 or 10).
+        classes: Number of classes. Defaults to that of the released weights or, without them, of the topology (1000 or
+            10).
         classifier_activation: Activation of the classifier; `None` returns logits. With pretrained
             weights, `"softmax"` or `None`.
         name: Name of the model; defaults to the name of the variant in snake case.
@@ -121,12 +123,13 @@ def ResidualAttentionNet(
         row.name if is_paper_network and row.name in VARIANTS and row == _published(row.name) else None,
         functools.partial(_body, row=row, mask_options=mask_options, learning=learning),
         row.default_size,
+        TOPOLOGIES[row.topology].classes,
         include_top=include_top,
         weights=weights,
         input_tensor=input_tensor,
         input_shape=input_shape,
         pooling=pooling,
-        classes=TOPOLOGIES[row.topology].classes if classes is None else classes,
+        classes=classes,
         classifier_activation=classifier_activation,
         name=name or snake_case(row.name),
         include_preprocessing=include_preprocessing,

@@ -6,8 +6,8 @@ import keras
 
 from keras_resattn.models._build import build_model, classifier, head
 from keras_resattn.models.gated_attention import check_attention, rectified
+from keras_resattn.models.wide_resnet import CLASSES, SIZE, bottleneck_body, check_wide
 from keras_resattn.models.wide_resnet import body as wide_body
-from keras_resattn.models.wide_resnet import bottleneck_body, check_wide
 from keras_resattn.typing import Aggregation, GatedMaskActivation, GlobalGating, HeadGating, PathLike, Pooling, Shape
 from keras_resattn.utils.validation import check_count
 
@@ -28,7 +28,7 @@ def WARN(
     input_tensor: keras.KerasTensor | None = None,
     input_shape: Shape | None = None,
     pooling: Pooling | None = None,
-    classes: int = 10,
+    classes: int | None = None,
     classifier_activation: Literal["softmax"] | None = "softmax",
     name: str | None = None,
     *,
@@ -61,11 +61,11 @@ def WARN(
         weights: `"default"` for the best released checkpoint (a `ValueError` if there is none), `None` for random
             initialisation, a tag or alias, the path of a `.weights.h5` file, or `"hf://owner/repo[@revision]"`.
         input_tensor: A KerasTensor to build on, or `None` for a new input.
-        input_shape: Shape of one image, `(32, 32, 3)` by default under `channels_last`. Any size of at least 32, or
-            `None` for height and width, with and without top.
+        input_shape: Shape of one image. Defaults to that of the released weights or, without them, `(32, 32, 3)`
+            (`channels_last`). Any size of at least 32, or `None` for height and width, with and without top.
         pooling: Output with `include_top=False`: `None` for the 4-D feature map, or `"avg"` or `"max"` for global
             pooling of it.
-        classes: Number of classes.
+        classes: Number of classes. Defaults to that of the released weights or, without them, 10.
         classifier_activation: `"softmax"` or `None`.
         name: Name of the model; by default, it contains depth and width: `"warn_28_10"`.
         include_preprocessing: Whether the network normalises images from 0 to 255 itself, in a layer `preprocessing`
@@ -102,7 +102,8 @@ def WARN(
     return _build_warn(
         f"WARN-{depth}-{width}",
         lambda inputs: (taps := wide_body(inputs, depth, width, dropout, attended=True), taps[-1]),
-        size=32,
+        SIZE,
+        CLASSES,
         options=options,
         include_top=include_top,
         weights=weights,
@@ -122,7 +123,7 @@ def WARN50x2(
     input_tensor: keras.KerasTensor | None = None,
     input_shape: Shape | None = None,
     pooling: Pooling | None = None,
-    classes: int = 1000,
+    classes: int | None = None,
     classifier_activation: Literal["softmax"] | None = "softmax",
     name: str | None = "warn50x2",
     *,
@@ -163,7 +164,8 @@ def WARN50x2(
     return _build_warn(
         "WARN50x2",
         body,
-        size=224,
+        default_size=224,
+        default_classes=1000,
         options=options,
         include_top=include_top,
         weights=weights,
@@ -177,7 +179,9 @@ def WARN50x2(
     )
 
 
-def _build_warn(network, body, size, options, *, include_top, classifier_activation, **arguments):
+def _build_warn(
+    network, body, default_size, default_classes, *, options, include_top, classifier_activation, **arguments
+):
     """Check the attention arguments, and build attention on a body that returns three taps and its last map."""
     published = all(options[argument] == value for argument, value in PUBLISHED_ARGUMENTS.items())
     options = dict(options)
@@ -206,7 +210,8 @@ def _build_warn(network, body, size, options, *, include_top, classifier_activat
     return build_model(
         network if published else None,
         body,
-        size,
+        default_size,
+        default_classes,
         include_top=include_top,
         classifier_activation=classifier_activation,
         top=top,

@@ -12,6 +12,7 @@ from keras_resattn.typing import PathLike, Pooling, Shape
 from keras_resattn.utils.validation import check_count, check_number
 
 SIZE = 32
+CLASSES = 10
 STEM_WIDTH = 16
 WIDTHS = (16, 32, 64)
 
@@ -22,7 +23,7 @@ def WideResNet(
     input_tensor: keras.KerasTensor | None = None,
     input_shape: Shape | None = None,
     pooling: Pooling | None = None,
-    classes: int = 10,
+    classes: int | None = None,
     classifier_activation: str | Callable | None = "softmax",
     name: str | None = None,
     *,
@@ -46,11 +47,11 @@ def WideResNet(
         weights: `"default"` for the best released checkpoint (a `ValueError` if there is none), `None` for random
             initialisation, a tag or alias, the path of a `.weights.h5` file, or `"hf://owner/repo[@revision]"`.
         input_tensor: A KerasTensor to build on, or `None` for a new input.
-        input_shape: Shape of one image, `(32, 32, 3)` by default under `channels_last`. Any size of at least 32, or
-            `None` for height and width, with and without top.
+        input_shape: Shape of one image. Defaults to that of the released weights or, without them, `(32, 32, 3)`
+            (`channels_last`). Any size of at least 32, or `None` for height and width, with and without top.
         pooling: Output with `include_top=False`: `None` for the 4-D feature map, or `"avg"` or `"max"` for global
             pooling of it.
-        classes: Number of classes.
+        classes: Number of classes. Defaults to that of the released weights or, without them, 10.
         classifier_activation: Activation of the classifier; `None` returns logits.
         name: Name of the model; by default, it contains depth and width: `"wide_resnet_28_10"`.
         include_preprocessing: Whether the network normalises images from 0 to 255 itself, in a layer `preprocessing`
@@ -70,6 +71,7 @@ def WideResNet(
         f"WideResNet-{depth}-{width}",
         lambda inputs: body(inputs, depth, width, dropout)[-1],
         SIZE,
+        CLASSES,
         include_top=include_top,
         weights=weights,
         input_tensor=input_tensor,
@@ -161,8 +163,8 @@ def bottleneck_body(inputs: keras.KerasTensor) -> list[keras.KerasTensor]:
 WideResNet50x2 = builder(
     "WideResNet50x2",
     lambda inputs: bottleneck_body(inputs)[-1],
-    size=224,
-    classes=1000,
+    default_size=224,
+    default_classes=1000,
     name="wide_resnet50x2",
     docstring="""Build WRN-50-2-bottleneck, a ResNet-50 whose 3x3 convolutions have twice the channels.
 

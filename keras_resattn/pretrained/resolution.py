@@ -89,36 +89,59 @@ class WeightsSource:
         _check_network(tag, self.network, f"hf://{self.repository}")
         return tag
 
+    def check_arguments(self, *, include_top: bool, classes: int, classifier_activation: Any, channels: int) -> None:
+        """Check the weights against the other arguments of a builder.
+
+        Args:
+            include_top: The builder's `include_top`.
+            classes: Number of classes.
+            classifier_activation: Activation of the classifier.
+            channels: Number of input channels.
+
+        Raises:
+            ValueError: if the network would not have the top, or the input channels, of the weights.
+        """
+        if include_top and classifier_activation not in (None, "softmax"):
+            raise ValueError(
+                "Expected classifier_activation to be 'softmax' or None with pretrained weights and include_top=True; "
+                f"received: classifier_activation={classifier_activation!r}."
+            )
+        tag = self.tag
+        if tag is None:  # compared with the network when the weights are loaded
+            return
+        if include_top and classes != len(tag.classes):
+            backbone = python_call(tag.network, f"include_top=False, pooling='avg', weights={tag.tag!r}")
+            raise ValueError(
+                f"Expected classes={len(tag.classes)} with the top of {tag.id}; received: classes={classes}. "
+                "For other classes, build the network without its top and add a new classifier:\n"
+                f"    backbone = {backbone}\n"
+                f"    outputs = keras.layers.Dense({classes}, activation='softmax')(backbone.output)"
+            )
+        if channels not in (1, tag.input_shape[-1]):
+            raise ValueError(
+                f"Expected {tag.input_shape[-1]} input channels with the weights of {tag.id}, or 1 (the stem's kernel "
+                f"is then summed over RGB); received: {channels}. "
+                "Add a 1x1 convolution before the network, or pass weights=None."
+            )
+
     def _download(self):
         from huggingface_hub import hf_hub_download
 
         return Path(hf_hub_download(str(self.repository), TENSORS, revision=self.revision))
 
 
-def resolve(
-    weights: PathLike | None,
-    *,
-    network: str | None,
-    include_top: bool,
-    classes: int,
-    classifier_activation: Any,
-    channels: int,
-) -> WeightsSource | None:
-    """Resolve a builder's `weights` argument and check it against the other arguments. Reads no tensors.
+def resolve(weights: PathLike | None, *, network: str | None) -> WeightsSource | None:
+    """Resolve a builder's `weights` argument. Reads no tensors.
 
     Args:
         weights: The builder's `weights` argument.
         network: Id of the network, or `None` for a custom network.
-        include_top: The builder's `include_top`.
-        classes: Number of classes.
-        classifier_activation: Activation of the classifier.
-        channels: Number of input channels.
 
     Returns:
         A `WeightsSource`, or `None` for random initialisation.
 
     Raises:
-        ValueError: if the weights do not exist or do not fit the other arguments.
+        ValueError: if the weights do not exist, or belong to another network.
     """
     if weights is None:
         return None
@@ -126,15 +149,7 @@ def resolve(
         raise ValueError(
             f"Expected weights to be None, a tag, a path or 'hf://owner/repo'; received: weights={weights!r}."
         )
-    if include_top and classifier_activation not in (None, "softmax"):
-        raise ValueError(
-            "Expected classifier_activation to be 'softmax' or None with pretrained weights and include_top=True; "
-            f"received: classifier_activation={classifier_activation!r}."
-        )
-    source = _locate(weights, network)
-    if source.tag is not None:
-        _check_arguments(source.tag, include_top, classes, channels)
-    return source
+    return _locate(weights, network)
 
 
 def _locate(weights, network):
@@ -172,23 +187,6 @@ def _check_network(tag, network, where):
     if tag.network != network:
         raise ValueError(
             f"Expected weights of {network or 'a custom network'}; {where} holds weights of {tag.network}."
-        )
-
-
-def _check_arguments(tag, include_top, classes, channels):
-    if include_top and classes != len(tag.classes):
-        backbone = python_call(tag.network, f"include_top=False, pooling='avg', weights={tag.tag!r}")
-        raise ValueError(
-            f"Expected classes={len(tag.classes)} with the top of {tag.id}; received: classes={classes}. "
-            "For other classes, build the network without its top and add a new classifier:\n"
-            f"    backbone = {backbone}\n"
-            f"    outputs = keras.layers.Dense({classes}, activation='softmax')(backbone.output)"
-        )
-    if channels not in (1, tag.input_shape[-1]):
-        raise ValueError(
-            f"Expected {tag.input_shape[-1]} input channels with the weights of {tag.id}, or 1 (the stem's kernel is "
-            f"then summed over RGB); received: {channels}. "
-            "Add a 1x1 convolution before the network, or pass weights=None."
         )
 
 
