@@ -19,7 +19,7 @@ from keras_resattn.models import registry
 from keras_resattn.models.class_names import keeps_class_names, model_class_names, set_class_names
 from keras_resattn.pretrained.loading import load_saved_weights
 from keras_resattn.pretrained.records import Checkpoint
-from keras_resattn.recipes import Recipe, get_recipe
+from keras_resattn.recipes import Recipe
 from keras_resattn.recipes.checks import check_fits
 from keras_resattn.recipes.loss_and_metrics import TOP5_FROM, returns_logits
 from keras_resattn.recipes.run_files import ARCHITECTURE, WEIGHTS
@@ -176,7 +176,7 @@ def evaluate_model(
     """
     batch_size = check_count("batch_size", batch_size)
     dataset = open_dataset(data, split="test", data_dir=data_dir, resize_mode=resize_mode)
-    size = check_fits(model, dataset, get_recipe("cifar_one_cycle"))  # any recipe without image sizes
+    size = check_fits(model, dataset)
     prepare = functools.partial(normalize, mean=mean, std=std)
     return evaluate_batches(model, EvaluationBatches(dataset, batch_size, prepare, size=size))
 

@@ -174,8 +174,8 @@ def test_weights_of_other_units(make, expected):
         (lambda: PostActivationUnit(48), "width to be a multiple of groups=32; received: width=48"),
         (lambda: PostActivationUnit(4, groups=0), "groups to be an integer of at least 1; received: groups=0"),
         (lambda: WideUnit(2.0), "filters to be an integer of at least 1; received: filters=2.0"),
-        (lambda: WideUnit(2, dropout=1), "dropout to be a number from 0 up to.* 1; received: dropout=1"),
-        (lambda: WideUnit(2, dropout="0.3"), "dropout to be a number from 0 up to.* 1; received: dropout='0.3'"),
+        (lambda: WideUnit(2, dropout=1), "dropout to be a number from 0 to below 1; received: dropout=1"),
+        (lambda: WideUnit(2, dropout="0.3"), "dropout to be a number from 0 to below 1; received: dropout='0.3'"),
         (
             lambda: WideUnit(2, preactivated=True)(keras.Input((4, 4, 2))),
             r"called on \[x, relu\(bn\(x\)\)\], two maps of equal shapes; received shapes",

@@ -52,6 +52,7 @@ def test_a_run_killed_in_a_step(tmp_path, uninterrupted, step, checkpoint_steps,
     assert_same(*train(tmp_path, checkpoint_steps=checkpoint_steps), uninterrupted)
 
 
+@pytest.mark.once
 def test_a_run_killed_again_and_again(tmp_path, uninterrupted):
     """Inside an epoch, in its first step, in its last one, and twice in the same epoch."""
     for step in (4, 6, 10, 12, 14):
@@ -61,6 +62,7 @@ def test_a_run_killed_again_and_again(tmp_path, uninterrupted):
     assert_same(*train(tmp_path), uninterrupted)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("moment", ["half written", "written", "log not written"])
 def test_a_run_killed_while_a_checkpoint_is_written(tmp_path, uninterrupted, monkeypatch, moment):
     left, savez, save, write_log = [6], np.savez, RunFolder.save, RunFolder.write_log
@@ -158,6 +160,7 @@ def test_resuming_inside_an_epoch_compiles_no_test_step(tmp_path, monkeypatch):
     assert not any(each is model for each in tested)
 
 
+@pytest.mark.once
 def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, uninterrupted, monkeypatch):
     savez, left = np.savez, [4]
 
@@ -194,6 +197,7 @@ def test_several_steps_per_execution_are_resumed(tmp_path):
     assert_same(*train(tmp_path, recipe, steps_per_execution=2), (weights_of(whole), report.history))
 
 
+@pytest.mark.once
 def test_a_callback_that_stops_inside_an_epoch_ends_the_run_there(tmp_path):
     def stop():
         stopping.model.stop_training = True

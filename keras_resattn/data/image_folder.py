@@ -13,7 +13,7 @@ from keras_resattn.data.images import SUFFIXES, load_image
 from keras_resattn.data.threaded_reading import common_shape, map_in_threads
 from keras_resattn.typing import PathLike, ResizeMode
 from keras_resattn.utils.io import user_path
-from keras_resattn.utils.validation import check_class_names
+from keras_resattn.utils.validation import check_class_names, some_names
 
 # Names of the folder of each split, in order of preference. As with ImageNet, "test" falls back to validation images;
 # "validation" never falls back to test images.
@@ -54,7 +54,9 @@ class ImageFolder(Dataset):
         names = [folder.name for folder in folders] if class_names is None else check_class_names(class_names)
         unknown = sorted({folder.name for folder in folders} - set(names))
         if unknown:
-            raise ValueError(f"Expected only the classes {_few(names)} in {root}; received also: {_few(unknown)}.")
+            raise ValueError(
+                f"Expected only the classes {some_names(names)} in {root}; received also: {some_names(unknown)}."
+            )
         self.paths, self.file_sizes, labels = [], [], []
         for folder in folders:
             files = _files(folder)
@@ -109,7 +111,7 @@ def open_folder(root: PathLike, split: str) -> ImageFolder:
         return ImageFolder(root)
     known = [name for name, folder in folders.items() if folder is not None] or list(SPLIT_FOLDERS)
     raise ValueError(
-        f"Expected split to be {_few(known, ' or ')} for {root}; received: split={split!r}. "
+        f"Expected split to be {' or '.join(map(repr, known))} for {root}; received: split={split!r}. "
         "Pass the folder that holds the class folders of the split itself to use those images."
     )
 
@@ -143,8 +145,3 @@ def _files(folder, parents=()):
             elif entry.name.lower().endswith(SUFFIXES):
                 found.append((entry.path, entry.stat().st_size))
     return sorted(found)
-
-
-def _few(names, separator=", "):
-    names = [repr(name) for name in names]
-    return separator.join(names if len(names) <= 10 else [*names[:9], f"... ({len(names)} in all)"])

@@ -6,6 +6,7 @@ import numpy as np
 
 from keras_resattn.data.dataset import Dataset
 from keras_resattn.data.labels import as_labels
+from keras_resattn.utils.validation import check_count, check_number
 
 
 def confusion_matrix(classes: int, rate: float) -> np.ndarray:
@@ -25,7 +26,8 @@ def confusion_matrix(classes: int, rate: float) -> np.ndarray:
     Raises:
         ValueError: If a value is out of range.
     """
-    _check(classes, rate)
+    check_count("classes", classes, 2)
+    check_number("rate", rate, below=1)
     matrix = np.full((classes, classes), rate / (classes - 1))
     np.fill_diagonal(matrix, 1 - rate)
     return matrix
@@ -49,7 +51,8 @@ def noisy_labels(y: np.ndarray, rate: float, classes: int, seed: int = 0) -> np.
     Raises:
         ValueError: If a value is out of range.
     """
-    _check(classes, rate)
+    check_count("classes", classes, 2)
+    check_number("rate", rate, below=1)
     y = as_labels(y, len(y), classes)
     rng = np.random.default_rng(seed)
     wrong = rng.random(len(y)) < rate
@@ -77,10 +80,3 @@ def with_label_noise(dataset: Any, rate: float, classes: int, seed: int = 0) -> 
             f"received: a {type(dataset).__name__}, whose images have no index."
         )
     return dataset.relabelled(noisy_labels(dataset.labels, rate, classes, seed))
-
-
-def _check(classes, rate):
-    if isinstance(classes, bool) or not isinstance(classes, (int, np.integer)) or classes < 2:
-        raise ValueError(f"Expected classes to be an integer of at least 2; received: classes={classes!r}.")
-    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
-        raise ValueError(f"Expected rate to be a number from 0 to below 1; received: rate={rate!r}.")

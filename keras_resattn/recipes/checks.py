@@ -83,13 +83,13 @@ def check_class_weight(class_weight: Any, classes: int) -> list[float] | None:
     return [float(weight) for weight in weights]
 
 
-def check_fits(model: keras.Model, dataset: Dataset | BatchStream, recipe: Recipe) -> Size:
+def check_fits(model: keras.Model, dataset: Dataset | BatchStream, recipe: Recipe | None = None) -> Size:
     """Check that a dataset fits a network, and return the size of the network's images, `(h, w)`.
 
     Args:
         model: A classifier that has passed `check_model`.
         dataset: A `Dataset` or `BatchStream`.
-        recipe: A `Recipe`, which may crop images to the network's size.
+        recipe: A `Recipe`, which may crop or resize images to the network's size; `None` if images are only evaluated.
 
     Raises:
         ValueError: If images have another shape or number of channels, or labels exceed the network's classes.
@@ -99,7 +99,7 @@ def check_fits(model: keras.Model, dataset: Dataset | BatchStream, recipe: Recip
     size = [model.input_shape[axis] for axis in spatial_axes(data_format)]
     shape: Any = dataset.image_shape
     expected = (*size, channels)
-    unresized = dataset.resize_mode is None and recipe.crop == "pad"
+    unresized = dataset.resize_mode is None and (recipe is None or recipe.crop == "pad")
     if shape is not None and unresized and not _same_shape(expected, shape):
         hint = " To resize them, pass open_dataset(data, resize_mode='crop'), 'squash' or 'pad'."
         hint = hint if isinstance(dataset, Dataset) and shape[-1] == channels else ""
@@ -107,7 +107,7 @@ def check_fits(model: keras.Model, dataset: Dataset | BatchStream, recipe: Recip
     received = getattr(dataset, "channels", None) if shape is None else shape[-1]
     if received != channels:
         raise ValueError(f"Expected images of {channels} channels for {model.name}; received: {received}.")
-    if recipe.image_sizes:
+    if recipe is not None and recipe.image_sizes:
         if size != [None, None]:
             raise ValueError(
                 f"Expected a network of variable size for a recipe with image_sizes; received: {model.name} of size "

@@ -41,7 +41,7 @@ def check_number(argument: str, value: Any, below: float | None = None) -> None:
     """
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not 0 <= value < (float("inf") if below is None else below):
-        limits = "of at least 0" if below is None else f"from 0 up to, but not including, {below}"
+        limits = "of at least 0" if below is None else f"from 0 to below {below}"
         raise ValueError(f"Expected {argument} to be a number {limits}; received: {argument}={value!r}.")
 
 
