@@ -47,7 +47,7 @@ def test_arguments_of_the_builders(refuses, build, argument, value, message):
     [
         ("depth", 27, r"depth to be 6n \+ 4 \(10, 16, 22, 28, \.\.\.\); received: depth=27"),
         ("width", 0, "width to be an integer of at least 1; received: width=0"),
-        ("dropout", 1.0, "dropout to be a number from 0 .*, 1; received: dropout=1.0"),
+        ("dropout", 1.0, "dropout to be a number from 0 to below 1; received: dropout=1.0"),
     ],
 )
 def test_arguments_of_the_body(refuses, argument, value, message):

@@ -30,7 +30,7 @@ def test_every_builder_checks_its_arguments(refuses, build, argument, value, mes
 FAMILY_ARGUMENTS = {
     "depth": (r"6n \+ 4 \(10, 16, 22, 28, \.\.\.\)", [0, 4, 12, 27, 28.0, "28", True, None]),
     "width": ("an integer of at least 1", [0, 1.5, "10"]),
-    "dropout": ("a number from 0 .*, 1", [-0.1, 1, "0.3", True, None]),
+    "dropout": ("a number from 0 to below 1", [-0.1, 1, "0.3", True, None]),
 }
 
 
