@@ -16,11 +16,14 @@ from keras_resattn import (
     WideResNet,
     WideResNetAtt2,
     attention_maps,
+    compile_and_fit,
     feature_pyramid,
     preprocess_input,
 )
 from keras_resattn.data import ArrayDataset
+from keras_resattn.evaluation import evaluate_model
 from keras_resattn.models import registry
+from keras_resattn.recipes import Recipe
 from keras_resattn.recipes.backbone import Backbone
 from keras_resattn.utils.io import sha256
 
@@ -111,6 +114,41 @@ def test_attention_pyramid_and_transfer_work_with_preprocessing_inside(preproces
     assert found.layers("last_stage")[0].startswith("group3")
     with pytest.raises(ValueError, match=r"Expected no statistics for .*layer preprocessing"):
         Backbone.find(base, ArrayDataset(IMAGES, [0, 1]), statistics=(MEAN, STD))
+
+
+def itself(network):
+    return network
+
+
+def nested(network):
+    return keras.Sequential([keras.Input(network.input_shape[1:]), network])
+
+
+def rescaling(network):
+    inputs = keras.Input(network.input_shape[1:])
+    return keras.Model(inputs, network.layers[-1](network.layers[-2](keras.layers.Rescaling(1 / 255)(inputs))))
+
+
+def small_classifier():
+    layers = [keras.Input((32, 32, 3)), keras.layers.Flatten(), keras.layers.Dense(10, "softmax")]
+    return keras.Sequential(layers)
+
+
+@pytest.mark.once
+@pytest.mark.filterwarnings("ignore:There are no training images")
+@pytest.mark.parametrize("around", [itself, nested, rescaling])
+def test_a_network_that_normalises_its_images_is_trained_on_raw_ones(weights, around):
+    """Normalised twice, they would be other images than those of `predict`."""
+    network = small_classifier() if around is rescaling else small_warn(weights=weights, include_preprocessing=True)
+    model = around(network)
+    x = np.random.default_rng(1).integers(0, 256, (8, 32, 32, 3), dtype="uint8")
+    recipe = Recipe("still", "none", epochs=1, batch_size=8, learning_rate=0.01, flip=False)
+    with pytest.raises(ValueError, match="normalises its images itself"):
+        compile_and_fit(model, recipe, (x, np.arange(8)), statistics=(MEAN, STD), verbose=0)
+    report = compile_and_fit(model, recipe, (x, np.arange(8)), verbose=0)
+    assert (report.mean, report.std) == ([0.0] * 3, [1.0] * 3)
+    y = predict(model, x.astype("float32")).argmax(-1)
+    assert evaluate_model(model, (x, y), report.mean, report.std).accuracy == 1.0
 
 
 @pytest.mark.filterwarnings("ignore:The weights expect three input channels")

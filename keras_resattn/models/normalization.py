@@ -84,3 +84,20 @@ def convolution_on_raw_input(model: keras.Model) -> str | None:
             if isinstance(layer, keras.layers.ZeroPadding2D):
                 raw.update(map(id, returned))
     return None
+
+
+def normalization_of_input(model: keras.Model) -> str | None:
+    """Return the name of the `Normalization` or `Rescaling` layer that the model's input reaches first, or `None`.
+
+    Args:
+        model: A functional or built sequential `keras.Model`.
+    """
+    raw = {id(tensor) for tensor in keras.tree.flatten(model.inputs)}
+    for layer in model.layers:
+        if not any(raw.intersection(map(id, received)) for received, _ in symbolic_calls(layer)):
+            continue
+        if isinstance(layer, (keras.Sequential, keras.Function)):
+            return normalization_of_input(layer)
+        if isinstance(layer, (keras.layers.Normalization, keras.layers.Rescaling)):
+            return layer.name
+    return None

@@ -10,9 +10,9 @@ import keras
 from keras_resattn.data import BatchStream, Dataset
 from keras_resattn.models import registry
 from keras_resattn.models.inspection import freeze_batch_norm, tensors_of_layers
-from keras_resattn.models.normalization import PREPROCESSING, statistics_for
+from keras_resattn.models.normalization import statistics_for
 from keras_resattn.pretrained import find, tags
-from keras_resattn.recipes.checks import check_statistics
+from keras_resattn.recipes.checks import resolve_statistics
 from keras_resattn.typing import Size, Statistics
 from keras_resattn.utils.data_format import channel_axis, image_shape, spatial_axes
 
@@ -134,27 +134,13 @@ def _check_model(model, channels):
 
 
 def _checked_statistics(model, statistics, channels):
-    inside = _normalization_inside(model)
-    if inside and statistics is None:
-        return [0.0] * channels, [1.0] * channels
-    if statistics is None:
+    checked = resolve_statistics(model, statistics, channels)
+    if checked is None:
         raise ValueError(
-            f"Expected statistics=(mean, std) that the images of {model.name} are normalised with; received: None. "
+            f"Expected statistics=(mean, std), those of the images that {model.name} was trained on; received: None. "
             f"For a model that normalises its images itself, pass statistics=({[0] * channels}, {[1] * channels})."
         )
-    mean, std = check_statistics(statistics, channels)
-    if inside and (mean, std) != ([0.0] * channels, [1.0] * channels):
-        raise ValueError(
-            f"Expected no statistics for {model.name}, which normalises its images itself (layer {inside}); "
-            f"received: {statistics}."
-        )
-    return mean, std
-
-
-def _normalization_inside(model):
-    """Return the name of the layer that `include_preprocessing=True` adds to a network, or `None`."""
-    names = [layer.name for layer in model.layers if isinstance(layer, keras.layers.Normalization)]
-    return PREPROCESSING if PREPROCESSING in names else None
+    return checked
 
 
 def _model_size(model, dataset, size):

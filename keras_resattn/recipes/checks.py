@@ -12,6 +12,7 @@ from keras_resattn.data.class_matching import match_classes
 from keras_resattn.data.dataset import Dataset
 from keras_resattn.models.class_names import model_class_names
 from keras_resattn.models.inspection import iter_layers
+from keras_resattn.models.normalization import normalization_of_input
 from keras_resattn.recipes.recipe import Recipe
 from keras_resattn.typing import Size
 from keras_resattn.utils.data_format import channel_axis, spatial_axes
@@ -198,6 +199,33 @@ def check_statistics(statistics: Any, channels: int, size: Size | None = None) -
     except (TypeError, ValueError):
         pass  # not a pair of arrays of numbers
     raise ValueError(f"Expected statistics=(mean, std), {channels} finite numbers each; received: {statistics!r}.")
+
+
+def resolve_statistics(model: keras.Model, statistics: Any, channels: int, size: Size | None = None) -> Any:
+    """Return checked statistics: mean 0 and standard deviation 1 for a network that normalises its input itself.
+
+    Args:
+        model: A functional or built sequential `keras.Model`.
+        statistics: `(mean, std)`, or `None`.
+        channels: Number of channels.
+        size: As in `check_statistics`.
+
+    Returns:
+        `(mean, std)`, or `None` if the network does not normalise its input and no statistics are given.
+
+    Raises:
+        ValueError: If statistics are invalid, or would normalise images that the network normalises again.
+    """
+    inside, identity = normalization_of_input(model), ([0.0] * channels, [1.0] * channels)
+    checked = None if statistics is None else check_statistics(statistics, channels, size)
+    if inside is None or checked == identity:
+        return checked
+    if checked is not None:
+        raise ValueError(
+            f"Expected no statistics for {model.name}, which normalises its images itself (layer {inside}); "
+            f"received: {statistics}."
+        )
+    return identity
 
 
 def _same_shape(expected, shape):

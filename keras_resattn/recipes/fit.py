@@ -73,7 +73,8 @@ def compile_and_fit(
         resume: Whether to resume the run in `run_dir`; if false, `run_dir` must not hold one.
         verbose: Keras' verbosity: 1 for a progress bar, 2 for one line per epoch, 0 for silence.
         statistics: `(mean, std)` with which images (0 to 255) are normalised instead of the training data's own, for
-            initial weights that were trained with them.
+            initial weights that were trained with them. A network that starts with a `Normalization` or `Rescaling`
+            layer, such as one built with `include_preprocessing=True`, gets images from 0 to 255 and needs none.
         data_dir: Folder of TensorFlow Datasets, for data by name.
         device_data: Whether to keep all images on the device as uint8, and crop, flip, normalise and mix them there in
             the compiled step: for accelerators, and data that fit into their memory. Not supported for streams,

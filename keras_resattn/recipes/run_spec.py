@@ -18,7 +18,7 @@ from keras_resattn.recipes.checks import (
     check_class_weight,
     check_classes,
     check_fits,
-    check_statistics,
+    resolve_statistics,
     warn_of_empty_classes,
 )
 from keras_resattn.recipes.distribution import Strategy
@@ -75,7 +75,8 @@ class RunSpec:
             strategy: The distribution `Strategy`.
             dataset: Training data.
             validation: Data evaluated after every epoch, or `None`.
-            statistics: `(mean, std)`, or `None` to compute them from the training data.
+            statistics: `(mean, std)`, or `None` to compute them from the training data, unless the network normalises
+                its input itself.
             checkpoint_statistics: `[mean, std]` of the checkpoint to resume, used instead of computing them again,
                 because those of a stream might differ.
             class_weight: `{label: weight}`, or `None`.
@@ -91,12 +92,10 @@ class RunSpec:
         if strategy.rank == 0:
             warn_of_empty_classes(dataset, model.output_shape[-1], class_names)
         dataset = with_label_noise(dataset, recipe.label_noise, model.output_shape[-1], recipe.seed)
-        computed = statistics is None
-        if computed:
-            mean, std = checkpoint_statistics or dataset.statistics(recipe.normalization, size)
-        else:
-            channels = model.input_shape[channel_axis(keras.config.image_data_format())]
-            mean, std = check_statistics(statistics, channels, size)
+        channels = model.input_shape[channel_axis(keras.config.image_data_format())]
+        found: Any = resolve_statistics(model, statistics, channels, size)
+        computed = found is None
+        mean, std = found or checkpoint_statistics or dataset.statistics(recipe.normalization, size)
         if isinstance(dataset, BatchStream):  # each process may have read another part
             mean, std = strategy.broadcast(mean, std)
         return cls(model, recipe, strategy, dataset, validation, size, [mean, std], computed, class_names, class_weight)
