@@ -12,10 +12,12 @@ def get_recipe(recipe: str | Recipe) -> Recipe:
     """
     if isinstance(recipe, Recipe):
         return recipe
-    if recipe not in RECIPES:
-        hint = did_you_mean(recipe, RECIPES)
+    if not isinstance(recipe, str) or recipe not in RECIPES:
         known = ", ".join(map(repr, RECIPES))
-        raise ValueError(f"Expected a Recipe or one of {known}; received: recipe={recipe!r}.{hint}")
+        received = (
+            f"{recipe!r}.{did_you_mean(recipe, RECIPES)}" if isinstance(recipe, str) else f"a {type(recipe).__name__}."
+        )
+        raise ValueError(f"Expected a Recipe or one of {known}; received: recipe={received}")
     return RECIPES[recipe]
 
 

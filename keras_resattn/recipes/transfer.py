@@ -226,13 +226,15 @@ def _classes(dataset, classes):
                 f"or classes=None; received: classes={classes}."
             )
         return int(classes)
-    if dataset.classes is not None:
-        return dataset.classes
-    if not isinstance(dataset, Dataset):
+    if dataset.classes is None and not isinstance(dataset, Dataset):
         raise ValueError(
             "Expected classes with batches, whose labels are not known in advance; received: classes=None."
         )
-    return int(dataset.labels.max()) + 1
+    found = int(dataset.labels.max()) + 1 if dataset.classes is None else dataset.classes
+    if found < 2:
+        names = "" if dataset.class_names is None else f" ({some_names(dataset.class_names)})"
+        raise ValueError(f"Expected training data of at least two classes; received: {found}{names}.")
+    return found
 
 
 def _check(unfreeze, pooling, dropout, classes):
