@@ -224,7 +224,7 @@ def with_top():
         ({"base": with_top}, "without its top; it ends in a softmax"),
         ({"statistics": None}, r"Expected statistics=\(mean, std\).*normalises its images itself"),
         ({"statistics": ([1.0], [1.0])}, "3 finite numbers each"),
-        ({"data": (np.zeros((32, 8, 8, 1), "uint8"), np.zeros(32, int))}, "Expected images of 3 channels for tiny"),
+        ({"data": (np.zeros((32, 8, 8, 1), "uint8"), np.arange(32) % 2)}, "Expected images of 3 channels for tiny"),
         ({"size": (16, 16)}, r"Expected size=\(height, width\) for tiny, which takes \(8, 8\)"),
         ({"data": (np.zeros((32, 8, 8, 3), "uint8"), np.zeros(32, int))}, "at least two classes; received: 1"),
         ({"head_recipe": "nothing"}, "Expected a Recipe or one of"),
