@@ -17,6 +17,7 @@ from keras_resattn.data.labels import as_labels
 from keras_resattn.data.normalization import normalize
 from keras_resattn.models import registry
 from keras_resattn.models.class_names import keeps_class_names, model_class_names, set_class_names
+from keras_resattn.models.normalization import normalization_of_input
 from keras_resattn.pretrained.loading import load_saved_weights
 from keras_resattn.pretrained.records import Checkpoint
 from keras_resattn.recipes import Recipe
@@ -172,11 +173,17 @@ def evaluate_model(
         An `Evaluation`.
 
     Raises:
-        ValueError: if images or labels do not fit the model.
+        ValueError: if images or labels do not fit the model, or would be normalised twice.
     """
     batch_size = check_count("batch_size", batch_size)
     dataset = open_dataset(data, split="test", data_dir=data_dir, resize_mode=resize_mode)
     size = check_fits(model, dataset)
+    inside = normalization_of_input(model)
+    if inside is not None and (np.any(np.asarray(mean) != 0) or np.any(np.asarray(std) != 1)):
+        raise ValueError(
+            f"Expected mean=0 and std=1 for {model.name}, which normalises its images itself (layer {inside}); "
+            f"received: mean={mean}, std={std}."
+        )
     prepare = functools.partial(normalize, mean=mean, std=std)
     return evaluate_batches(model, EvaluationBatches(dataset, batch_size, prepare, size=size))
 

@@ -129,6 +129,12 @@ def rescaling(network):
     return keras.Model(inputs, network.layers[-1](network.layers[-2](keras.layers.Rescaling(1 / 255)(inputs))))
 
 
+def augmented(network):
+    return keras.Sequential(
+        [keras.Input((32, 32, 3)), keras.layers.RandomFlip(), keras.layers.Rescaling(1 / 255), network]
+    )
+
+
 def small_classifier():
     layers = [keras.Input((32, 32, 3)), keras.layers.Flatten(), keras.layers.Dense(10, "softmax")]
     return keras.Sequential(layers)
@@ -136,10 +142,14 @@ def small_classifier():
 
 @pytest.mark.once
 @pytest.mark.filterwarnings("ignore:There are no training images")
-@pytest.mark.parametrize("around", [itself, nested, rescaling])
+@pytest.mark.parametrize("around", [itself, nested, rescaling, augmented])
 def test_a_network_that_normalises_its_images_is_trained_on_raw_ones(weights, around):
     """Normalised twice, they would be other images than those of `predict`."""
-    network = small_classifier() if around is rescaling else small_warn(weights=weights, include_preprocessing=True)
+    network = (
+        small_classifier()
+        if around in (rescaling, augmented)
+        else small_warn(weights=weights, include_preprocessing=True)
+    )
     model = around(network)
     x = np.random.default_rng(1).integers(0, 256, (8, 32, 32, 3), dtype="uint8")
     recipe = Recipe("still", "none", epochs=1, batch_size=8, learning_rate=0.01, flip=False)
@@ -149,6 +159,8 @@ def test_a_network_that_normalises_its_images_is_trained_on_raw_ones(weights, ar
     assert (report.mean, report.std) == ([0.0] * 3, [1.0] * 3)
     y = predict(model, x.astype("float32")).argmax(-1)
     assert evaluate_model(model, (x, y), report.mean, report.std).accuracy == 1.0
+    with pytest.raises(ValueError, match=r"Expected mean=0 and std=1 .* normalises its images itself"):
+        evaluate_model(model, (x, y), MEAN, STD)
 
 
 @pytest.mark.filterwarnings("ignore:The weights expect three input channels")

@@ -89,15 +89,22 @@ def convolution_on_raw_input(model: keras.Model) -> str | None:
 def normalization_of_input(model: keras.Model) -> str | None:
     """Return the name of the `Normalization` or `Rescaling` layer that the model's input reaches first, or `None`.
 
+    Layers without weights, such as augmentation, may precede it. Operations such as `inputs / 255` are not detected.
+
     Args:
         model: A functional or built sequential `keras.Model`.
     """
     raw = {id(tensor) for tensor in keras.tree.flatten(model.inputs)}
     for layer in model.layers:
-        if not any(raw.intersection(map(id, received)) for received, _ in symbolic_calls(layer)):
+        returned = [returned for received, returned in symbolic_calls(layer) if raw.intersection(map(id, received))]
+        if not returned:
             continue
-        if isinstance(layer, (keras.Sequential, keras.Function)):
-            return normalization_of_input(layer)
         if isinstance(layer, (keras.layers.Normalization, keras.layers.Rescaling)):
             return layer.name
+        if isinstance(layer, (keras.Sequential, keras.Function)):
+            found = normalization_of_input(layer)
+            if found:
+                return found
+        if not layer.weights:
+            raw.update(id(tensor) for tensors in returned for tensor in tensors)
     return None
