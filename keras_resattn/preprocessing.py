@@ -222,10 +222,11 @@ def decode_predictions(
     names = class_names_of(weights) if class_names is None else check_class_names(class_names)
     values = keras.ops.convert_to_numpy(probabilities)
     if values.ndim != 2 or values.shape[1] != len(names):
-        described = weights if isinstance(weights, (str, os.PathLike)) else type(weights).__name__
-        owner = f"{len(names)} class_names" if class_names is not None else f"the classes of {described}"
+        described = f"weights={str(weights)!r}" if isinstance(weights, (str, os.PathLike)) else type(weights).__name__
+        owner = f"{len(names)} class_names" if class_names is not None else f"the {len(names)} classes of {described}"
+        hint = "" if class_names is not None else " For another network, pass weights=model or class_names=[...]."
         raise ValueError(
-            f"Expected probabilities of shape (n, {len(names)}) for {owner}; received: shape {values.shape}."
+            f"Expected probabilities of shape (n, {len(names)}) for {owner}; received: shape {values.shape}.{hint}"
         )
     if not (values >= 0).all() or not np.isfinite(values).all():
         raise ValueError(

@@ -89,8 +89,8 @@ def main(path, address=None, processes=None, process=None):
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        four = [tf.config.LogicalDeviceConfiguration()] * 4
-        tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], four)
+        two = [tf.config.LogicalDeviceConfiguration()] * 2
+        tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
     strategy_module.STEPS_BETWEEN_SIGNAL_CHECKS = 1
     arguments = {} if address is None else {"processes": int(processes), "process": int(process)}
     # With several processes, JAX must not compute anything before the scope.

@@ -132,7 +132,7 @@ def test_shards_that_do_not_fit_are_refused(shard, message):
 
 @pytest.mark.once
 def test_less_than_a_batch_is_refused():
-    with pytest.raises(ValueError, match="at least a batch of 32 images; received: 26"):
+    with pytest.raises(ValueError, match="at least a batch of 32 images for recipe; received: 26"):
         batches(PLAIN.replace(batch_size=32))
 
 

@@ -189,7 +189,9 @@ def test_decoding_by_names_models_and_tags():
     assert decode_predictions(p, top=2, weights=model) == best
     with pytest.raises(ValueError, match=r"\(n, 4\) for 4 class_names; received: shape \(1, 5\)"):
         decode_predictions(p, class_names=NAMES[:4])
-    with pytest.raises(ValueError, match=r"\(n, 10\) for the classes of cifar10; received: shape \(1, 5\)"):
+    with pytest.raises(
+        ValueError, match=r"\(n, 10\) for the 10 classes of weights='cifar10'; received: shape \(1, 5\)\. For another"
+    ):
         decode_predictions(p, weights="cifar10")
 
 

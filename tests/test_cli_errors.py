@@ -104,7 +104,7 @@ def test_an_error_is_one_line_with_exit_code_2(case, files, monkeypatch, capsys)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ("--set epoch=3", "--set FIELD=VALUE with a field of a recipe .*Did you mean 'epochs'"),
+        ("--set epoch=3", "--set FIELD=VALUE with a field of a recipe; .*Did you mean 'epochs'"),
         ("--set epochs", "--set FIELD=VALUE"),
         ("--set epochs=none", "epochs=.none."),
         ("--recipe mine", "Expected a Recipe or one of"),

@@ -57,14 +57,13 @@ def _measure(row):
     return counts, count_macs(model, per_layer=True)
 
 
-# By default every network is built once; the deep ones with other arguments are slow tests.
-ROWS = [
-    pytest.param(row, marks=pytest.mark.slow) if re.search(r"(128|164|200|236|452) (classes|bottom)", row) else row
-    for row in COUNTS
-]
+def cases(rows):
+    """By default every network is built once; the deep ones with other arguments are slow tests."""
+    deep = re.compile(r"(128|164|200|236|452) (classes|bottom)")
+    return [pytest.param(row, marks=pytest.mark.slow) if deep.search(row) else row for row in rows]
 
 
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("row", cases(COUNTS))
 def test_counts(row):
     assert measure(row)[0] == COUNTS[row]
 
@@ -107,7 +106,7 @@ def test_a_larger_image_has_the_counts_of_a_network_of_that_size():
     assert macs == COUNTS["ResidualAttention92 at 320"]["macs"]
 
 
-@pytest.mark.parametrize("row", CIFAR_STAGES)
+@pytest.mark.parametrize("row", cases(CIFAR_STAGES))
 def test_stages_of_the_cifar_networks(row):
     stages = {1: [0, 0], 2: [0, 0], 3: [0, 0]}
     for cost in measure(row)[1]:

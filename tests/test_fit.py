@@ -69,7 +69,7 @@ def test_every_preset_trains(name):
 
 def test_a_residual_attention_network_trains():
     model = keras_resattn.ResidualAttentionNet(
-        weights=None, topology="cifar", modules=(0, 0, 1), widths=(2, 2, 2), classes=3
+        weights=None, topology="cifar", modules=(0, 0, 1), widths=(2, 2, 2), classes=3, bottom_units=1
     )
     before = weights_of(model)
     report = compile_and_fit(model, RECIPE.replace(epochs=2), (X, Y), verbose=0)

@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import os
 import re
 import subprocess
 import sys
@@ -34,8 +35,10 @@ def test_the_metadata_lists_every_package():
 
 
 def run(code):
-    """Run code in a new Python process and return what it prints."""
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    """Run code in a new Python process on JAX, which imports fastest, and return what it prints."""
+    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
 
 
 def test_import_brings_no_other_backend():

@@ -41,7 +41,7 @@ def test_create_model_loads_released_weights_by_default():
 @pytest.mark.once
 @pytest.mark.parametrize("network", ["WARN", "WARN-16", "warn-16-8", None, 56])
 def test_an_unknown_id(network):
-    with pytest.raises(ValueError, match=rf"Expected network to be one of .*'WARN-DEPTH-WIDTH'.* network={network!r}"):
+    with pytest.raises(ValueError, match=rf"Expected network to be an id .*'WARN-DEPTH-WIDTH'.* network={network!r}"):
         create_model(network, weights=None)
 
 

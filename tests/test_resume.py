@@ -179,8 +179,12 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, uninterrupted, mon
     assert_same(*train(tmp_path), uninterrupted)
 
 
-def test_the_loss_scale_is_restored(tmp_path):
-    keras.config.set_dtype_policy("mixed_float16")
+@pytest.mark.parametrize(
+    "policy",
+    [pytest.param("mixed_float16", marks=[pytest.mark.slow] if keras.backend.backend() == "tensorflow" else [])],
+)
+def test_the_loss_scale_is_restored(tmp_path, policy):
+    keras.config.set_dtype_policy(policy)
     whole, report = train()
     with pytest.raises(Killed):
         train(tmp_path, callbacks=killed_at(8), checkpoint_steps=1)

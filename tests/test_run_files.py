@@ -181,9 +181,8 @@ def test_one_process_trains_in_a_folder(tmp_path, copied):
         import sys, pathlib
         from keras_resattn.utils.locking import locked
         folder = pathlib.Path(sys.argv[1])
-        folder.mkdir()
-        (folder / ".partial-mine").write_text("")
         with locked(folder):
+            (folder / ".partial-mine").write_text("")
             print("locked", flush=True)
             sys.stdin.read()
     """

@@ -221,6 +221,7 @@ def with_top():
     [
         ({"base": "imagenet"}, "one of the released checkpoints: CifarResidualAttention56/"),
         ({"base": "cifar10"}, "Expected no statistics with CifarResidualAttention56/"),
+        ({"base": "CifarResidualAttention56"}, "Expected no statistics with CifarResidualAttention56/"),
         ({"base": with_top}, "without its top; it ends in a softmax"),
         ({"statistics": None}, r"Expected statistics=\(mean, std\).*normalises its images itself"),
         ({"statistics": ([1.0], [1.0])}, "3 finite numbers each"),
@@ -236,7 +237,7 @@ def with_top():
         ({"dropout": 1.0}, "Expected dropout"),
         ({"classes": 1}, "Expected classes to be an integer of at least 2"),
         ({"data": images(32), "classes": 2, "validation_data": images(32, classes=3)}, "labels from 0 to 1"),
-        ({"data": images(7)}, "Expected at least a batch of 8 images for head_recipe; received: 7"),
+        ({"data": images(7)}, r"batch of 8 images for head_recipe; received: 7.* --head-set batch_size=7"),
     ],
     ids=lambda value: value if isinstance(value, str) else "-".join(value),
 )

@@ -78,9 +78,10 @@ def test_a_damaged_description_is_named(finished, copied, content):
 
 
 def test_a_folder_has_room_for_one_process(finished, tmp_path):
-    (tmp_path / ".partial-transfer.json").write_text("of the other process")
-    with locked(tmp_path), pytest.raises(BlockingIOError, match=rf"train in {tmp_path}"):
-        again(finished, tmp_path)
+    with locked(tmp_path):
+        (tmp_path / ".partial-transfer.json").write_text("of the other process")
+        with pytest.raises(BlockingIOError, match=rf"train in {tmp_path}"):
+            again(finished, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {".lock", ".partial-transfer.json"}
 
 

@@ -269,6 +269,12 @@ def test_an_image_that_is_not_a_batch(gated):
 
 
 @pytest.mark.once
+def test_images_of_another_size_raise(gated):
+    with pytest.raises(ValueError, match=r"of shape \(None, 16, 16, 3\); received: shape \(1, 8, 8, 3\)\.$"):
+        attention_maps(gated, DISPLAY_IMAGES[:1, :8, :8])
+
+
+@pytest.mark.once
 def test_gates_of_a_model_without_gated_attention_raise(network):
     with pytest.raises(ValueError, match="Expected a model with gated attention"):
         attention_gates(network, IMAGES)

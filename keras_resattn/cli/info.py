@@ -16,11 +16,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
     fields = _of_network(arguments.name) if arguments.name in registry.NETWORKS else _of_tag(arguments.name)
-    rows = [
-        [field, ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)]
-        for field, value in fields.items()
-    ]
+    rows = [[field, _text(value)] for field, value in fields.items()]
     output.print_table(None, {"field": {"no_wrap": True}, "value": {}}, rows)
+
+
+def _text(value):
+    if isinstance(value, dict):
+        known = {key: f"({_text(each)})" if isinstance(each, dict) else _text(each) for key, each in value.items()}
+        return ", ".join(f"{key}={text}" for key, text in known.items() if text not in ("None", "()", ""))
+    return ", ".join(map(_text, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _of_network(name):

@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser, default: str | None = DEFAULT
         parser.add_argument(
             "--size", type=int, metavar="PIXELS", help="height and width of images, for a network of any input size"
         )
-    numbers = {"nargs": "+", "type": float, "metavar": "N"}
+    numbers = {"nargs": "+", "type": _number, "metavar": "N"}
     parser.add_argument(
         "--mean",
         help="for a file: mean that is subtracted from images (0 to 255), one number or one per channel",
@@ -54,6 +54,14 @@ def add_arguments(parser: argparse.ArgumentParser, default: str | None = DEFAULT
         help="for a file: standard deviation that images are divided by, one number or one per channel",
         **numbers,
     )
+
+
+def _number(value):
+    try:
+        return float(value)
+    except ValueError:
+        hint = "Name files before this option."
+        raise argparse.ArgumentTypeError(f"expected a number; received: {value}. {hint}") from None
 
 
 @dataclass(frozen=True)

@@ -73,11 +73,8 @@ def change_recipe(name: str, changes: Iterable[str], option: str = "--set") -> R
     for change in changes:
         field, equals, value = change.partition("=")
         if not equals or field not in Recipe.__dataclass_fields__:
-            known = ", ".join(Recipe.__dataclass_fields__)
-            hint = suggest_fields([field])
-            raise ValueError(
-                f"Expected {option} FIELD=VALUE with a field of a recipe ({known}); received: {change}.{hint}"
-            )
+            hint = suggest_fields([field]) or f" The fields are {', '.join(Recipe.__dataclass_fields__)}."
+            raise ValueError(f"Expected {option} FIELD=VALUE with a field of a recipe; received: {change}.{hint}")
         try:
             fields[field] = json.loads(value)
         except (json.JSONDecodeError, RecursionError):

@@ -20,7 +20,7 @@ from keras_resattn.data.labels import smooth_labels
 from keras_resattn.data.normalization import nonzero_std
 from keras_resattn.data.training_batches import TrainingBatches
 from keras_resattn.typing import Shape, Size, Tensor
-from keras_resattn.utils.data_format import spatial_axes
+from keras_resattn.utils.data_format import image_size
 
 if TYPE_CHECKING:
     from keras_resattn.recipes.recipe import Recipe
@@ -298,9 +298,9 @@ def _read(datasets, size):
 
 
 def _size(network, dataset):
-    size = [network.input_shape[axis] for axis in spatial_axes(keras.config.image_data_format())]
+    size = image_size(network.input_shape)
     if None not in size:
-        return tuple(size)
+        return size
     if dataset.image_shape is None:
         raise ValueError(
             f"Expected a network of fixed size, or images of one size; received: {network.name} with input shape "

@@ -23,6 +23,22 @@ if TYPE_CHECKING:
     from keras_resattn.recipes.recipe import Recipe
 
 
+def check_batch_size(recipe: Recipe, images: int, argument: str = "recipe", option: str = "--set") -> None:
+    """Raise a `ValueError` if there are fewer images than a batch of the recipe holds.
+
+    Args:
+        recipe: A `Recipe`.
+        images: Number of training images.
+        argument: Name of the argument that holds the recipe.
+        option: Option of the command line that changes the recipe.
+    """
+    if images < recipe.batch_size:
+        raise ValueError(
+            f"Expected at least a batch of {recipe.batch_size} images for {argument}; received: {images}. Use smaller "
+            f"batches: {argument}.replace(batch_size={images}) in Python, {option} batch_size={images} in a shell."
+        )
+
+
 class TrainingBatches(keras.utils.PyDataset):
     """Augmented batches of all epochs of a run, addressed by step and shuffled in each epoch.
 
@@ -96,13 +112,8 @@ class TrainingBatches(keras.utils.PyDataset):
         self._prefetcher = Prefetcher(self._batch, steps, min(workers, 1) if self._stream else workers)
 
     def _open_dataset(self, dataset):
-        recipe = self.recipe
-        self.steps_per_epoch = len(dataset) // recipe.batch_size
-        if not self.steps_per_epoch:
-            raise ValueError(
-                f"Expected at least a batch of {recipe.batch_size} images; received: {len(dataset)}. "
-                f"Pass recipe=get_recipe({recipe.name!r}).replace(batch_size={len(dataset)})."
-            )
+        check_batch_size(self.recipe, len(dataset))
+        self.steps_per_epoch = len(dataset) // self.recipe.batch_size
 
     def _open_stream(self, dataset, shard):
         recipe, (rank, world) = self.recipe, shard

@@ -133,12 +133,15 @@ def check_id(id: object) -> None:
     """Check that a network has this id. Does not import Keras.
 
     Raises:
-        ValueError: if there is none; the message lists all ids and suggests similar ones.
+        ValueError: if there is none; the message suggests similar ids.
     """
     if isinstance(id, str) and is_network(id):
         return
-    known = ", ".join([*map(repr, NETWORKS), *(f"'{family}-DEPTH-WIDTH'" for family in FAMILIES)])
-    raise ValueError(f"Expected network to be one of {known}; received: network={id!r}.{did_you_mean(id, NETWORKS)}")
+    families = ", ".join(f"'{family}-DEPTH-WIDTH'" for family in FAMILIES)
+    raise ValueError(
+        f"Expected network to be an id that keras_resattn.list_models() returns, or one of {families}; "
+        f"received: network={id!r}.{did_you_mean(id, NETWORKS)}"
+    )
 
 
 def id_of_model_name(model_name: str) -> str:

@@ -14,7 +14,7 @@ from keras_resattn.models.normalization import statistics_for
 from keras_resattn.pretrained import find, tags
 from keras_resattn.recipes.checks import resolve_statistics
 from keras_resattn.typing import Size, Statistics
-from keras_resattn.utils.data_format import channel_axis, image_shape, spatial_axes
+from keras_resattn.utils.data_format import image_channels, image_shape, image_size
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class Backbone:
         """Build the network of a released checkpoint, or check a model, for the images of a dataset.
 
         Args:
-            network: Tag, alias or id of a released checkpoint, or a `keras.Model`.
+            network: Tag, alias or id of a released checkpoint; a network's id, which means its best checkpoint; or a
+                `keras.Model`.
             dataset: A `Dataset` or `BatchStream`, which determines the number of channels and, for a network of
                 variable input size, the image size.
             statistics: `(mean, std)` of the images of a `keras.Model`; `None` for a released checkpoint.
@@ -62,7 +63,9 @@ class Backbone:
                 _checked_statistics(network, statistics, channels),
                 _model_size(network, dataset, size),
             )
-        found = find(network) if isinstance(network, str) else []
+        found = []
+        if isinstance(network, str):
+            found = find("default", network) if registry.is_network(network) else find(network)
         if len(found) != 1:
             known = ", ".join(tag.id for tag in found or tags())
             raise ValueError(
@@ -128,7 +131,7 @@ def _check_model(model, channels):
             f"Expected {model.name} without its top; it ends in a softmax. Build it with include_top=False, or pass "
             "keras.Model(model.input, model.layers[-2].output)."
         )
-    expected = shape[channel_axis(keras.config.image_data_format())]
+    expected = image_channels(shape)
     if channels != expected:
         raise ValueError(f"Expected images of {expected} channels for {model.name}; received: {channels}.")
 
@@ -144,7 +147,7 @@ def _checked_statistics(model, statistics, channels):
 
 
 def _model_size(model, dataset, size):
-    own = tuple(model.input_shape[axis] for axis in spatial_axes(keras.config.image_data_format()))
+    own = image_size(model.input_shape)
     if size is None:
         size = own if None not in own or dataset.image_shape is None else dataset.image_shape[:2]
     size = tuple(size)
@@ -160,10 +163,9 @@ def _first_of_last_stage(model):
     """
     sizes = {}
     if isinstance(model, (keras.Sequential, keras.Function)):
-        axes = spatial_axes(keras.config.image_data_format())
         for name, (tensor, *_) in tensors_of_layers(model).items():
             if len(tensor.shape) == 4 and None not in tensor.shape[1:]:
-                sizes[name] = tuple(tensor.shape[axis] for axis in axes)
+                sizes[name] = image_size(tensor.shape)
     maps = [(index, sizes[layer.name]) for index, layer in enumerate(model.layers) if layer.name in sizes]
     larger = [index for index, size in maps if size > maps[-1][1]]
     if not larger:

@@ -15,7 +15,7 @@ from keras_resattn.models.inspection import iter_layers
 from keras_resattn.models.normalization import normalization_of_input
 from keras_resattn.recipes.recipe import Recipe
 from keras_resattn.typing import Size
-from keras_resattn.utils.data_format import channel_axis, spatial_axes
+from keras_resattn.utils.data_format import image_channels, image_size
 from keras_resattn.utils.validation import is_integer, some_names
 
 #: First words of the warning of `warn_of_empty_classes`.
@@ -95,9 +95,7 @@ def check_fits(model: keras.Model, dataset: Dataset | BatchStream, recipe: Recip
     Raises:
         ValueError: If images have another shape or number of channels, or labels exceed the network's classes.
     """
-    data_format = keras.config.image_data_format()
-    channels = model.input_shape[channel_axis(data_format)]
-    size = [model.input_shape[axis] for axis in spatial_axes(data_format)]
+    channels, size = image_channels(model.input_shape), list(image_size(model.input_shape))
     shape: Any = dataset.image_shape
     expected = (*size, channels)
     unresized = dataset.resize_mode is None and (recipe is None or recipe.crop == "pad")

@@ -192,7 +192,7 @@ def _clips_gradients(recipe):
 #: Rules between fields: the field named in the message, its expected value, and the check.
 RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     ("epochs", "an integer, or None with iterations set", lambda r: (r.epochs is None) != (r.iterations is None)),
-    ("warmup_epochs", "below its {epochs} epochs (change both)", lambda r: r.warmup_epochs < (r.epochs or math.inf)),
+    ("warmup_epochs", "below epochs={epochs} (change both)", lambda r: r.warmup_epochs < (r.epochs or math.inf)),
     ("milestones", "empty with schedule='cosine'", lambda r: r.schedule != "cosine" or not r.milestones),
     (
         "image_sizes",

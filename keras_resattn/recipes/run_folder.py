@@ -70,15 +70,12 @@ class RunFolder:
         if self.path is None or not self.writes or self.finished:
             yield
             return
-        self.path.mkdir(parents=True, exist_ok=True)
         with locked(self.path):
             self.progress = self._read_progress()  # another process may have trained meanwhile
             self._check(resume)
             if self.progress is not None and self.progress["statistics"] != statistics:
                 raise ValueError(f"Another process has trained in {self.path} meanwhile. Repeat the call.")
             if not self.finished:
-                for partial in self.path.glob(".partial-*"):  # left behind by a process that was killed while writing
-                    partial.unlink()
                 self._describe()
             yield
 

@@ -24,7 +24,7 @@ from keras_resattn.recipes.checks import (
 from keras_resattn.recipes.distribution import Strategy
 from keras_resattn.recipes.recipe import Recipe
 from keras_resattn.typing import Statistics
-from keras_resattn.utils.data_format import channel_axis
+from keras_resattn.utils.data_format import image_channels
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class RunSpec:
         if strategy.rank == 0:
             warn_of_empty_classes(dataset, model.output_shape[-1], class_names)
         dataset = with_label_noise(dataset, recipe.label_noise, model.output_shape[-1], recipe.seed)
-        channels = model.input_shape[channel_axis(keras.config.image_data_format())]
+        channels = image_channels(model.input_shape)
         found: Any = resolve_statistics(model, statistics, channels, size)
         computed = found is None
         mean, std = found or checkpoint_statistics or dataset.statistics(recipe.normalization, size)

@@ -10,6 +10,7 @@ import keras
 from keras_resattn.data import Dataset, open_dataset
 from keras_resattn.data.class_matching import match_classes
 from keras_resattn.data.open_dataset import open_validation
+from keras_resattn.data.training_batches import check_batch_size
 from keras_resattn.models._build import full_precision
 from keras_resattn.models.normalization import normalization
 from keras_resattn.recipes import Recipe, Report, distribution, get_recipe
@@ -23,7 +24,7 @@ from keras_resattn.recipes.checks import (
 from keras_resattn.recipes.frozen_features import resized
 from keras_resattn.recipes.transfer_phases import TransferRun
 from keras_resattn.typing import DataLike, PathLike, Pooling, Size, Statistics
-from keras_resattn.utils.data_format import channel_axis
+from keras_resattn.utils.data_format import image_channels
 from keras_resattn.utils.io import user_path
 from keras_resattn.utils.validation import check_choice, check_count, check_number, some_names
 
@@ -192,8 +193,7 @@ def with_normalization(model: keras.Model, mean: Sequence[float], std: Sequence[
     Raises:
         ValueError: If there is not one mean and one standard deviation for each channel.
     """
-    axis = channel_axis(keras.config.image_data_format())
-    mean, std = check_statistics((mean, std), model.input_shape[axis])
+    mean, std = check_statistics((mean, std), image_channels(model.input_shape))
     inputs = keras.Input(model.input_shape[1:], name="images")
     normalize = normalization(mean, std, dtype=full_precision())
     return keras.Model(inputs, _uncompiled(model)(normalize(inputs)), name=f"{model.name}_on_images")
@@ -209,12 +209,10 @@ def _check_data(dataset, validation, classes, recipes):
         if data is not None:
             data.check_labels(classes)
     # `recipes` holds the second recipe only if there is a second phase.
-    for argument, recipe in zip(("head_recipe", "fine_tune_recipe"), recipes, strict=False):
-        if isinstance(dataset, Dataset) and len(dataset) < recipe.batch_size:
-            raise ValueError(
-                f"Expected at least a batch of {recipe.batch_size} images for {argument}; received: {len(dataset)}. "
-                f"Pass {argument}=get_recipe({recipe.name!r}).replace(batch_size={len(dataset)})."
-            )
+    arguments = (("head_recipe", "--head-set"), ("fine_tune_recipe", "--set"))
+    for (argument, option), recipe in zip(arguments, recipes, strict=False):
+        if isinstance(dataset, Dataset):
+            check_batch_size(recipe, len(dataset), argument, option)
     warn_of_empty_classes(dataset, classes, dataset.class_names)
 
 

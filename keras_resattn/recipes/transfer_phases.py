@@ -70,11 +70,8 @@ class TransferRun:
         if self.strategy.rank > 0 or all(map(self._finished, [HEAD, FINE_TUNE] if self.unfrozen else [HEAD])):
             yield
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder):
             self._check_folder()  # again: another process may have written to it
-            for partial in self.folder.glob(".partial-*"):  # left behind by a process that was killed while writing
-                partial.unlink()
             if not (self.folder / TRANSFER).exists():
                 write_json(self.folder / TRANSFER, self.identity)
             yield

@@ -14,6 +14,9 @@ from typing import Any
 
 from keras_resattn.typing import PathLike
 
+#: Prefix of the names of files that are not yet written completely.
+PARTIAL = ".partial-"
+
 
 def user_path(path: PathLike) -> Path:
     """Return a path with a leading `~` or `~user` expanded to the home folder."""
@@ -33,7 +36,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     path = Path(path)
     partial = None
     try:
-        handle, partial = tempfile.mkstemp(prefix=".partial-", suffix="-" + path.name, dir=path.parent)
+        handle, partial = tempfile.mkstemp(prefix=PARTIAL, suffix="-" + path.name, dir=path.parent)
         os.close(handle)
         yield Path(partial)
         umask = os.umask(0)

@@ -6,6 +6,8 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+from keras_resattn.utils.io import PARTIAL
+
 LOCK = ".lock"
 
 
@@ -13,8 +15,10 @@ LOCK = ".lock"
 def locked(folder: Path) -> Iterator[None]:
     """Lock a folder against other processes for the duration of a block. The lock ends with the process.
 
+    Partial files, left behind by a process that was killed while writing, are deleted.
+
     Args:
-        folder: An existing folder.
+        folder: The folder, created if it does not exist.
 
     Raises:
         BlockingIOError: if another process, or another call in this process, holds the lock; the message names it.
@@ -23,6 +27,7 @@ def locked(folder: Path) -> Iterator[None]:
     import filelock  # needed only for training
 
     path = Path(folder) / LOCK
+    path.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(path)
     try:
         lock.acquire(blocking=False)
@@ -34,6 +39,8 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         with contextlib.suppress(OSError):  # used only in error messages
             path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
+        for partial in path.parent.glob(f"{PARTIAL}*"):
+            partial.unlink()
         yield
     finally:
         lock.release()

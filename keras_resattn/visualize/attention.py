@@ -96,11 +96,10 @@ class Attention:
         """Return the float32 values of a structure of tensors for images; `key` identifies the structure."""
         check_count("batch_size", batch_size)
         images = to_numpy(images)
-        if images.ndim != len(self.inputs.shape) or not len(images):
-            raise ValueError(
-                f"Expected images of shape {self.inputs.shape}; received: shape {images.shape}. "
-                "Pass a single image x as x[None]."
-            )
+        fits = len(images) and images.ndim == len(self.inputs.shape)
+        if not fits or any(want not in (None, got) for want, got in zip(self.inputs.shape, images.shape, strict=True)):
+            hint = " Pass a single image x as x[None]." if images.ndim == len(self.inputs.shape) - 1 else ""
+            raise ValueError(f"Expected images of shape {self.inputs.shape}; received: shape {images.shape}.{hint}")
         warn_if_raw(images, self.unnormalized, stacklevel=4)
         if key not in self.models:
             self.models[key] = keras.Model(self.inputs, tensors)
