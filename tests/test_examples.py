@@ -44,9 +44,9 @@ def data(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:There are no training images")  # some classes of CIFAR-10 have none
 def test_train(run, data, tmp_path):
-    sizes = ("--limit", 20, "--holdout", 4, "--batch-size", 8, "--epochs", 4)
+    sizes = ("--limit", 20, "--holdout", 4, "--batch-size", 8, "--epochs", 2)
     out = run("03_train_cifar10.py", data, tmp_path / "run", *sizes)
-    assert "'epoch': 4" in out
+    assert "'epoch': 2" in out
     assert "val_accuracy" in out
     assert (tmp_path / "run" / "model.weights.h5").exists()
 
@@ -159,15 +159,16 @@ def test_see_the_masks(run, tmp_path):
         assert image.width > 1000
 
 
-def small_network(include_top=True, classes=10, **_):
+def small_network(include_top=True, classes=10, pooling=None, **_):
     """Stand in for the bundled network: two stages with a mask each, under the same layer names."""
     inputs = x = keras.Input((32, 32, 3))
     for stage in (2, 3):
         x = keras.layers.Conv2D(4, 4, 4, name=f"stage{stage}_unit1")(x)
         mask = keras.layers.Conv2D(4, 1, activation="sigmoid", name=f"stage{stage}_attention1_mask")(x)
         x = keras_resattn.layers.AttentionResidual(name=f"stage{stage}_attention1_merge")([x, mask])
-    if include_top:
+    if include_top or pooling:
         x = keras.layers.GlobalAveragePooling2D()(x)
+    if include_top:
         x = keras.layers.Dense(classes, activation="softmax", name="predictions")(x)
     return keras.Model(inputs, x, name="small")
 
@@ -177,6 +178,23 @@ def test_transfer_learning(run, data, tmp_path, monkeypatch):
     out = run("02_transfer_learning.py", data, "--epochs", 2, "--batch-size", 8, "--run-dir", tmp_path / "run")
     assert re.search(r"24 training images, classifier only: test accuracy \d+\.\d\d%", out)
     assert (tmp_path / "run" / "head" / "report.json").exists()
+
+
+def test_transfer_is_measured(run, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("keras_resattn.create_model", lambda network, **kwargs: small_network(**kwargs))
+    monkeypatch.setattr("keras_resattn.models.registry.create_model", lambda network, **kwargs: small_network(**kwargs))
+    sizes = ("--images", 6, "--seeds", 0, "--size", 32, "--epochs", 2, "--fine-tune-epochs", 1, "--test-images", 5)
+    sources = ("--sources", "CifarResidualAttention56/cifar10", "CifarResidualAttention56")
+    command = ("09_measure_transfer.py", data, tmp_path / "results.csv")
+    run(*command, *sources, *sizes)
+    rows = read_rows(tmp_path / "results.csv")
+    assert [(row["source"], row["method"]) for row in rows] == [
+        (source, method) for source in sources[1:] for method in ("dense", "fine_tune")
+    ]
+    assert {row["test_images"] for row in rows} == {"5"}
+    assert all(0 <= float(row["test_accuracy"]) <= 100 for row in rows)
+    assert run(*command, *sources, *sizes) == "", "existing rows are not computed again"
+    assert "| `CifarResidualAttention56` |" in run(*command, "--table")
 
 
 def test_transfer_learning_notebook(tmp_path, monkeypatch, capsys):
