@@ -80,6 +80,13 @@ def test_commands_that_need_no_keras_do_not_import_it(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_help_and_list_do_not_import_numpy():
+    """Its import would take a third of their time."""
+    code = "import sys; from keras_resattn.cli import main; main(['list']); print('numpy' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "False"
+
+
 def test_messages_of_an_import_are_discarded(capfd):
     with startup._discard_standard_error():
         os.write(2, b"a message of TensorFlow")

@@ -3,8 +3,6 @@
 import argparse
 import importlib.util
 
-import numpy as np
-
 from keras_resattn.cli import image_files, network, network_arguments, output, startup
 from keras_resattn.cli.arguments import FIGURES, check_least, check_output, path
 
@@ -52,6 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _draw(net, batches, arguments):
+    import numpy as np
+
     from keras_resattn.utils.io import atomic_write
     from keras_resattn.visualize import plot_attention
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from keras_resattn.cli.arguments import add_resize_mode, path
 from keras_resattn.cli.output import complain
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from keras_resattn.cli.network import Network
 
 BATCH = 256  # images in memory at once
@@ -61,8 +61,10 @@ class Images:
             paths += inside
         return paths
 
-    def batches(self, network: "Network") -> Iterator[tuple[list[Path], np.ndarray]]:
+    def batches(self, network: "Network") -> Iterator[tuple[list[Path], "np.ndarray"]]:
         """Yield `(paths, images)`: images `(n, h, w, c)`, uint8, resized to the input size of a `Network`."""
+        import numpy as np
+
         paths = self.paths()
         self.total = len(paths) + self.skipped
         for start in range(0, len(paths), BATCH):

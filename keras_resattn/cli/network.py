@@ -1,16 +1,18 @@
 """The network that a command uses: a released checkpoint, a file, a folder, a Hub repository, or a finished run."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from keras_resattn import pretrained
 from keras_resattn.cli.network_arguments import NetworkChoice
 from keras_resattn.models import registry
 from keras_resattn.pretrained.records import RECORD, Checkpoint
 from keras_resattn.typing import PathLike
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -50,14 +52,16 @@ class Network:
 
         return image_channels(self.model.input_shape)
 
-    def preprocess(self, images: np.ndarray) -> np.ndarray:
+    def preprocess(self, images: "np.ndarray") -> "np.ndarray":
         """Return images `(n, h, w, c)`, 0 to 255, as input of the model."""
         from keras_resattn.data import network_input
 
         return network_input(images, self.mean, self.std)
 
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
+    def probabilities(self, images: "np.ndarray") -> "np.ndarray":
         """Return class probabilities, `(n, classes)` float64, of images `(n, h, w, c)`, 0 to 255."""
+        import numpy as np
+
         from keras_resattn.recipes.loss_and_metrics import returns_logits
 
         outputs = np.asarray(self.model.predict(self.preprocess(images), verbose=0), "float64")
@@ -66,10 +70,10 @@ class Network:
         exponentials = np.exp(outputs - outputs.max(1, keepdims=True))
         return exponentials / exponentials.sum(1, keepdims=True)
 
-    def top_classes(self, images: np.ndarray, top: int) -> list[list[tuple[int, str | None, float]]]:
+    def top_classes(self, images: "np.ndarray", top: int) -> list[list[tuple[int, str | None, float]]]:
         """Return the most probable classes of each image: lists of `(index, name or None, probability)`."""
         values = self.probabilities(images)
-        order = np.argsort(-values, axis=1, kind="stable")[:, :top]
+        order = (-values).argsort(axis=1, kind="stable")[:, :top]
         names = self.class_names or [None] * values.shape[1]
         return [[(int(i), names[i], float(row[i])) for i in best] for row, best in zip(values, order, strict=True)]
 
@@ -224,7 +228,11 @@ def _per_channel(option, values, model):
     from keras_resattn.utils.data_format import image_channels
 
     channels = image_channels(model.input_shape)
-    if len(values) not in (1, channels) or not np.isfinite(values).all() or (option == "std" and min(values) <= 0):
+    if (
+        len(values) not in (1, channels)
+        or not all(map(math.isfinite, values))
+        or (option == "std" and min(values) <= 0)
+    ):
         raise ValueError(f"Expected --{option} with 1 or {channels} numbers; received: {' '.join(map(str, values))}.")
     return values * channels if len(values) == 1 else values
 

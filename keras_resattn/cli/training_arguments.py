@@ -5,8 +5,6 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from keras_resattn.cli.arguments import add_data, add_resize_mode, check_least, expanded, path
 from keras_resattn.cli.output import printable
 from keras_resattn.recipes import Recipe, get_recipe
@@ -61,6 +59,8 @@ def open_data(arguments: argparse.Namespace) -> tuple[Any, Any]:
         raise ValueError(
             f"Expected --holdout below the number of images, {len(dataset)}; received: {arguments.holdout}."
         )
+    import numpy as np
+
     # The same random images for every seed; the last images, for example, might all be of one class.
     rows = np.random.default_rng(0).permutation(len(dataset))
     return dataset.subset(np.sort(rows[arguments.holdout :])), dataset.subset(np.sort(rows[: arguments.holdout]))

@@ -5,8 +5,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from keras_resattn.utils.validation import is_integer
 
 #: Optimizers that use the `momentum` of a recipe; the first two also its `l2`.
@@ -15,7 +13,8 @@ OWN_OPTIMIZERS = ("sgd", "adam", "adamw")
 
 def plain(value: Any) -> Any:
     """Return a value with NumPy numbers and arrays converted to Python numbers and lists."""
-    if isinstance(value, (np.generic, np.ndarray)):
+    numpy = sys.modules.get("numpy")  # which `keras-resattn --help` does not import; without it, no value is NumPy's
+    if numpy is not None and isinstance(value, (numpy.generic, numpy.ndarray)):
         return value.tolist()
     if isinstance(value, (list, tuple)):
         return type(value)(plain(item) for item in value)

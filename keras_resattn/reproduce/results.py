@@ -4,8 +4,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from keras_resattn.reproduce.published import original
 from keras_resattn.reproduce.rows import DATASETS, Row, Table
 from keras_resattn.typing import PathLike
@@ -60,6 +58,8 @@ def markdown(table: Table, results: Sequence[Mapping[str, str]]) -> str:
 
 
 def _measured(row, protocol, results):
+    import numpy as np
+
     scale, epochs, images, test_images = protocol
     errors = np.array([float(result["error"]) for result in results])
     deviation = f" ± {errors.std(ddof=1):.2f}" if len(errors) > 1 else ""
