@@ -2,6 +2,7 @@
 PYTHON   ?= python3
 BACKENDS ?= tensorflow jax torch
 TESTS    ?=
+BENCH    ?=
 WORKERS  ?= 2
 MARKS     = not slow and not gpu
 # Tests that do not depend on the backend run on the last one only.
@@ -52,8 +53,10 @@ lint: .venv-lint/installed .venv-test/installed ## Check style, formatting, spel
 	.venv-lint/bin/pyright
 	.venv-lint/bin/lint-imports
 
-bench: .venv-test/installed ## Run the benchmarks, which append their measurements to results/*.csv
-	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; .venv-test/bin/python $$script || exit; done
+# Rows that results/benchmarks.csv already has for this machine and these versions are not measured again.
+bench: .venv-test/installed ## Measure speed and memory beside alternatives; BENCH='--only SUITE' passes arguments
+	.venv-test/bin/python benchmarks/run.py $(BENCH)
+	.venv-test/bin/python benchmarks/report.py
 
 clean: ## Remove everything that make creates: environments, caches and builds
 	rm -rf .venv-demo .venv-test .venv-lint .pytest_cache .ruff_cache build dist site *.egg-info demo.png
@@ -63,7 +66,7 @@ clean: ## Remove everything that make creates: environments, caches and builds
 constraints: | check-python ## Update constraints.txt to the newest versions
 	$(PYTHON) tools/update_constraints.py tensorflow tensorflow-cpu $(TEST_PACKAGES) $(LINT_PACKAGES)
 
-TEST_PACKAGES = -e ".[jax,torch,viz,data,dev]"
+TEST_PACKAGES = -e ".[jax,torch,viz,data,bench,dev]"
 LINT_PACKAGES = ruff codespell "pyright[nodejs]" import-linter
 .venv-demo/installed: PACKAGES = $(TENSORFLOW) -e ".[viz]"
 .venv-test/installed: PACKAGES = $(TENSORFLOW) $(TEST_PACKAGES)

@@ -22,7 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import numpy as np
-from _harness import append_result, versions
+from _harness import append_result, machine, versions
 
 GOAL = 20_000
 PAD, CUTOUT, ALPHA, CLASSES, SIZE = 4, 16, 0.2, 10, 32
@@ -104,7 +104,6 @@ def main():
     arguments = parser.parse_args()
 
     from keras_resattn.data import channel_statistics
-    from keras_resattn.recipes.report import environment
 
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (50_000, SIZE, SIZE, 3), dtype="uint8")
@@ -132,8 +131,8 @@ def main():
             "ratio": f"{ratio:.2f}",
             "load": f"{os.getloadavg()[0]:.1f}",
             "processors": os.cpu_count(),
-            "processor": environment()["processor"],
-            "versions": versions("tensorflow"),
+            "processor": machine()["processor"],
+            "versions": versions("keras", "numpy", "tensorflow"),
         }
         append_result("input_pipeline", row)
     return 0

@@ -4,12 +4,11 @@ import importlib.metadata
 import os
 import platform
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
 
-from keras_resattn.utils.provenance import PACKAGE, package_revision, package_version
+from keras_resattn.utils.provenance import PACKAGE, package_revision, package_version, processor
 
 
 @dataclass(frozen=True)
@@ -79,8 +78,8 @@ def environment() -> dict[str, Any]:
         "backend": backend,
         "versions": {PACKAGE: package_version(), **{name: _version(name) for name in packages}},
         "python": platform.python_version(),
-        "device": _accelerator() or _processor(),
-        "processor": _processor(),
+        "device": _accelerator() or processor(),
+        "processor": processor(),
         "processors": os.cpu_count(),
         "revision": package_revision(),
     }
@@ -111,11 +110,3 @@ def _accelerator():
 
     devices = tf.config.list_physical_devices("GPU")
     return tf.config.experimental.get_device_details(devices[0]).get("device_name", "GPU") if devices else None
-
-
-def _processor():
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

@@ -1,7 +1,8 @@
-"""Version and git revision of the package, to record with every result."""
+"""Version and git revision of the package, and the processor, to record with every result."""
 
 import configparser
 import os
+import platform
 import subprocess
 from pathlib import Path
 
@@ -47,6 +48,15 @@ def package_revision(root: str | os.PathLike | None = None) -> str | None:
 def revision_of(environment: dict) -> str:
     """Return the git revision recorded in an `environment()`, or else the version of the package."""
     return environment.get("revision") or environment.get("versions", {}).get(PACKAGE) or ""
+
+
+def processor() -> str:
+    """Return the name of the processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 def _git(root, *arguments):
