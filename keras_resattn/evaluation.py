@@ -9,10 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_resattn.data import network_input, open_dataset
+from keras_resattn.data import ArrayDataset, Dataset, open_dataset
 from keras_resattn.data.class_matching import match_classes
 from keras_resattn.data.evaluation_batches import EvaluationBatches
-from keras_resattn.data.images import as_images
 from keras_resattn.data.labels import as_labels
 from keras_resattn.data.normalization import normalize
 from keras_resattn.models import registry
@@ -67,18 +66,19 @@ class Evaluation:
 
 def load_checkpoint(tag: Checkpoint, **kwargs: Any) -> keras.Model:
     """Return the network of a released checkpoint with its weights; `kwargs` are passed to the builder."""
-    return registry.create_model(tag.network, weights=str(tag.folder), classes=len(tag.classes), **kwargs)
+    weights = str(tag.folder) if tag.tensors.exists() else tag.tag  # tensors that are released on the Hub only
+    return registry.create_model(tag.network, weights=weights, classes=len(tag.classes), **kwargs)
 
 
 def evaluate(tag: Checkpoint, x: ArrayLike, y: ArrayLike, batch_size: int = 256, verbose: int = 0) -> Evaluation:
-    """Evaluate a released checkpoint on labelled images.
+    """Evaluate a released checkpoint on arrays of labelled images.
 
     Args:
         tag: The `Checkpoint`.
         x: Images, `(n, h, w, 3)`, 0 to 255.
         y: Integer labels, `(n,)`.
         batch_size: Images per step.
-        verbose: Verbosity of `keras.Model.predict`; 1 shows a progress bar.
+        verbose: 1 shows a progress bar.
 
     Returns:
         An `Evaluation`.
@@ -86,13 +86,36 @@ def evaluate(tag: Checkpoint, x: ArrayLike, y: ArrayLike, batch_size: int = 256,
     Raises:
         ValueError: if the images or labels do not fit the checkpoint, or the images are not from 0 to 255.
     """
-    x = as_images(x)
-    y = as_labels(y, len(x), len(tag.classes))
-    if tuple(x.shape[1:]) != tag.input_shape:
-        raise ValueError(f"Expected images of shape {tag.input_shape} for {tag.id}; received: {tuple(x.shape[1:])}.")
+    return evaluate_checkpoint(tag, ArrayDataset(x, y), batch_size, verbose)
+
+
+def evaluate_checkpoint(tag: Checkpoint, dataset: Dataset, batch_size: int = 256, verbose: int = 0) -> Evaluation:
+    """Evaluate a released checkpoint on a dataset, which is read in batches.
+
+    Args:
+        tag: The `Checkpoint`.
+        dataset: A `Dataset`. If it has class names, its labels are matched to the checkpoint's classes by name. Images
+            from files and records are resized to the size of the checkpoint's test images; arrays must have that size,
+            unless the dataset has a resize mode.
+        batch_size: Images per step.
+        verbose: 1 shows a progress bar.
+
+    Returns:
+        An `Evaluation`.
+
+    Raises:
+        ValueError: if the images or labels do not fit the checkpoint.
+    """
+    dataset = match_classes(dataset, tag.classes, tag.id)
+    labels = as_labels(dataset.labels, len(dataset), len(tag.classes))
+    shape = dataset.image_shape if dataset.resize_mode is None else (*tag.input_shape[:2], dataset.channels)
+    if shape != tag.input_shape:
+        raise ValueError(f"Expected images of shape {tag.input_shape} for {tag.id}; received: {shape}.")
     model = load_checkpoint(tag, classifier_activation=None)
-    logits = model.predict(network_input(x, tag.mean, tag.std), batch_size=batch_size, verbose=verbose)
-    return _evaluation(logits, y, functools.partial(_changed_predictions, tag, y))
+    prepare = functools.partial(normalize, mean=tag.mean, std=tag.std)
+    batches = EvaluationBatches(dataset, batch_size, prepare, size=tag.input_shape[:2])
+    logits, _ = _predict(model, batches, verbose)
+    return _evaluation(logits, labels, functools.partial(_changed_predictions, tag, labels))
 
 
 def evaluate_run(
@@ -198,15 +221,22 @@ def evaluate_batches(model: keras.Model, batches: EvaluationBatches) -> Evaluati
     Returns:
         An `Evaluation`.
     """
+    scores, labels = _predict(model, batches)
+    if not returns_logits(model):
+        scores = np.log(np.maximum(scores, np.finfo("float32").tiny))
+    return _evaluation(scores, labels)
+
+
+def _predict(model, batches, verbose=0):
+    """Return outputs and labels of all batches."""
+    progress = keras.utils.Progbar(batches.num_batches, verbose=verbose, unit_name="batch")
     outputs, labels = [], []
     for i in range(batches.num_batches):
         x, y = batches[i]
         outputs.append(model.predict_on_batch(x))
         labels.append(y)
-    scores = np.concatenate(outputs)
-    if not returns_logits(model):
-        scores = np.log(np.maximum(scores, np.finfo("float32").tiny))
-    return _evaluation(scores, np.concatenate(labels))
+        progress.update(i + 1)
+    return np.concatenate(outputs), np.concatenate(labels)
 
 
 def load_run(run_dir: PathLike) -> keras.Model:

@@ -6,12 +6,14 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 from PIL import Image
 
 import keras_resattn
 from keras_resattn import evaluation, preprocess_input, pretrained
 from keras_resattn.pretrained import records
 from keras_resattn.recipes import Recipe
+from tools.cards import model_card
 
 ROOT = Path(__file__).parents[1]
 IMAGES = sorted((ROOT / "examples" / "images").glob("*.png"))
@@ -31,10 +33,14 @@ def test_bundled_files_match_their_hashes(tag):
 
 @pytest.mark.once
 @pytest.mark.parametrize("tag", pretrained.tags(), ids=lambda tag: tag.id)
-def test_the_card_matches_the_record(tag):
+def test_the_card_is_written_from_the_record(tag):
     card = (tag.folder / "README.md").read_text()
+    assert card == model_card(json.loads((tag.folder / "config.json").read_text())), "run python -m tools.cards"
     assert tag.sha256 in card
     assert f"{tag.metrics['test_accuracy']:.2%}" in card
+    data = ModelCard(card).data
+    assert (data.library_name, data.license, data.datasets) == ("keras", "apache-2.0", ["uoft-cs/cifar10"])
+    assert [result.metric_value for result in data.eval_results] == [tag.metrics["test_accuracy"]]
     labels, predictions = np.load(tag.folder / evaluation.PREDICTIONS)
     assert (labels == predictions).sum() == tag.metrics["test_correct"]
     assert len(labels) == tag.metrics["test_images"]
@@ -72,6 +78,14 @@ def test_logits_are_the_same_on_every_backend(network):
     golden = np.array(GOLDEN["logits"])
     assert [path.name for path in IMAGES] == GOLDEN["images"]
     assert np.abs(network[1] - golden).max() < 1e-3 * golden.std()
+
+
+def test_keras_opens_the_released_folder_as_a_saved_model(network):
+    [tag] = pretrained.find("cifar10", "CifarResidualAttention56")
+    loaded = keras.saving.load_model(tag.folder)
+    assert loaded.output_shape == (None, len(tag.classes))
+    probabilities = loaded.predict(preprocess_input(sample_images()), verbose=0)
+    np.testing.assert_allclose(probabilities, keras.ops.softmax(network[1]), rtol=1e-4, atol=1e-6)
 
 
 def test_predictions_on_the_sample_images_match_the_released_ones(network):

@@ -22,7 +22,13 @@ CLASSES = ("circle", "square", "triangle")
 
 
 def release_arguments(root):
-    return {"classes": CLASSES, "data": root / "data.npz", "data_name": "shapes", "command": "none"}
+    return {
+        "classes": CLASSES,
+        "data": root / "data.npz",
+        "dataset": "shapes",
+        "data_name": "Shapes",
+        "command": "none",
+    }
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +130,7 @@ def test_mantissa_bits_out_of_range(tmp_path, bits):
 
 def test_a_release_is_complete_and_immutable(release, run):
     assert sorted(path.name for path in release.folder.iterdir()) == [
-        "README.md", "attention.png", "config.json", "log.csv", "model.weights.h5", "predictions.npy",
+        "README.md", "attention.png", "config.json", "log.csv", "metadata.json", "model.weights.h5", "predictions.npy",
     ]  # fmt: skip
     card = (release.folder / "README.md").read_text()
     assert release.sha256 in card
@@ -182,13 +188,13 @@ def test_a_run_with_pixel_normalisation_is_not_released(run, tmp_path):
 def test_the_command_takes_notes_for_the_card(release, run, monkeypatch):
     folder = release.folder.parent
     options = {"tag": "shapes_v2", "alias": "shapes", "classes": ",".join(CLASSES), "data": run / "data.npz"}
-    options |= {"data-name": "shapes", "command": "none", "notes": "it was stopped twice."}
+    options |= {"dataset": "shapes", "data-name": "Shapes", "command": "none", "notes": "it was stopped twice."}
     options |= {"tested": "The test images were used twice."}
     flags = [part for name, value in options.items() for part in (f"--{name}", str(value))]
     monkeypatch.setattr("sys.argv", ["release.py", str(run), str(folder), *flags])
     main()
     card = (folder / "cifar_residual_attention56-shapes_v2" / "README.md").read_text()
-    assert "`log.csv` holds every epoch; it was stopped twice." in card
+    assert "[`log.csv`](log.csv) holds every epoch; it was stopped twice." in card
     assert "\nThe test images were used twice.\n" in card
     assert "used once" not in card
     records.tags.cache_clear()

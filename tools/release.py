@@ -1,7 +1,8 @@
 r"""Release a finished run as a checkpoint: weights, record, model card, log, predictions and attention figure.
 
     python -m tools.release runs/cifar56 weights --tag cifar10_v1 --alias cifar10 --alias default \
-        --data cifar10.npz --data-name CIFAR-10 --classes airplane,automobile,... --command "keras-resattn train ..."
+        --data cifar10.npz --dataset cifar10 --data-name CIFAR-10 --classes airplane,automobile,... \
+        --command "keras-resattn train ..."
 
 This command evaluates the run on the test images. Do not select runs, epochs or hyperparameters by its output.
 """
@@ -9,7 +10,6 @@ This command evaluates the run on the test images. Do not select runs, epochs or
 import argparse
 import contextlib
 import json
-import math
 import re
 import shutil
 import tempfile
@@ -19,43 +19,28 @@ from pathlib import Path
 import numpy as np
 
 from keras_resattn import evaluation
-from keras_resattn.data import load_npz, network_input
+from keras_resattn.data import load_npz, read_image
 from keras_resattn.data.images import as_images
 from keras_resattn.data.labels import as_labels
-from keras_resattn.layers import AttentionHead, SoftMask
 from keras_resattn.models import registry
-from keras_resattn.models.profiling import count_macs
 from keras_resattn.pretrained import records
 from keras_resattn.pretrained.records import RECORD, TENSORS, Checkpoint
 from keras_resattn.recipes import Recipe
 from keras_resattn.recipes.run_files import WEIGHTS
 from keras_resattn.recipes.run_folder import read_report
 from keras_resattn.typing import PathLike
-from keras_resattn.utils.io import sha256, user_path, write_json
-from keras_resattn.utils.network_ids import python_call
-from keras_resattn.utils.provenance import revision_of
-from keras_resattn.utils.validation import some_names
-from keras_resattn.visualize import plot_attention
-from tools.compress_weights import FLOAT16_MANTISSA, compress
+from keras_resattn.utils.io import sha256, user_path
+from keras_resattn.utils.validation import check_class_names, some_names
+from tools.cards import write_card
+from tools.compress_weights import FLOAT16_MANTISSA
+from tools.release_files import new_record, write_attention, write_saved_model, write_weights_and_record
 
-ATTENTION = "attention.png"
-BUNDLED_BELOW = 5e6  # bytes; the weights of smaller checkpoints are part of the wheel
 NUM_SHOWN = 4  # test images in the attention figure
+BUNDLED_BELOW = 5e6  # bytes; the weights of smaller checkpoints are part of the wheel
 
-CARD = Path(__file__).with_name("model_card.md")
-
-#: Descriptions of networks for the card, by a pattern of network ids; the first match counts.
-DESCRIPTIONS = {
-    "^WARN": "A Wide Attentional Residual Network (Rodriguez et al., ECCV 2018)",
-    "Attention": "A Residual Attention Network (Wang et al., CVPR 2017)",
-    "": "A baseline for attention networks",
-}
 NOTES = "the weights are those of the last one."
 TESTED = "The test images were used once, after the last epoch; no epoch or hyperparameter was chosen on them."
-ATTENTION_SECTION = f"""![The first test images and the network's attention]({ATTENTION})
-
-The first {NUM_SHOWN} test images with their classes and attention masks (`keras_resattn.plot_attention`).
-"""
+SIZES = "Images of other sizes run too, but the accuracy was not measured for them."
 
 
 def release(
@@ -66,10 +51,17 @@ def release(
     aliases: Iterable[str],
     classes: Sequence[str],
     data: PathLike,
+    dataset: str,
     data_name: str,
     command: str,
+    hub_dataset: str | None = None,
+    test_split: str = "test",
+    held_out: int = 0,
     notes: str = NOTES,
     tested: str = TESTED,
+    sizes: str = SIZES,
+    attention_images: Sequence[PathLike] = (),
+    attention_credit: str = "",
     mantissa_bits: int = FLOAT16_MANTISSA,
 ) -> Checkpoint:
     """Write the folder `destination/<network>-<tag>`, complete or not at all, and move the aliases to the tag.
@@ -81,10 +73,17 @@ def release(
         aliases: Names that refer to the new tag from now on; `"default"` makes it the network's default.
         classes: Class names in the order of the labels.
         data: `.npz` file with `x_test` and `y_test`.
+        dataset: Id of the dataset, such as `"cifar10"`; `keras-resattn evaluate --all` reads `<dataset>.npz`.
         data_name: Name of the dataset for the card.
         command: Command that trained the run.
+        hub_dataset: `owner/name` of the dataset on the Hub, for the card.
+        test_split: The dataset's own name for the split that the test images are from.
+        held_out: Number of training images that were held out for validation, for the card.
         notes: End of the card's sentence about the log.
         tested: Sentence for the card about earlier use of the test images.
+        sizes: Sentence for the card about the image sizes that the network is good at.
+        attention_images: Image files for the attention figure; by default, the first test images are shown.
+        attention_credit: Sentence for the card about origin and licence of these images.
         mantissa_bits: Mantissa bits that the released weights keep; see `tools/compress_weights.py`.
 
     Returns:
@@ -92,27 +91,35 @@ def release(
 
     Raises:
         ImportError: if matplotlib is not installed.
-        ValueError: if the tag exists, the run is not finished, or a weight exceeds the range of float16.
+        ValueError: if the tag exists, the run is not finished, an image cannot be read, or a weight exceeds the range
+            of float16.
     """
     run_dir, destination, aliases = user_path(run_dir), user_path(destination), list(aliases)
     report = read_report(run_dir)
     network = registry.id_of_model_name(report["network"])
     folder = destination / f"{report['network']}-{tag}"
+    classes = check_class_names(classes)
     _check_run(run_dir, report, classes)
-    _check_names(folder, network, tag, aliases)
+    _check_names(folder, network, tag, aliases, dataset)
     x, y = _test_images(data, len(classes))
-    record = _new_record(report, network, tag, classes, x.shape[1:], data_name, command)
+    shown = [read_image(path, x.shape[1:3], channels=x.shape[3]) for path in attention_images]
+    record = new_record(report, network, tag, classes, x.shape[1:], mantissa_bits)
+    record |= {"dataset": dataset, "hub_dataset": hub_dataset, "test_split": test_split}
+    record["training"] |= {"data": data_name, "command": command, "held_out_images": held_out}
+    record["card"] = {"tested": tested, "log": notes, "sizes": sizes, "attention": None}
     destination.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=destination) as temporary:
         partial = Path(temporary) / folder.name
         partial.mkdir()
-        predictions = _write_weights_and_record(partial, run_dir / WEIGHTS, record, x, y, mantissa_bits)
+        predictions = write_weights_and_record(partial, run_dir / WEIGHTS, record, x, y)
         dtype = np.min_scalar_type(len(classes) - 1)
         np.save(partial / evaluation.PREDICTIONS, np.stack([y, predictions]).astype(dtype))
         shutil.copy(run_dir / "log.csv", partial / "log.csv")
         model = evaluation.load_checkpoint(Checkpoint.read(partial))
-        attention = ATTENTION_SECTION if _write_attention(partial, model, x, y) else ""
-        (partial / "README.md").write_text(_card(record, model, notes, tested, attention), encoding="utf-8")
+        names = [Path(path).name for path in attention_images]
+        record["card"]["attention"] = _attention(partial, model, x, y, shown, names, attention_credit)
+        write_saved_model(partial, record, model)
+        write_card(partial)
         partial.rename(folder)
     _register(folder, network, tag, aliases)
     return Checkpoint.read(folder)
@@ -143,13 +150,15 @@ def _check_run(run_dir, report, classes):
         )
 
 
-def _check_names(folder, network, tag, aliases):
+def _check_names(folder, network, tag, aliases, dataset):
     """Raise a `ValueError` for a tag that exists, and for names that are invalid or ambiguous."""
     if folder.exists():
         raise ValueError(f"Expected a new tag, because released tags are immutable; {folder} exists.")
-    for name in (tag, *aliases):
+    for name in (tag, *aliases, dataset):
         if not re.fullmatch(r"[\w.-]+", name):
-            raise ValueError(f"Expected tags and aliases of letters, digits, '.', '_' and '-'; received: {name!r}.")
+            raise ValueError(
+                f"Expected tags, aliases and dataset ids of letters, digits, '.', '_' and '-'; received: {name!r}."
+            )
     if tag in records.read_aliases(folder.parent).get(network, {}):
         raise ValueError(f"Expected a tag that is not an alias of {network}; received: {tag}.")
     tags = {tag, *(Checkpoint.read(record.parent).tag for record in folder.parent.glob(f"*/{RECORD}"))}
@@ -165,93 +174,20 @@ def _test_images(data, num_classes):
     return x, as_labels(arrays["y_test"], len(x), num_classes)
 
 
-def _new_record(report, network, tag, classes, input_shape, data_name, command):
-    """Return the contents of `config.json`, without the hash and the metrics."""
-    return {
-        "network": network,
-        "tag": tag,
-        "classes": list(classes),
-        "preprocessing": {"mean": report["mean"], "std": report["std"]},
-        "input_shape": list(input_shape),
-        "repository": None,
-        "revision": None,
-        "training": {
-            "data": data_name,
-            "training_images": report["training_images"],
-            "recipe": report["recipe"],
-            "precision": report.get("precision", "float32"),
-            "last_epoch": report["metrics"],
-            "seconds": report["seconds"],
-            "environment": report["environment"],
-            "command": command,
-            "measured_by": f"keras-resattn evaluate --weights {network}/{tag} --data FILE.npz",
-        },
-        "metrics": {},
-    }
-
-
-def _write_weights_and_record(folder, weights, record, x, y, mantissa_bits):
-    """Evaluate the weights in float32 and float16, write float16 weights and the record; return the predictions."""
-    shutil.copy(weights, folder / TENSORS)
-    full = _evaluate(folder, record, x, y)
-    compress(weights, folder / TENSORS, mantissa_bits)
-    half = _evaluate(folder, record, x, y)
-    record["metrics"] = {"test_images": half.total}
-    for suffix, result in (("", half), ("_float32", full)):
-        values = {"test_correct": result.correct, "test_accuracy": result.accuracy, "test_loss": result.loss}
-        record["metrics"] |= {f"{name}{suffix}": value for name, value in values.items()}
-    write_json(folder / RECORD, record)
-    return half.predictions
-
-
-def _evaluate(folder, record, x, y):
-    record["sha256"] = sha256(folder / TENSORS)
-    write_json(folder / RECORD, record)
-    return evaluation.evaluate(Checkpoint.read(folder), x, y)
-
-
-def _write_attention(folder, model, x, y):
-    """Plot the attention of the checkpoint in `folder`; return whether the network has any."""
-    if not any(isinstance(layer, (SoftMask, AttentionHead)) for layer in model.layers):
-        return False
-    tag, images = Checkpoint.read(folder), x[:NUM_SHOWN]
-    titles = [tag.classes[label] for label in y[:NUM_SHOWN]]
-    figure = plot_attention(model, network_input(images, tag.mean, tag.std), display_images=images, titles=titles)
-    figure.savefig(folder / ATTENTION, dpi=80)
-    return True
-
-
-def _card(record, model, notes, tested, attention):
-    training, network = record["training"], record["network"]
-    environment, row = training["environment"], registry.NETWORKS[network]
-    parameters = sum(math.prod(weight.shape) for weight in model.trainable_weights)
-    return CARD.read_text(encoding="utf-8").format(
-        record=record,
-        training=training,
-        environment=environment,
-        description=next(text for pattern, text in DESCRIPTIONS.items() if re.search(pattern, network)),
-        builder=row.builder.__name__,
-        call=python_call(network, f'weights="{record["tag"]}"'),
-        parameters=parameters,
-        macs=row.macs if parameters == row.parameters else count_macs(model),
-        mean=[round(value, 2) for value in record["preprocessing"]["mean"]],
-        std=[round(value, 2) for value in record["preprocessing"]["std"]],
-        classes=", ".join(record["classes"]),
-        recipe=json.dumps(training["recipe"]),
-        device=environment.get("device") or environment["processor"],
-        version=environment["versions"][environment["backend"]],
-        revision=revision_of(environment) or "unknown",
-        notes=notes,
-        tested=tested,
-        attention=attention,
-    )
+def _attention(folder, model, x, y, shown, names, credit):
+    """Write the attention figure. Return its caption, or `None` for a network without attention."""
+    if shown:
+        caption = f"{', '.join(names)}, with predicted classes and attention masks (`keras_resattn.plot_attention`)."
+        return write_attention(folder, model, np.stack(shown), None, f"{caption} {credit}".strip())
+    caption = f"The first {NUM_SHOWN} test images with their classes and attention masks"
+    return write_attention(folder, model, x[:NUM_SHOWN], y[:NUM_SHOWN], f"{caption} (`keras_resattn.plot_attention`).")
 
 
 def _register(folder, network, tag, aliases):
     """Add the released files to `SHA256SUMS` and move the aliases; after an error, delete the folder again."""
     bundled = sum(path.stat().st_size for path in folder.iterdir()) < BUNDLED_BELOW
-    names = [RECORD, evaluation.PREDICTIONS, *([TENSORS] if bundled else [])]
-    sums = {f"{folder.name}/{name}": sha256(folder / name) for name in names}
+    files = [path for path in folder.iterdir() if bundled or path.name != TENSORS]
+    sums = {f"{folder.name}/{path.name}": sha256(path) for path in files}
     try:
         records.write_sums(folder.parent, sums)
         records.move_aliases(folder.parent, network, tag, aliases)
@@ -269,17 +205,36 @@ def main() -> None:
     parser.add_argument("destination", help="folder of released checkpoints")
     parser.add_argument("--tag", required=True, help="name of the new tag, such as cifar10_v1")
     parser.add_argument("--alias", action="append", default=[], help="name to move to the new tag; repeatable")
-    parser.add_argument("--classes", required=True, type=lambda text: text.split(","), help="names, comma-separated")
+    classes = parser.add_mutually_exclusive_group(required=True)
+    classes.add_argument("--classes", type=lambda text: text.split(","), help="names of the classes, comma-separated")
+    classes.add_argument(
+        "--classes-file", dest="classes", type=_read_names, metavar="FILE", help="file with one class name on each line"
+    )
     parser.add_argument("--data", required=True, help=".npz file with x_test and y_test")
+    parser.add_argument("--dataset", required=True, help="id of the dataset, such as cifar10")
     parser.add_argument("--data-name", required=True, help="name of the dataset for the card")
+    parser.add_argument("--hub-dataset", help="owner/name of the dataset on the Hub, for the card")
+    parser.add_argument("--test-split", default="test", help="split that the test images are from (default: test)")
+    parser.add_argument("--held-out", type=int, default=0, help="training images that were held out for validation")
     parser.add_argument("--command", required=True, help="command that trained the run")
     parser.add_argument("--notes", default=NOTES, help="end of the card's sentence about the log")
     parser.add_argument("--tested", default=TESTED, help="sentence for the card about the use of the test images")
+    parser.add_argument("--sizes", default=SIZES, help="sentence for the card about image sizes")
+    images = "images for the attention figure (default: the first test images)"
+    parser.add_argument("--attention-images", nargs="+", default=[], metavar="FILE", help=images)
+    parser.add_argument("--attention-credit", default="", help="sentence for the card about origin of these images")
     bits = "mantissa bits of the released weights (default: %(default)s); see tools/compress_weights.py"
     parser.add_argument("--mantissa-bits", type=int, default=FLOAT16_MANTISSA, help=bits)
     arguments = vars(parser.parse_args())
     tag = release(arguments.pop("run_dir"), arguments.pop("destination"), aliases=arguments.pop("alias"), **arguments)
     print(f"{tag.id}: {tag.metrics}")
+
+
+def _read_names(path):
+    try:
+        return user_path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{path} cannot be read ({error})") from error
 
 
 if __name__ == "__main__":

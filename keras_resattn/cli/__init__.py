@@ -40,8 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments (default: those of the process).
 
     Returns:
-        The exit code: 0 for success; 1 if `verify` found faults, and for unexpected errors; 2 for expected errors and
-        skipped images, with one line each on standard error; 130 after Ctrl-C; 141 if the output's reader closed it.
+        The exit code: 0 for success; 1 if `verify` found faults, if a result of `evaluate --all` differs, and for
+        unexpected errors; 2 for expected errors and skipped images, with one line each on standard error; 130 after
+        Ctrl-C; 141 if the output's reader closed it.
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed when the process started

@@ -21,15 +21,16 @@ def path(value: str) -> Path:
     return Path(expanded(value))
 
 
-def add_data(parser: argparse.ArgumentParser, arrays: str) -> None:
+def add_data(parser: argparse.ArgumentParser, arrays: str, required: bool = True) -> None:
     """Add `--data` and `--data-dir`.
 
     Args:
         parser: An `argparse` parser.
         arrays: Names of the arrays that an `.npz` file needs.
+        required: Whether `--data` is required.
     """
     data = f".npz file with {arrays}, folder of class folders, or dataset name such as cifar10"
-    parser.add_argument("--data", required=True, type=expanded, metavar="DATA", help=data)
+    parser.add_argument("--data", required=required, type=expanded, metavar="DATA", help=data)
     parser.add_argument("--data-dir", type=path, metavar="DIR", help="folder of TensorFlow Datasets, for dataset names")
 
 

@@ -3,13 +3,19 @@
 import argparse
 import sys
 
-from keras_resattn.cli import network, network_arguments, output, startup
+from keras_resattn.cli import evaluate_all, network, network_arguments, output, startup
 from keras_resattn.cli.arguments import add_data, add_formats, add_resize_mode, check_least
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `evaluate` to an `argparse` parser."""
-    add_data(parser, "x_test and y_test")
+    add_data(parser, "x_test and y_test", required=False)
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="evaluate all released weights and compare with their cards; --data-dir DIR then holds the test images, "
+        "such as cifar10.npz, or datasets of TensorFlow Datasets; exit code 1 if a result differs",
+    )
     parser.add_argument(
         "--batch-size", type=int, default=256, metavar="N", help="images per batch (default: %(default)s)"
     )
@@ -18,9 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_formats(parser)
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Run the command."""
+def run(arguments: argparse.Namespace) -> int | None:
+    """Run the command. Return 1 if a result of `--all` differs from its card."""
     check_least("--batch-size", arguments.batch_size, 1)
+    if arguments.all:
+        return evaluate_all.run(arguments)
+    if arguments.data is None:
+        raise ValueError("Expected --data, the test images, or --all with --data-dir; received: neither.")
     choice = network_arguments.choose(arguments)
     startup.start_keras()
     evaluate = {"tag": _released, "hub": _released, "run": _run}.get(choice.kind, _file)
@@ -29,23 +39,20 @@ def run(arguments: argparse.Namespace) -> None:
         _print_text(name, result, released=choice.kind in ("tag", "hub"))
     else:
         _print_record(name, result, arguments)
+    return None
 
 
 def _released(choice, arguments):
     from keras_resattn import evaluation
-    from keras_resattn.data import ArrayDataset, Dataset, open_dataset
-    from keras_resattn.data.class_matching import match_classes
+    from keras_resattn.data import Dataset, open_dataset
 
     tag = network.open_tag(choice)
     mode = arguments.resize_mode
     dataset = open_dataset(arguments.data, split="test", data_dir=arguments.data_dir, resize_mode=mode)
     if not isinstance(dataset, Dataset):
         raise ValueError(f"Expected data with access by index; received: --data {arguments.data}, a stream.")
-    dataset = match_classes(dataset, tag.classes, tag.id)
-    size = None if isinstance(dataset, ArrayDataset) and mode is None else tag.input_shape[:2]
-    x = dataset.read(range(len(dataset)), size)
     verbose = 1 if arguments.format is None and sys.stdout.isatty() else 0
-    return tag.id, evaluation.evaluate(tag, x, dataset.labels, arguments.batch_size, verbose=verbose)
+    return tag.id, evaluation.evaluate_checkpoint(tag, dataset, arguments.batch_size, verbose)
 
 
 def _run(choice, arguments):

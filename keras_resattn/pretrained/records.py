@@ -1,7 +1,9 @@
 """Records of the released checkpoints (`weights/*/config.json`), their aliases and their hashes.
 
-A tag never changes; `aliases.json` maps aliases to tags. `SHA256SUMS` lists the files that the package contains, in
-the format of `sha256sum`; tensors it does not list are available on the Hub only.
+A tag never changes: its folder is the content of its Hub repository, file by file. What does change is stored beside
+the folders. `aliases.json` maps aliases to tags. `repositories.json` holds each tag's repository and the commit that
+published it; the folder itself cannot name the commit that contains it. `SHA256SUMS` lists the files that the package
+contains, in the format of `sha256sum`; tensors it does not list are available on the Hub only.
 """
 
 import dataclasses
@@ -14,11 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from keras_resattn.utils.io import atomic_write, open_regular, sha256, user_path
+from keras_resattn.utils.io import atomic_write, open_regular, sha256, user_path, write_json
 
 TENSORS = "model.weights.h5"
 RECORD = "config.json"
+METADATA = "metadata.json"  # of Keras, which opens the folder as a saved model
+CARD = "README.md"
 ALIASES = "aliases.json"
+REPOSITORIES = "repositories.json"
 SUMS = "SHA256SUMS"
 MAX_RECORD_BYTES = 2**20
 
@@ -37,10 +42,11 @@ class Checkpoint:
         input_shape: Shape of the training images, channels last.
         metrics: Test metrics by name.
         training: Recipe, seed, dataset, environment, wall time and command.
-        repository: `owner/name` of the Hub repository with the checkpoint, or `None`.
-        revision: Commit of that repository.
         folder: Folder of the record.
+        dataset: Id of the dataset of the test metrics, such as `"cifar10"`; `None` in records of version 0.1.
         aliases: Other names of the checkpoint, such as `"cifar10"`; `"default"` marks the network's best one.
+        repository: `owner/name` of the Hub repository that it was published in, or `None`.
+        revision: Commit that published it, or `None`.
     """
 
     network: str
@@ -52,10 +58,11 @@ class Checkpoint:
     input_shape: tuple[int, ...]
     metrics: dict[str, Any]
     training: dict[str, Any]
-    repository: str | None
-    revision: str | None
     folder: Path
+    dataset: str | None = None
     aliases: tuple[str, ...] = ()
+    repository: str | None = None
+    revision: str | None = None
 
     @property
     def id(self) -> str:
@@ -99,9 +106,8 @@ class Checkpoint:
                 input_shape=_shape(fields["input_shape"]),
                 metrics=fields["metrics"],
                 training=fields["training"],
-                repository=fields.get("repository"),
-                revision=fields.get("revision"),
                 folder=folder,
+                dataset=None if fields.get("dataset") is None else _string("dataset", fields["dataset"]),
             )
         except (KeyError, OSError, RecursionError, TypeError, ValueError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else error
@@ -154,25 +160,47 @@ def tags() -> tuple[Checkpoint, ...]:
     if missing := sorted(targets - {tag.id for tag in found}):
         raise ValueError(f"Expected {folder / ALIASES} to name released tags; received: {', '.join(missing)}.")
 
-    def names(tag):
-        return tuple(alias for alias, target in aliases.get(tag.network, {}).items() if target == tag.tag)
+    repositories = _read_index(folder / REPOSITORIES)
 
-    return tuple(dataclasses.replace(tag, aliases=names(tag)) for tag in found)
+    def completed(tag):
+        names = tuple(alias for alias, target in aliases.get(tag.network, {}).items() if target == tag.tag)
+        return dataclasses.replace(tag, aliases=names, **repositories.get(tag.network, {}).get(tag.tag, {}))
+
+    return tuple(completed(tag) for tag in found)
 
 
 def read_aliases(folder: Path) -> dict[str, dict[str, str]]:
     """Return `{network: {alias: tag}}` for a folder of released checkpoints."""
-    path = Path(folder) / ALIASES
+    return _read_index(Path(folder) / ALIASES)
+
+
+def _read_index(path):
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def move_aliases(folder: Path, network: str, tag: str, names: Iterable[str]) -> None:
     """Make `names` aliases of `tag` in a folder of released checkpoints, and update its `SHA256SUMS`."""
-    aliases = read_aliases(folder)
-    aliases[network] = aliases.get(network, {}) | dict.fromkeys(names, tag)
-    with atomic_write(Path(folder) / ALIASES) as path:
-        path.write_text(json.dumps(aliases, indent=2) + "\n", encoding="utf-8")
-    write_sums(folder, {ALIASES: sha256(Path(folder) / ALIASES)})
+    _update_index(Path(folder) / ALIASES, network, dict.fromkeys(names, tag))
+
+
+def pin_repository(folder: Path, tag: Checkpoint, repository: str, revision: str) -> None:
+    """Record the Hub repository of a checkpoint in a folder of released checkpoints, and update its `SHA256SUMS`.
+
+    Args:
+        folder: The folder of released checkpoints.
+        tag: The checkpoint.
+        repository: `owner/name` of the repository.
+        revision: Commit whose content is the folder of the tag.
+    """
+    _update_index(Path(folder) / REPOSITORIES, tag.network, {tag.tag: {"repository": repository, "revision": revision}})
+
+
+def _update_index(path, network, entries):
+    """Add entries of a network to `aliases.json` or `repositories.json`."""
+    index = _read_index(path)
+    index[network] = index.get(network, {}) | entries
+    write_json(path, index)
+    write_sums(path.parent, {path.name: sha256(path)})
     tags.cache_clear()
 
 
