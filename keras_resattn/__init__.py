@@ -6,6 +6,7 @@ from keras_resattn.utils import lazy
 
 if TYPE_CHECKING:  # for type checkers and editors; `MODULES` below does the same at run time
     from keras_resattn import layers, losses
+    from keras_resattn.deployment import export
     from keras_resattn.models.attend_and_rectify import attend_and_rectify
     from keras_resattn.models.baselines import ResNet164, ResNet1001, WideResNetAtt2
     from keras_resattn.models.class_names import set_class_names
@@ -79,6 +80,7 @@ __all__ = [
     "count_macs",
     "create_model",
     "decode_predictions",
+    "export",
     "feature_pyramid",
     "fine_tune",
     "freeze_batch_norm",
@@ -98,6 +100,7 @@ MODULES = {
     name: name
     for name in (
         "data",
+        "deployment",
         "evaluation",
         "layers",
         "losses",
@@ -112,6 +115,7 @@ MODULES = {
 MODULES |= {
     name: module
     for module, names in {
+        "deployment": ("export",),
         "models.class_names": ("set_class_names",),
         "models.inspection": ("freeze_batch_norm", "iter_layers"),
         "models.attend_and_rectify": ("attend_and_rectify",),

@@ -40,3 +40,6 @@ HeadGating: TypeAlias = Literal["softmax", "mean"]
 GlobalGating: TypeAlias = Literal["softmax", "sigmoid", "linear", "mean", "base"]
 Aggregation: TypeAlias = Literal["log_prob", "prob"]
 BaseOutput: TypeAlias = Literal["logits", "softmax"]
+
+# Options of exports.
+ExportFormat: TypeAlias = Literal["onnx", "openvino", "litert", "tf_saved_model", "torch"]

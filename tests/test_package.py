@@ -30,7 +30,7 @@ def test_the_metadata_lists_every_package():
     metadata = configparser.ConfigParser()
     metadata.read(PACKAGE.parent / "setup.cfg")
     folders = [path.parent.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("__init__.py")]
-    packages = {".".join(folder.parts) for folder in folders} | {"keras_resattn.weights"}
+    packages = {".".join(folder.parts) for folder in folders} | {"keras_resattn.sample_images", "keras_resattn.weights"}
     assert set(metadata["options"]["packages"].split()) == packages
 
 

@@ -1,0 +1,73 @@
+"""Paths of exports, written atomically. Does not need Keras."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from keras_resattn.deployment.formats import FORMATS, Format
+from keras_resattn.typing import PathLike
+from keras_resattn.utils.io import user_path
+
+SUFFIXES = tuple(format.suffix for format in FORMATS.values() if format.suffix)
+
+
+def check_path(path: PathLike, format: Format, overwrite: bool) -> Path:
+    """Return the path of an export, with `~` expanded.
+
+    Raises:
+        ValueError: If its suffix is not that of the format, or it cannot be written.
+        FileExistsError: If it exists, without `overwrite`.
+    """
+    target = user_path(path)
+    if target.suffix != format.suffix and (format.suffix or target.suffix in SUFFIXES):
+        wanted = f"a path that ends in {format.suffix}" if format.suffix else "the path of a folder"
+        raise ValueError(f"Expected {wanted}, for an export to {format.title}; received: {target}.")
+    if not target.parent.is_dir() or not os.access(target.parent, os.W_OK | os.X_OK):
+        raise ValueError(f"Expected a path in an existing folder that can be written to; received: {target}.")
+    for file in files_of(target):
+        if not file.exists():
+            continue
+        if file.is_dir() != (not format.suffix):
+            kinds = "file", "folder"
+            raise ValueError(f"Expected the path of a {kinds[not format.suffix]}; {file} is a {kinds[file.is_dir()]}.")
+        if not overwrite:
+            raise FileExistsError(f"Expected a new path; {file} exists. Choose another path, or pass overwrite=True.")
+    return target
+
+
+def files_of(target: Path) -> list[Path]:
+    """Return the files of an export, the one that is opened first: OpenVINO's weights are in a second file."""
+    return [target, target.with_suffix(".bin")] if target.suffix == ".xml" else [target]
+
+
+@contextlib.contextmanager
+def replaced(target: Path) -> Iterator[Path]:
+    """Yield a path to write an export to, which replaces `target` if the block succeeds.
+
+    If it fails, what it wrote is deleted, and an existing export stays. An existing export of two files or a folder is
+    removed just before it is replaced, so that old and new parts are never mixed, even if the process is killed.
+
+    Args:
+        target: Path of the export. The path that is yielded has the same name, in a temporary folder beside it.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
+    try:
+        partial = folder / target.name
+        yield partial
+        targets, written = files_of(target), files_of(partial)
+        if target.is_dir():
+            target.replace(folder / "previous")
+        elif len(targets) > 1:
+            target.unlink(missing_ok=True)
+        for source, destination in reversed(list(zip(written, targets, strict=True))):
+            source.replace(destination)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def bytes_of(folder: Path) -> int:
+    """Return the number of bytes of all files in a folder."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
