@@ -1,11 +1,15 @@
-"""Train ResidualAttention56 on Tiny-ImageNet: CPU cores, TensorFlow, bfloat16. The run behind `tiny_imagenet_v1`.
+"""Train a Residual Attention Network on Tiny-ImageNet: CPU cores, TensorFlow, bfloat16. The runs behind the tags.
 
-    python tools/train_tiny_imagenet.py DATA.npz RUN_DIR [--limit N]
+    python -m tools.train_tiny_imagenet DATA.npz RUN_DIR
+    python -m tools.train_tiny_imagenet DATA.npz RUN_DIR --network ResidualAttention92 \
+        --grow-from ResidualAttention56 WEIGHTS --epochs 8
 
 DATA.npz holds `x_train` (100,000 images of 64 x 64, uint8) and `y_train`. The script holds out 25 images of each class
-for validation and never trains on them. Safe to interrupt: rerun to resume. TensorFlow's gradient of convolution
-kernels is replaced by matrix products where oneDNN's bfloat16 kernel is several times slower (same values up to
-rounding).
+for validation and never trains on them. Safe to interrupt: rerun to resume. With --grow-from, the network starts with
+the function of a smaller, trained one (`tools/grow_network.py`) instead of random weights.
+
+TensorFlow's gradient of convolution kernels is replaced by matrix products where oneDNN's bfloat16 kernel is several
+times slower (same values up to rounding).
 """
 
 import argparse
@@ -19,8 +23,9 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import ops
 
-from keras_resattn import ResidualAttention56, compile_and_fit, zero_init_residual
+from keras_resattn import compile_and_fit, create_model, zero_init_residual
 from keras_resattn.recipes import get_recipe
+from tools.grow_network import grow
 
 HELD_OUT = 25  # images of each class
 
@@ -72,6 +77,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", help=".npz file with x_train and y_train")
     parser.add_argument("run_dir", help="folder for log, checkpoint, weights and report")
+    parser.add_argument("--network", default="ResidualAttention56", help="default: %(default)s")
+    grow_from = "network and weights (a tag or a .weights.h5 file) to start from"
+    parser.add_argument("--grow-from", nargs=2, metavar=("NETWORK", "WEIGHTS"), help=grow_from)
+    parser.add_argument("--epochs", type=int, help="length of the schedule (default: that of the recipe)")
+    parser.add_argument("--learning-rate", type=float, help="peak learning rate (default: that of the recipe)")
     parser.add_argument("--limit", type=int, help="number of training images, to try the command")
     arguments = parser.parse_args()
 
@@ -80,11 +90,18 @@ def main():
     kept, _ = hold_out(y)
     kept = kept[: arguments.limit]
     matrix_product_gradients()
-    recipe = get_recipe("tiny_imagenet").replace(precision="mixed_bfloat16")
+    changes = {"epochs": arguments.epochs, "learning_rate": arguments.learning_rate}
+    recipe = get_recipe("tiny_imagenet").replace(
+        precision="mixed_bfloat16", **{field: value for field, value in changes.items() if value is not None}
+    )
     keras.config.set_dtype_policy(recipe.precision)
     keras.utils.set_random_seed(recipe.seed)
-    model = ResidualAttention56(weights=None, classes=200, input_shape=(None, None, 3), classifier_activation=None)
+    options = {"classes": 200, "input_shape": (None, None, 3), "classifier_activation": None}
+    model = create_model(arguments.network, weights=None, **options)
     zero_init_residual(model)
+    if arguments.grow_from:
+        network, weights = arguments.grow_from
+        grow(create_model(network, weights=weights, **options), model)
     report = compile_and_fit(model, recipe, (x[kept], y[kept]), run_dir=arguments.run_dir, verbose=2)
     print(report.metrics)
 

@@ -113,7 +113,7 @@ _tiny_imagenet = Recipe(
     ),
     deviations=(
         "Crops cover at least 35 % of the image instead of 8 %, because short schedules underfit.",
-        "Intended for networks built with `zero_init_residual=True`.",
+        "Intended for networks whose residual branches start at zero (`zero_init_residual`).",
     ),
     epochs=6,
     batch_size=128,
