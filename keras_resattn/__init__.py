@@ -6,7 +6,7 @@ from keras_resattn.utils import lazy
 
 if TYPE_CHECKING:  # for type checkers and editors; `MODULES` below does the same at run time
     from keras_resattn import layers, losses
-    from keras_resattn.deployment import export
+    from keras_resattn.deployment import export, optimize_for_inference
     from keras_resattn.models.attend_and_rectify import attend_and_rectify
     from keras_resattn.models.baselines import ResNet164, ResNet1001, WideResNetAtt2
     from keras_resattn.models.class_names import set_class_names
@@ -88,6 +88,7 @@ __all__ = [
     "layers",
     "list_models",
     "losses",
+    "optimize_for_inference",
     "plot_attention",
     "preprocess_input",
     "set_class_names",
@@ -115,7 +116,7 @@ MODULES = {
 MODULES |= {
     name: module
     for module, names in {
-        "deployment": ("export",),
+        "deployment": ("export", "optimize_for_inference"),
         "models.class_names": ("set_class_names",),
         "models.inspection": ("freeze_batch_norm", "iter_layers"),
         "models.attend_and_rectify": ("attend_and_rectify",),

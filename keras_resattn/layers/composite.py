@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_resattn.layers.batch_normalization import BatchNormalization
-from keras_resattn.typing import DataFormat
+from keras_resattn.layers.inference import InferenceBatchNormalization, InferenceConv2D
+from keras_resattn.typing import DataFormat, Tensor
 from keras_resattn.utils.data_format import channel_axis, standardize_data_format
 
 BN_MOMENTUM = 0.9
@@ -25,11 +27,17 @@ class CompositeLayer(keras.layers.Layer):
     `"sublayer_settings"`, so that files, `from_config` and `clone_model` restore it. As in Keras, `trainable` of a
     single variable is not stored.
 
+    With `folded=True`, a composite is the inference form of itself that `keras_resattn.optimize_for_inference` makes:
+    each convolution contains the batch normalisation that a subclass adds right after it, and the ReLU of that
+    normalisation. A subclass calls its normalisations with `self._normalize(name, x, training)`, which is right in both
+    forms.
+
     Args:
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
         sublayer_settings: Settings of sub-layers that differ from those of this layer, by the name of the sub-layer:
             dictionaries with any of `"trainable"`, `"dtype"`, `"quantization_config"`, and for a composite
             `"sublayer_settings"`. Written by `get_config`; defaults to none.
+        folded: Whether this is the inference form, whose weights cannot be trained.
         **kwargs: `name`, `dtype`, `trainable` and the other arguments of `keras.layers.Layer`.
 
     Raises:
@@ -37,9 +45,16 @@ class CompositeLayer(keras.layers.Layer):
     """
 
     def __init__(
-        self, *, data_format: DataFormat | None = None, sublayer_settings: dict[str, Any] | None = None, **kwargs: Any
+        self,
+        *,
+        data_format: DataFormat | None = None,
+        sublayer_settings: dict[str, Any] | None = None,
+        folded: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.folded = folded
+        self._relu_after: dict[str, bool] = {}  # by the name of a batch normalisation
         self.data_format: DataFormat = standardize_data_format(data_format)
         self.channel_axis = channel_axis(self.data_format)
         self._sublayer_names: list[str] = []
@@ -79,6 +94,8 @@ class CompositeLayer(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         config = {**super().get_config(), "data_format": self.data_format}
+        if self.folded:
+            return {**config, "folded": True}
         settings = self._settings()
         return {**config, "sublayer_settings": settings} if settings else config
 
@@ -107,8 +124,9 @@ class CompositeLayer(keras.layers.Layer):
 
     def _conv(self, name, filters, kernel_size, strides=1, **options):
         """Add a bias-free convolution; a strided 3x3 expects evenly padded input (`_pad`)."""
+        convolution = InferenceConv2D if self.folded else keras.layers.Conv2D
         return self._add(
-            keras.layers.Conv2D(
+            convolution(
                 filters,
                 kernel_size,
                 strides=strides,
@@ -123,16 +141,30 @@ class CompositeLayer(keras.layers.Layer):
     def _pad(self, name):
         return self._add(keras.layers.ZeroPadding2D(1, **self._shared(name)))
 
-    def _batch_norm(self, name, axis=None):
-        return self._add(
-            BatchNormalization(
-                axis=self.channel_axis if axis is None else axis,
-                momentum=BN_MOMENTUM,
-                epsilon=EPSILON,
-                name=name,
-                dtype=self.dtype_policy,
-            )
-        )
+    def _batch_norm(self, name, axis=None, relu=True):
+        """Add a batch normalisation, with its ReLU; if folded, the convolution that was added last computes both."""
+        self._relu_after[name] = relu
+        options = {
+            "axis": self.channel_axis if axis is None else axis,
+            "momentum": BN_MOMENTUM,
+            "epsilon": EPSILON,
+            "name": name,
+            "dtype": self.dtype_policy,
+        }
+        if not self.folded:
+            return self._add(BatchNormalization(**options))
+        before = self.sublayers[-1] if self._sublayer_names else None
+        if isinstance(before, InferenceConv2D):
+            return before.append_normalization(relu)
+        return self._add(InferenceBatchNormalization(relu=relu, **options))
+
+    def _normalize(self, name: str, x: Tensor, training: bool | None = None) -> Tensor:
+        """Apply a batch normalisation and its ReLU, as far as the convolution before it has not done so."""
+        layer = getattr(self, name, None)
+        if self.folded:
+            return x if layer is None else layer(x)
+        x = getattr(self, name)(x, training=training)
+        return ops.relu(x) if self._relu_after[name] else x
 
 
 def _difference(layer, parent):

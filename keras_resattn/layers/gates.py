@@ -103,7 +103,7 @@ class GlobalGate(CompositeLayer):
                     outputs, use_bias=False, kernel_initializer="he_normal", name="linear", dtype=self.dtype_policy
                 )
             )
-            self._batch_norm("bn", axis=-1)
+            self._batch_norm("bn", axis=-1, relu=False)
 
     def sublayer_calls(self, input_shape: Shape) -> Iterator[tuple[keras.layers.Layer, Shape]]:
         for layer in self.sublayers:
@@ -121,7 +121,7 @@ class GlobalGate(CompositeLayer):
             constant = np.full(self.outputs, 1 / self.outputs) if self.gate == "mean" else np.eye(self.outputs)[-1]
             weights = self.combination if self.gate == "linear" else ops.convert_to_tensor(constant, self.compute_dtype)
             return ops.ones_like(features[:, :1]) * weights
-        scores = ops.tanh(self.bn(self.linear(features), training=training))
+        scores = ops.tanh(self._normalize("bn", self.linear(features), training))
         if self.gate == "softmax":
             return ops.softmax(scores, axis=-1)
         gates = ops.sigmoid(scores)

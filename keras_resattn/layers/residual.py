@@ -138,11 +138,11 @@ class PreActivationUnit(ResidualUnit):
         self._conv("conv3", self.filters, 1)
 
     def call(self, x: Tensor, training: bool | None = None) -> Tensor:
-        activated = ops.relu(self.bn1(x, training=training))
+        activated = self._normalize("bn1", x, training)
         y = self.conv1(activated)
-        y = ops.relu(self.bn2(y, training=training))
+        y = self._normalize("bn2", y, training)
         y = self.conv2(y if self.strides == 1 else self.pad2(y))
-        y = ops.relu(self.bn3(y, training=training))
+        y = self._normalize("bn3", y, training)
         y = self.conv3(y)
         shortcut = x if self.projection is None else self.projection(activated)
         return y + shortcut
@@ -186,20 +186,20 @@ class PostActivationUnit(ResidualUnit):
         self._strided_conv("conv2", "pad2", width, groups=groups)
         self._batch_norm("bn2")
         self._conv("conv3", self.filters, 1)
-        self._batch_norm("bn3")
+        self._batch_norm("bn3", relu=False)
 
     def _add_projection(self):
         super()._add_projection()
-        self._batch_norm("projection_bn")
+        self._batch_norm("projection_bn", relu=False)
 
     def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         y = self.conv1(x)
-        y = ops.relu(self.bn1(y, training=training))
+        y = self._normalize("bn1", y, training)
         y = self.conv2(y if self.strides == 1 else self.pad2(y))
-        y = ops.relu(self.bn2(y, training=training))
+        y = self._normalize("bn2", y, training)
         y = self.conv3(y)
-        y = self.bn3(y, training=training)
-        shortcut = x if self.projection is None else self.projection_bn(self.projection(x), training=training)
+        y = self._normalize("bn3", y, training)
+        shortcut = x if self.projection is None else self._normalize("projection_bn", self.projection(x), training)
         return ops.relu(y + shortcut)
 
     def get_config(self) -> dict[str, Any]:
@@ -266,15 +266,13 @@ class InceptionUnit(ResidualUnit):
             yield self.projection, input_shape
 
     def call(self, x: Tensor, training: bool | None = None) -> Tensor:
-        activated = ops.relu(self.bn1(x, training=training))
+        activated = self._normalize("bn1", x, training)
         outputs = []
         for branch in self._branches():
             y = activated
             for layer in branch:
-                if isinstance(layer, keras.layers.BatchNormalization):
-                    y = ops.relu(layer(y, training=training))
-                else:
-                    y = layer(y)
+                is_norm = isinstance(layer, keras.layers.BatchNormalization)
+                y = self._normalize(layer.name, y, training) if is_norm else layer(y)
             outputs.append(y)
         y = self.conv(ops.concatenate(outputs, axis=self.channel_axis))
         shortcut = x if self.projection is None else self.projection(activated)

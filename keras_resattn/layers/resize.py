@@ -30,11 +30,21 @@ class CeilMaxPooling2D(keras.layers.Layer):
         self.data_format: DataFormat = standardize_data_format(data_format)
 
     def call(self, x: Tensor) -> Tensor:
+        if keras.backend.backend() == "torch":
+            return self._torch(x)
         pads = [(0, 0)] * 4
         for axis in spatial_axes(self.data_format):
             pads[axis] = (0, 1)
         x = ops.pad(x, pads, constant_values=-np.inf)
         return ops.max_pool(x, 3, strides=2, padding="valid", data_format=self.data_format)
+
+    def _torch(self, x):
+        """Pool without a copy: Keras would pad, and transpose channels-last maps in memory."""
+        from torch.nn.functional import max_pool2d
+
+        if self.data_format == "channels_first":
+            return max_pool2d(x, 3, 2, ceil_mode=True)
+        return max_pool2d(x.permute(0, 3, 1, 2), 3, 2, ceil_mode=True).permute(0, 2, 3, 1)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         shape = list(input_shape)

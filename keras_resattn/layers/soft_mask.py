@@ -116,7 +116,7 @@ class SoftMask(CompositeLayer):
             names += [f"skip{level}" for level in levels]
             names += [f"up{level}_unit{i}" for level in levels for i in per_level]
         for name in names:
-            self._add(UNITS[self.unit](self.width, filters=self.filters, **self._shared(name)))
+            self._add(UNITS[self.unit](self.width, filters=self.filters, folded=self.folded, **self._shared(name)))
 
     def _units(self, prefix, count=None):
         return [getattr(self, f"{prefix}_unit{i}") for i in range(1, (count or self.units) + 1)]
@@ -141,9 +141,7 @@ class SoftMask(CompositeLayer):
             yield from ((unit, shape) for unit in self._units("local", self.local_units))
         else:
             yield from self._hourglass_calls(shape)
-        first = [self.bn1] if UNITS[self.unit].preactivation else []
-        for layer in (*first, self.linear1, self.bn2, self.linear2):
-            yield layer, shape
+        yield from ((layer, shape) for layer in self.sublayers if layer.name in ("bn1", "linear1", "bn2", "linear2"))
 
     def _hourglass_calls(self, shape):
         shapes = [shape]
@@ -164,9 +162,9 @@ class SoftMask(CompositeLayer):
         else:
             y = self._hourglass(x, training)
         if UNITS[self.unit].preactivation:
-            y = ops.relu(self.bn1(y, training=training))
-        y = self.linear1(y)
-        y = self.linear2(ops.relu(self.bn2(y, training=training)))
+            y = self._normalize("bn1", y, training)
+        y = self._normalize("bn2", self.linear1(y), training)
+        y = self.linear2(y)
         return self._activate(y)
 
     def _hourglass(self, x, training):

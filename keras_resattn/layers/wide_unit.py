@@ -3,7 +3,6 @@
 from typing import Any
 
 import keras
-from keras import ops
 
 from keras_resattn.layers.residual import ResidualUnit
 from keras_resattn.typing import Tensor
@@ -46,13 +45,13 @@ class WideUnit(ResidualUnit):
         check_count("filters", filters)
         super().__init__(filters, strides, **kwargs)
         check_number("dropout", dropout, below=1)
-        self.dropout_rate = float(dropout)
+        self.dropout_rate = 0.0 if self.folded else float(dropout)
         self.preactivated = preactivated
         if not preactivated:
             self._batch_norm("bn1")
         self._strided_conv("conv1", "pad1", filters)
         self._batch_norm("bn2")
-        if dropout:
+        if self.dropout_rate:
             self._add(keras.layers.SpatialDropout2D(dropout, **self._shared("dropout")))
         self._conv("conv2", filters, 3)
 
@@ -71,9 +70,9 @@ class WideUnit(ResidualUnit):
         if self.preactivated:
             x, y = inputs
         else:
-            x, y = inputs, ops.relu(self.bn1(inputs, training=training))
+            x, y = inputs, self._normalize("bn1", inputs, training)
         y = self.conv1(y if self.strides == 1 else self.pad1(y))
-        y = ops.relu(self.bn2(y, training=training))
+        y = self._normalize("bn2", y, training)
         if self.dropout_rate:
             y = self.dropout(y, training=training)
         y = self.conv2(y)

@@ -61,6 +61,11 @@ def reject_integers(model: keras.Model) -> None:
     model.input_spec = spec
 
 
+def rejects_integers(model: keras.Model) -> bool:
+    """Return whether `reject_integers` was called on a model."""
+    return isinstance(getattr(model.input_spec, "dtype", None), _NormalizedImages)
+
+
 def convolution_on_raw_input(model: keras.Model) -> str | None:
     """Return the name of the convolution that the model's input reaches unnormalised, or `None` if there is none.
 

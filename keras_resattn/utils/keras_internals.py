@@ -31,6 +31,12 @@ def call_inputs(operation: Any, node_index: int) -> list[keras.KerasTensor]:
     return list(operation._inbound_nodes[node_index].input_tensors)
 
 
+def call_arguments(operation: Any, node_index: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return `(args, kwargs)` of call number `node_index` of a layer or operation."""
+    arguments = operation._inbound_nodes[node_index].arguments
+    return arguments.args, arguments.kwargs
+
+
 def symbolic_calls(operation: Any) -> list[tuple[list[keras.KerasTensor], list[keras.KerasTensor]]]:
     """Return `(inputs, outputs)` of each call of a layer or operation on KerasTensors."""
     return [(list(node.input_tensors), list(node.output_tensors)) for node in operation._inbound_nodes]
