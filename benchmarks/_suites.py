@@ -82,7 +82,7 @@ class Once:
     Attributes:
         name: Name in the results.
         action: `{"do": function of _once.py, and its arguments}`.
-        backend: Keras backend of the process.
+        backend: Keras backend of the process; `""` for a command that imports none.
         peer: Name and action of the peer, or `None`.
         repeats: Number of processes of each.
     """
@@ -118,7 +118,7 @@ INFERENCE = (
     *paths(OURS, "onnxruntime", ("float32", "int8")),
     *paths(OURS, "tensorflow", BOTH),
     *paths(PEER, "torch", BOTH),
-    *paths(PEER, "torch", BOTH, "compiled"),
+    *paths(PEER, "torch", ("float32",), "compiled"),
     *paths("ResNet152V2", "openvino", BOTH),
     *paths("ResNet152V2", "tensorflow", BOTH),
     *paths(OURS, "torch", BOTH),

@@ -58,7 +58,7 @@ class Runner:
         for once in actions:
             row = {"suite": suite, "name": f"{once.name} {once.backend}".strip(), "mode": once.action["do"]}
             row |= {**once.columns(), "peer": once.peer[0] if once.peer else ""}
-            row |= {"versions": versions("keras", "numpy", once.backend)}
+            row |= {"versions": versions("keras", "numpy", *once.backend.split())}
             if chosen(row["name"]) and not self.results.has(row):
                 self._record(row, lambda once=once: self._measure_once(once))
 
@@ -155,7 +155,7 @@ def main():
     )
     parser.add_argument("--match", nargs="+", default=[], metavar="WORD", help="rows whose name has all of these words")
     parser.add_argument("--again", action="store_true", help="measure rows again that the file has")
-    parser.add_argument("--limit", type=float, default=300, help="seconds a path may take (default: %(default)s)")
+    parser.add_argument("--limit", type=float, default=600, help="seconds a path may take (default: %(default)s)")
     parser.add_argument("--budget", type=float, default=4, help="seconds of pairs per row (default: %(default)s)")
     parser.add_argument(
         "--output", type=Path, default=RESULTS / "benchmarks.csv", help="default: results/benchmarks.csv"

@@ -230,9 +230,11 @@ def test_a_path_that_fails_is_a_row_with_its_error(runner, monkeypatch, capsys):
 def test_actions_of_fresh_processes_are_timed(runner, capsys):
     alone = _suites.Once("load", {"do": "load", "network": "WARN-16-8"}, "jax", repeats=2)
     compared = _suites.Once("import", {"do": "imports"}, "jax", ("keras", {"do": "imports"}), repeats=2)
-    runner.run_once("starting", (alone, compared), every)
-    runner.run_once("starting", (alone, compared), every)
-    load, imported = runner.results.rows()
+    command = _suites.Once("help", {"do": "command"}, "", repeats=1)
+    for _ in range(2):
+        runner.run_once("starting", (alone, compared, command), every)
+    load, imported, help_ = runner.results.rows()
+    assert (help_["name"], help_["seconds"], help_["pairs"]) == ("help", "2", "1")
     assert (load["name"], load["seconds"], load["ratio"], load["pairs"]) == ("load jax", "2", "", "2")
     assert (imported["peer"], imported["peer_seconds"], imported["ratio"]) == ("keras", "2", "1.0000")
 
