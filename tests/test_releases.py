@@ -69,9 +69,9 @@ def release(run, tmp_path, monkeypatch):
     """The only released checkpoint, `CifarResidualAttention56/shapes_v1`, in place of the bundled ones."""
     shutil.copytree(run / "weights", tmp_path / "weights")
     monkeypatch.setattr(records, "weights_folder", lambda: tmp_path / "weights")
-    records.tags.cache_clear()
+    records.forget_tags()
     yield records.tags()[0]
-    records.tags.cache_clear()
+    records.forget_tags()
 
 
 # --- Contents of a release ------------------------------------------------------------------------
@@ -197,7 +197,7 @@ def test_the_command_takes_notes_for_the_card(release, run, monkeypatch):
     assert "[`log.csv`](log.csv) holds every epoch; it was stopped twice." in card
     assert "\nThe test images were used twice.\n" in card
     assert "used once" not in card
-    records.tags.cache_clear()
+    records.forget_tags()
     assert [tag.tag for tag in pretrained.find("shapes")] == ["shapes_v2"]
 
 
@@ -252,7 +252,7 @@ def test_a_tag_is_found_by_any_of_its_names(release, name):
 
 def test_a_local_folder_loads_like_a_tag(release, tmp_path):
     shutil.copytree(release.folder, tmp_path / "copy")
-    records.tags.cache_clear()
+    records.forget_tags()
     model = keras_resattn.CifarResidualAttention56(classes=3, weights=tmp_path / "copy")
     np.testing.assert_equal(weights_by_path(model), weights_by_path(keras_resattn.CifarResidualAttention56(classes=3)))
     with pytest.raises(ValueError, match="holds weights of CifarResidualAttention56"):

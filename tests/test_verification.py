@@ -29,9 +29,9 @@ def weights(tmp_path, monkeypatch):
         records.write_sums(tmp_path, sums)
     records.move_aliases(tmp_path, "Net", "b_v1", ["default"])
     monkeypatch.setattr(records, "weights_folder", lambda: tmp_path)
-    records.tags.cache_clear()
+    records.forget_tags()
     yield tmp_path
-    records.tags.cache_clear()
+    records.forget_tags()
 
 
 def replace_by(make):

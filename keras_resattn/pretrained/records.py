@@ -6,6 +6,7 @@ published it; the folder itself cannot name the commit that contains it. `SHA256
 contains, in the format of `sha256sum`; tensors it does not list are available on the Hub only.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -16,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from keras_resattn.utils.io import atomic_write, open_regular, sha256, user_path, write_json
+from keras_resattn.pretrained.shared_folders import shared_folders
+from keras_resattn.utils.io import atomic_write, open_regular, read_json, sha256, user_path, write_json
 
 TENSORS = "model.weights.h5"
 RECORD = "config.json"
@@ -26,6 +28,8 @@ ALIASES = "aliases.json"
 REPOSITORIES = "repositories.json"
 SUMS = "SHA256SUMS"
 MAX_RECORD_BYTES = 2**20
+COPY_AGAIN = "Copy the file again."
+NAME = r"\w[\w.-]{0,95}"
 
 
 @dataclass(frozen=True)
@@ -91,23 +95,23 @@ class Checkpoint:
                 content = file.read(MAX_RECORD_BYTES + 1)
             if len(content) > MAX_RECORD_BYTES:
                 raise ValueError(f"it is larger than {MAX_RECORD_BYTES:,} bytes")
-            fields = json.loads(content.decode("utf-8"))
-            preprocessing = fields["preprocessing"]
+            fields = _mapping("the content", json.loads(content.decode("utf-8")))
+            preprocessing = _mapping("preprocessing", fields["preprocessing"])
             mean, std = _numbers("mean", preprocessing["mean"]), _numbers("std", preprocessing["std"])
             if len(mean) != len(std) or not all(value > 0 for value in std):
                 raise ValueError(f"expected as many positive numbers in std as in mean; received: {list(std)}")
             return cls(
-                network=_string("network", fields["network"]),
-                tag=_string("tag", fields["tag"]),
-                sha256=_string("sha256", fields["sha256"]),
-                classes=tuple(_string("classes", name) for name in _list("classes", fields["classes"])),
+                network=_matching(NAME, "network", fields["network"]),
+                tag=_matching(NAME, "tag", fields["tag"]),
+                sha256=_matching("[0-9a-f]{64}", "sha256", fields["sha256"]),
+                classes=tuple(_matching(".+", "classes", name) for name in _list("classes", fields["classes"])),
                 mean=mean,
                 std=std,
                 input_shape=_shape(fields["input_shape"]),
-                metrics=fields["metrics"],
-                training=fields["training"],
+                metrics=_mapping("metrics", fields["metrics"]),
+                training=_mapping("training", fields["training"]),
                 folder=folder,
-                dataset=None if fields.get("dataset") is None else _string("dataset", fields["dataset"]),
+                dataset=_optional(NAME, "dataset", fields),
             )
         except (KeyError, OSError, RecursionError, TypeError, ValueError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else error
@@ -120,10 +124,21 @@ def _list(name, value):
     return value
 
 
-def _string(name, value):
-    if not isinstance(value, str):
-        raise ValueError(f"expected text for {name}; received: {value!r:.100}")
+def _mapping(name, value):
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a dictionary for {name}; received: {value!r:.100}")
     return value
+
+
+def _matching(pattern, name, value):
+    """Return printable text that matches a pattern: names become parts of paths and are printed."""
+    if not isinstance(value, str) or not value.isprintable() or not re.fullmatch(pattern, value, re.ASCII):
+        raise ValueError(f"expected text of the form {pattern} for {name}; received: {value!r:.100}")
+    return value
+
+
+def _optional(pattern, name, fields):
+    return None if fields.get(name) is None else _matching(pattern, name, fields[name])
 
 
 def _numbers(name, values):
@@ -146,36 +161,79 @@ def weights_folder() -> Path:
     return installed if installed.is_dir() else package.parent / "weights"
 
 
-@functools.cache
 def tags() -> tuple[Checkpoint, ...]:
     """Return every released `Checkpoint`, ordered by network and tag.
 
-    Raises:
-        ValueError: if a record is invalid, or an alias refers to a tag that does not exist.
-    """
-    folder = weights_folder()
-    found = sorted((Checkpoint.read(record.parent) for record in folder.glob(f"*/{RECORD}")), key=lambda tag: tag.id)
-    aliases = read_aliases(folder)
-    targets = {f"{network}/{tag}" for network, names in aliases.items() for tag in names.values()}
-    if missing := sorted(targets - {tag.id for tag in found}):
-        raise ValueError(f"Expected {folder / ALIASES} to name released tags; received: {', '.join(missing)}.")
+    These are the checkpoints of the package and of the folders in `KERAS_RESATTN_WEIGHTS`. Where several have the same
+    network and tag, or alias, the package comes first, and the folders follow in their order.
 
-    repositories = _read_index(folder / REPOSITORIES)
+    Raises:
+        ValueError: if a record is invalid, an alias of the package refers to a tag that does not exist, or
+            `KERAS_RESATTN_WEIGHTS` is not a list of folders.
+    """
+    return _read_tags(tuple((folder, _modified(folder)) for folder in (weights_folder(), *shared_folders())))
+
+
+def forget_tags() -> None:
+    """Make the next call of `tags` read all records again."""
+    _read_tags.cache_clear()
+
+
+@functools.cache
+def _read_tags(folders):
+    """Return the checkpoints of `(folder, time of its last change)`; the first folder is the package's."""
+    found, aliases = {}, {}
+    for folder, _ in folders:
+        for record in sorted(folder.glob(f"*/{RECORD}")):
+            if not record.parent.name.startswith("."):  # an unfinished copy
+                tag = Checkpoint.read(record.parent)
+                found.setdefault(tag.id, tag)
+        for network, names in read_aliases(folder).items():
+            aliases[network] = {**names, **aliases.get(network, {})}
+    package = folders[0][0]
+    targets = {f"{network}/{tag}" for network, names in read_aliases(package).items() for tag in names.values()}
+    if missing := sorted(targets - set(found)):
+        raise ValueError(f"Expected {package / ALIASES} to name released tags; received: {', '.join(missing)}.")
+
+    repositories = _read_index(package / REPOSITORIES)
 
     def completed(tag):
         names = tuple(alias for alias, target in aliases.get(tag.network, {}).items() if target == tag.tag)
-        return dataclasses.replace(tag, aliases=names, **repositories.get(tag.network, {}).get(tag.tag, {}))
+        fields = repositories.get(tag.network, {}).get(tag.tag, {})
+        return dataclasses.replace(
+            tag,
+            aliases=names,
+            repository=_optional(f"{NAME}/{NAME}", "repository", fields),
+            revision=_optional("[0-9a-f]{40}", "revision", fields),
+        )
 
-    return tuple(completed(tag) for tag in found)
+    return tuple(completed(tag) for _, tag in sorted(found.items()))
+
+
+def _modified(folder):
+    """Return the time of the last change of a folder, at which its tags are read again."""
+    with contextlib.suppress(OSError):
+        return folder.stat().st_mtime_ns
+    return None
 
 
 def read_aliases(folder: Path) -> dict[str, dict[str, str]]:
-    """Return `{network: {alias: tag}}` for a folder of released checkpoints."""
+    """Return `{network: {alias: tag}}` for a folder of released checkpoints.
+
+    Raises:
+        ValueError: if the list of aliases is damaged.
+    """
     return _read_index(Path(folder) / ALIASES)
 
 
 def _read_index(path):
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    """Read `aliases.json` or `repositories.json`, by network and name; empty if the file does not exist."""
+    kind = str if path.name == ALIASES else dict
+    index = read_json(path, COPY_AGAIN) if path.exists() else {}
+    for entries in index.values():
+        if not isinstance(entries, dict) or not all(isinstance(entry, kind) for entry in entries.values()):
+            raise ValueError(f"Expected entries by network and name in {path}; received: {entries!r:.100}. {COPY_AGAIN}")
+    return index
 
 
 def move_aliases(folder: Path, network: str, tag: str, names: Iterable[str]) -> None:
@@ -201,7 +259,7 @@ def _update_index(path, network, entries):
     index[network] = index.get(network, {}) | entries
     write_json(path, index)
     write_sums(path.parent, {path.name: sha256(path)})
-    tags.cache_clear()
+    forget_tags()
 
 
 def read_sums(folder: Path) -> dict[str, str]:
