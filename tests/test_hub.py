@@ -1,128 +1,176 @@
-"""Weights from a Hub repository: the real client with a small local server."""
+"""Weights from a Hub repository: the real client with a local server, healthy here; see test_hub_faults."""
 
-import contextlib
-import hashlib
-import http.server
-import json
-import threading
+import os
+import subprocess
+import sys
 
 import keras
 import numpy as np
 import pytest
+from hub_cases import NETWORK, REPOSITORY, TENSORS, WEIGHTS, files, read, record
+from hub_faults import closed
+from hub_server import HubServer
 from huggingface_hub import constants
 
 import keras_resattn
+from keras_resattn import pretrained
+from keras_resattn.pretrained.hub import Address
 
 pytestmark = pytest.mark.once
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-WEIGHTS = "hf://someone/net@main"
-
-
-@pytest.fixture
-def repository(tmp_path):
-    folder = tmp_path / "net"
-    folder.mkdir()
-    model = keras_resattn.CifarResidualAttention56(weights=None, classes=3)
-    model.save_weights(folder / "model.weights.h5")
-    record = {
-        "network": "CifarResidualAttention56",
-        "tag": "shapes_v1",
-        "sha256": hashlib.sha256((folder / "model.weights.h5").read_bytes()).hexdigest(),
-        "classes": ["a", "b", "c"],
-        "preprocessing": {"mean": [0, 0, 0], "std": [1, 1, 1]},
-        "input_shape": [32, 32, 3],
-        "metrics": {},
-        "training": {},
-    }
-    (folder / "config.json").write_text(json.dumps(record))
-    return folder, keras.ops.convert_to_numpy(model.get_layer("predictions").kernel).copy()
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     return tmp_path / "cache"
 
 
-@contextlib.contextmanager
-def hub(folder):
-    """Serve a folder with the part of the Hub's protocol that downloads use."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_HEAD(self):
-            self.do_GET(body=False)
-
-        def do_GET(self, body=True):
-            path = folder / self.path.rsplit("/", 1)[-1]
-            found = path.is_file()
-            content = path.read_bytes() if found else b""
-            self.send_response(200 if found else 404)
-            self.send_header("X-Repo-Commit", COMMIT)
-            self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
-            self.send_header("Content-Length", str(len(content)))
-            if not found:
-                self.send_header("X-Error-Code", "EntryNotFound")
-            self.end_headers()
-            if body:
-                self.wfile.write(content)
-
-        def log_message(self, *args):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+@pytest.fixture
+def server(monkeypatch):
+    with HubServer() as server:
+        server.use(monkeypatch)
+        server.add(REPOSITORY, files())
+        yield server
 
 
-def use_endpoint(endpoint, monkeypatch):
-    """Make the Hub client use `endpoint`, as the variable HF_ENDPOINT does when set before its import."""
-    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, endpoint)
-    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+@pytest.mark.parametrize(
+    "address", ["hf://", "hf://owner", "hf://a/b/c", "hf://a/b@", "hf://a/b@/etc", "hf://a/b@c/../d"]
+)
+def test_invalid_addresses_raise(address):
+    with pytest.raises(ValueError, match="Expected hf://owner/repo or hf://owner/repo@revision"):
+        Address.parse(address)
 
 
-def kernel(model):
-    return keras.ops.convert_to_numpy(model.get_layer("predictions").kernel)
+def test_addresses_are_parsed():
+    assert Address.parse("hf://a/b") == ("a/b", None)
+    assert Address.parse("hf://a-b/c.d_e@refs/pr/1") == ("a-b/c.d_e", "refs/pr/1")
+    assert str(Address.parse("hf://a/b@c")) == "hf://a/b@c"
 
 
-def test_a_download_is_cached_for_offline_use(repository, monkeypatch):
-    folder, expected = repository
-    with hub(folder) as endpoint:
-        use_endpoint(endpoint, monkeypatch)
-        np.testing.assert_array_equal(
-            kernel(keras_resattn.CifarResidualAttention56(weights=WEIGHTS, classes=3)), expected
-        )
+def test_a_download_is_cached_for_offline_use(tmp_path, monkeypatch):
+    model = keras_resattn.CifarResidualAttention56(weights=None, classes=3)
+    model.save_weights(tmp_path / "model.weights.h5")
+    with HubServer() as server:
+        server.use(monkeypatch)
+        server.add(REPOSITORY, files((tmp_path / "model.weights.h5").read_bytes()))
+        read()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    np.testing.assert_array_equal(kernel(keras_resattn.CifarResidualAttention56(weights=WEIGHTS, classes=3)), expected)
+    loaded = keras_resattn.CifarResidualAttention56(weights=WEIGHTS)
+    for weight, expected in zip(loaded.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(weight), keras.ops.convert_to_numpy(expected))
 
 
-def test_a_damaged_download_raises_and_is_deleted(repository, cache, monkeypatch):
-    folder, _ = repository
-    content = bytearray((folder / "model.weights.h5").read_bytes())
-    content[-1] ^= 1
-    (folder / "model.weights.h5").write_bytes(content)
-    with hub(folder) as endpoint:
-        use_endpoint(endpoint, monkeypatch)
+def test_tensors_and_record_are_of_one_commit(server):
+    """Although the branch moves between their downloads."""
+    source = pretrained.resolve(WEIGHTS, network=NETWORK)
+    server.add(REPOSITORY, files(TENSORS[::-1]))
+    with source.open() as (_, file):
+        file.seek(0)
+        assert file.read() == TENSORS
+    assert read() == TENSORS[::-1]
+
+
+def test_a_commit_in_the_cache_needs_no_requests(server):
+    weights = f"hf://{REPOSITORY}@{server.commit_of(REPOSITORY, 'main')}"
+    read(weights)
+    server.requests.clear()
+    assert read(weights) == TENSORS
+    assert server.requests == []
+
+
+def test_a_branch_in_the_cache_needs_one_request(server):
+    read()
+    server.requests.clear()
+    read()
+    assert [method for method, _ in server.requests] == ["HEAD"]
+
+
+def test_if_a_new_commit_cannot_be_downloaded_the_error_names_the_old_one(server, monkeypatch):
+    old = server.commit_of(REPOSITORY, "main")
+    read()
+    server.add(REPOSITORY, files(TENSORS[::-1]))
+    server.misbehave(closed, methods=["GET"])
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    with pytest.raises(OSError, match=f"other commits of it: hf://{REPOSITORY}@{old}"):
+        read()
+    assert read(f"hf://{REPOSITORY}@{old}") == TENSORS
+    server.heal()
+    assert read() == TENSORS[::-1]
+
+
+def test_weights_of_another_network_raise(server):
+    with pytest.raises(ValueError, match=f"holds weights of {NETWORK}"):
+        keras_resattn.CifarResidualAttention92(weights=WEIGHTS, classes=3)
+
+
+def test_two_processes_fill_an_empty_cache(server, cache):
+    program = f"from hub_cases import *; assert read() == TENSORS; print({str(cache)!r})"
+    environment = {**os.environ, "HF_ENDPOINT": server.endpoint, "HF_HUB_CACHE": str(cache), "HF_HUB_DISABLE_XET": "1"}
+    environment["PYTHONPATH"] = os.path.dirname(__file__)
+    command = [sys.executable, "-c", program]
+    processes = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    assert not [path for path in cache.rglob("*") if path.name.endswith(".incomplete")]
+    assert read() == TENSORS
+
+
+# --- Released checkpoints ---
+
+
+@pytest.fixture
+def released(server, tmp_path, monkeypatch):
+    """A released checkpoint with tensors on the Hub only; its folder is in place of the package's."""
+
+    def release(**changes):
+        folder = tmp_path / "weights" / "net-shapes_v1"
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_bytes(record(**changes))
+        monkeypatch.setattr("keras_resattn.pretrained.records.weights_folder", lambda: folder.parent)
+        return folder
+
+    return release
+
+
+def test_a_released_checkpoint_is_downloaded_at_its_pinned_commit(released, server):
+    released(repository=REPOSITORY, revision=server.commit_of(REPOSITORY, "main"))
+    server.add(REPOSITORY, files(TENSORS[::-1]))
+    assert read("shapes_v1") == TENSORS
+    assert not [path for _, path in server.requests if path.endswith("config.json")]
+
+
+def test_a_repository_that_changed_is_not_used_for_a_released_checkpoint(released, server):
+    released(repository=REPOSITORY)
+    server.add(REPOSITORY, files(TENSORS[::-1]))
+    for _ in range(2):
         with pytest.raises(ValueError, match="SHA-256"):
-            keras_resattn.CifarResidualAttention56(weights=WEIGHTS, classes=3)
-    assert not list(cache.rglob("model.weights.h5"))
+            read("shapes_v1")
+    downloads = [path for method, path in server.requests if method == "GET"]
+    assert len(downloads) == 1  # the second call finds the file as it is on the Hub
 
 
-def test_the_repository_of_another_network_raises(repository, monkeypatch):
-    folder, _ = repository
-    with hub(folder) as endpoint:
-        use_endpoint(endpoint, monkeypatch)
-        with pytest.raises(ValueError, match="holds weights of CifarResidualAttention56"):
-            keras_resattn.CifarResidualAttention92(weights=WEIGHTS, classes=3)
+def test_without_a_repository_the_error_says_where_tensors_can_come_from(released):
+    folder = released()
+    for weights in ("shapes_v1", folder):
+        with pytest.raises(
+            ValueError, match=r"pip install -e \.(?s:.*)KERAS_RESATTN_WEIGHTS(?s:.*)hf://owner/net-shapes_v1"
+        ):
+            read(weights)
 
 
-def test_offline_without_cache_raises(monkeypatch):
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(OSError, match=r"someone/net|cache"):
-        keras_resattn.CifarResidualAttention56(weights=WEIGHTS, classes=3)
+def test_the_owner_of_the_repositories_is_a_setting(released, server, monkeypatch):
+    released(repository=REPOSITORY, revision="0" * 40)
+    server.add("mirror/net", files())
+    monkeypatch.setenv("KERAS_RESATTN_HUB_OWNER", "mirror")
+    assert read("shapes_v1") == TENSORS
+    monkeypatch.setenv("KERAS_RESATTN_HUB_OWNER", "no/owner")
+    with pytest.raises(ValueError, match="KERAS_RESATTN_HUB_OWNER"):
+        read("shapes_v1")
+
+
+def test_the_name_of_a_repository_defaults_to_that_of_the_folder(released, server, monkeypatch):
+    released()
+    server.add("mirror/net-shapes_v1", files())
+    monkeypatch.setenv("KERAS_RESATTN_HUB_OWNER", "mirror")
+    assert read("shapes_v1") == TENSORS

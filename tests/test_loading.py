@@ -221,8 +221,8 @@ def test_a_negative_variance_raises_for_any_model(saved):
         ("imagenet", "never released ImageNet weights"),
         ("no/such/file.weights.h5", "existing .weights.h5 file; received: weights='no/such/file.weights.h5'"),
         (["cifar10"], "received: weights="),
-        ("hf://no-owner", "received: weights='hf://no-owner'"),
-        ("hf://owner/net@../../../etc", r"received: weights='hf://owner/net@\.\./"),
+        ("hf://no-owner", "received: 'hf://no-owner'"),
+        ("hf://owner/net@../../../etc", r"received: 'hf://owner/net@\.\./"),
     ],
 )
 def test_missing_weights_are_never_random(weights, message):

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 
 import keras_resattn
-from keras_resattn.cli import attend, evaluate, fine_tune, info, predict, reproduce, train, verify
+from keras_resattn.cli import attend, download, evaluate, fine_tune, info, predict, reproduce, train, verify
 from keras_resattn.cli import list as list_
 from keras_resattn.cli.output import complain
 from keras_resattn.cli.startup import DEBUG
@@ -26,6 +26,7 @@ COMMANDS = {
     "info": (info, "show details of a network or of released weights"),
     "evaluate": (evaluate, "evaluate released weights, or your own network, on labelled images"),
     "verify": (verify, "compare bundled files with the SHA-256 of their release"),
+    "download": (download, "copy released weights to a folder, for machines without network access"),
     "train": (train, "train a network with a recipe; safe to interrupt: rerun to resume"),
     "fine-tune": (fine_tune, "fine-tune released weights, or your own network, on other classes"),
     "reproduce": (reproduce, "list and run rows of the papers' tables; safe to interrupt: rerun to resume"),

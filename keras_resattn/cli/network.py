@@ -2,13 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_resattn import pretrained
 from keras_resattn.cli.network_arguments import NetworkChoice
 from keras_resattn.models import registry
-from keras_resattn.pretrained.records import RECORD, Checkpoint
+from keras_resattn.pretrained import hub
+from keras_resattn.pretrained.records import Checkpoint
 from keras_resattn.typing import PathLike
 
 if TYPE_CHECKING:
@@ -119,21 +119,9 @@ def open_tag(choice: NetworkChoice) -> Checkpoint:
     """
     if choice.kind == "tag":
         return choice.source
-    from huggingface_hub import hf_hub_download
-
-    from keras_resattn.pretrained.resolution import WeightsSource
-
-    repository, _, revision = choice.source.removeprefix("hf://").partition("@")
-    try:
-        record = hf_hub_download(repository, RECORD, revision=revision or None)
-        tag = Checkpoint.read(Path(record).parent)
-        with WeightsSource(tag.network, repository=repository, revision=revision or None).open():
-            pass  # downloads the file and checks its hash
-    except ValueError:
-        raise
-    except Exception as error:  # the Hub's client raises errors of many types
-        raise OSError(f"Expected {choice.source} to be downloaded; it failed: {_first_line(error)}") from error
-    return tag
+    tag, address = hub.read_record(hub.Address.parse(choice.source))
+    with hub.open_tensors(tag, address):
+        return tag
 
 
 def load_model(file: PathLike) -> Any:

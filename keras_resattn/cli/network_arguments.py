@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from keras_resattn import pretrained
 from keras_resattn.cli.arguments import check_least, expanded, path
 from keras_resattn.models import registry
+from keras_resattn.pretrained import hub
 from keras_resattn.pretrained.records import RECORD, TENSORS, Checkpoint
 from keras_resattn.recipes.run_files import ARCHITECTURE, CLASSIFIER, RECIPE, REPORT, TRANSFER
 from keras_resattn.utils.suggestions import did_you_mean
@@ -148,10 +148,8 @@ def find_tag(name: str, expected: str = "released weights", known: Iterable[str]
 
 
 def _find_weights(weights):
-    if weights.startswith("hf://"):
-        if not re.fullmatch(r"hf://[\w.-]+/[\w.-]+(@[\w./-]+)?", weights) or ".." in weights:
-            raise ValueError(f"Expected hf://owner/repo or hf://owner/repo@revision; received: {weights}.")
-        return "hub", weights
+    if weights.startswith(hub.PREFIX):
+        return "hub", str(hub.Address.parse(weights))
     if pretrained.find(weights) or weights in registry.NETWORKS:
         return "tag", find_tag(weights)
     file = Path(weights)

@@ -111,7 +111,7 @@ def build_model(
             f"received: include_preprocessing={include_preprocessing!r}."
         )
     source = pretrained.resolve(weights, network=network)
-    released = None if source is None else source.record()
+    released = None if source is None else source.tag
     if released is not None:
         default_size, default_classes = released.input_shape[0], len(released.classes)
     classes = default_classes if classes is None else int(classes)
@@ -130,14 +130,14 @@ def build_model(
         pretrained.load(model, source, input_tensor=x)
         if include_top and source.class_names is not None:
             set_class_names(model, source.class_names)
-        if x is inputs and input_tensor is None and source.record() is not None:
+        if x is inputs and input_tensor is None and source.tag is not None:
             reject_integers(model)
     return model
 
 
 def _preprocessed(inputs, source, weights):
     """Normalise images from 0 to 255 for the weights of `source`, in a layer `preprocessing`."""
-    tag = None if source is None else source.record()
+    tag = None if source is None else source.tag
     if tag is None:
         raise ValueError(
             "Expected released weights with include_preprocessing=True, which uses their mean and standard deviation; "

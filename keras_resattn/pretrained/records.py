@@ -188,11 +188,11 @@ def _read_tags(folders):
             if not record.parent.name.startswith("."):  # an unfinished copy
                 tag = Checkpoint.read(record.parent)
                 found.setdefault(tag.id, tag)
-        for network, names in read_aliases(folder).items():
-            aliases[network] = {**names, **aliases.get(network, {})}
+        for network, targets in read_aliases(folder).items():
+            aliases[network] = {**targets, **aliases.get(network, {})}
     package = folders[0][0]
-    targets = {f"{network}/{tag}" for network, names in read_aliases(package).items() for tag in names.values()}
-    if missing := sorted(targets - set(found)):
+    named = {f"{network}/{tag}" for network, targets in read_aliases(package).items() for tag in targets.values()}
+    if missing := sorted(named - set(found)):
         raise ValueError(f"Expected {package / ALIASES} to name released tags; received: {', '.join(missing)}.")
 
     repositories = _read_index(package / REPOSITORIES)

@@ -13,7 +13,10 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
+from keras_resattn.pretrained import hub
+from keras_resattn.pretrained.hub import Address
 from keras_resattn.pretrained.records import RECORD, TENSORS, Checkpoint, find, tags
+from keras_resattn.pretrained.shared_folders import VARIABLE, shared_folders
 from keras_resattn.typing import PathLike
 from keras_resattn.utils.io import hash_of, open_regular, user_path
 from keras_resattn.utils.network_ids import python_call
@@ -26,17 +29,17 @@ class WeightsSource:
 
     Attributes:
         network: Id of the network that the weights are for, or `None` for a custom network.
-        tag: The released checkpoint, or `None` for a file without a record and for a Hub repository.
+        weights: The `weights` argument that stands for them in messages.
+        tag: The record of the checkpoint, or `None` for a file without a record.
         path: Path of the local `.weights.h5` file, or `None` for a Hub repository.
-        repository: `owner/name` of the Hub repository, or `None`.
-        revision: Branch, tag or commit of the repository, or `None` for its default branch.
+        address: The Hub repository, or `None` for a local file.
     """
 
     network: str | None
+    weights: str
     tag: Checkpoint | None = None
     path: Path | None = None
-    repository: str | None = None
-    revision: str | None = None
+    address: Address | None = None
 
     @contextlib.contextmanager
     def open(self) -> Iterator[tuple[Path, BufferedReader]]:
@@ -46,48 +49,29 @@ class WeightsSource:
             `(path, file)`: the path, and the file object that was hashed, open for reading.
 
         Raises:
-            ValueError: if the file cannot be read, its hash differs from the one in its record, or the Hub repository
-                belongs to another network. A damaged download is deleted; a user's file never is.
+            ValueError: if the file cannot be read, or its hash differs from the one in its record. A damaged download
+                is deleted; a user's file never is.
             OSError: if the download fails.
         """
-        tag = self.record()
+        tag = self.tag
+        if self.address is not None and tag is not None:
+            with hub.open_tensors(tag, self.address) as opened:
+                yield opened
+            return
         path: Any = self.path
-        owner, remedy = "", "Reinstall keras_resattn, or copy the file again."
-        if self.repository is not None:
-            path = self._download()
-            owner, remedy = f" from hf://{self.repository}", "The download was deleted; try again."
-        elif tag is not None:
-            owner = f" of {tag.id}"
         with open_regular(path) as file:
             found = None if tag is None else hash_of(file, path)
-            if tag is None or found == tag.sha256:
-                yield path, file
-                return
-        if self.repository is not None:
-            path.resolve().unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
-        raise ValueError(f"Expected the file{owner} to have SHA-256 {tag.sha256}; {path} has {found}. {remedy}")
+            if tag is not None and found != tag.sha256:
+                raise ValueError(
+                    f"Expected the file of {tag.id} to have SHA-256 {tag.sha256}; {path} has {found}. "
+                    "Reinstall keras_resattn, or copy the file again."
+                )
+            yield path, file
 
     @property
     def class_names(self) -> list[str] | None:
         """Class names from the record, or `None` for a file without a record."""
-        record = self.record()
-        return None if record is None else list(record.classes)
-
-    def record(self) -> Checkpoint | None:
-        """Return the record of the weights, downloaded if necessary, or `None` for a file without a record.
-
-        Raises:
-            ValueError: if the record is invalid or belongs to another network.
-            OSError: if the download fails.
-        """
-        if self.tag is not None or self.repository is None:
-            return self.tag
-        from huggingface_hub import hf_hub_download
-
-        tag = Checkpoint.read(Path(hf_hub_download(self.repository, RECORD, revision=self.revision)).parent)
-        _check_network(tag, self.network, f"hf://{self.repository}")
-        return tag
+        return None if self.tag is None else list(self.tag.classes)
 
     def check_arguments(self, *, include_top: bool, classes: int, classifier_activation: Any, channels: int) -> None:
         """Check the weights against the other arguments of a builder.
@@ -110,7 +94,7 @@ class WeightsSource:
         if tag is None:  # compared with the network when the weights are loaded
             return
         if include_top and classes != len(tag.classes):
-            backbone = python_call(tag.network, f"include_top=False, pooling='avg', weights={tag.tag!r}")
+            backbone = python_call(tag.network, f"include_top=False, pooling='avg', weights={self.weights!r}")
             raise ValueError(
                 f"Expected classes={len(tag.classes)} with the top of {tag.id}; received: classes={classes}. "
                 "For other classes, build the network without its top and add a new classifier:\n"
@@ -124,14 +108,9 @@ class WeightsSource:
                 "Add a 1x1 convolution before the network, or pass weights=None."
             )
 
-    def _download(self):
-        from huggingface_hub import hf_hub_download
-
-        return Path(hf_hub_download(str(self.repository), TENSORS, revision=self.revision))
-
 
 def resolve(weights: PathLike | None, *, network: str | None) -> WeightsSource | None:
-    """Resolve a builder's `weights` argument. Reads no tensors.
+    """Resolve a builder's `weights` argument. Downloads the record of a Hub repository, but reads no tensors.
 
     Args:
         weights: The builder's `weights` argument.
@@ -141,7 +120,8 @@ def resolve(weights: PathLike | None, *, network: str | None) -> WeightsSource |
         A `WeightsSource`, or `None` for random initialisation.
 
     Raises:
-        ValueError: if the weights do not exist, or belong to another network.
+        ValueError: if the weights do not exist, or belong to another network; or if a record is invalid.
+        OSError: if the record of a Hub repository cannot be downloaded.
     """
     if weights is None:
         return None
@@ -152,41 +132,65 @@ def resolve(weights: PathLike | None, *, network: str | None) -> WeightsSource |
     return _locate(weights, network)
 
 
+def find_tensors(tag: Checkpoint) -> Path | Address:
+    """Return the location of a released checkpoint's tensors.
+
+    The first of: the file beside the record, which is bundled with the package; a folder of the same name in a folder
+    of `KERAS_RESATTN_WEIGHTS`; the Hub repository (see `hub.Address.of`).
+
+    Raises:
+        ValueError: if there is none of them.
+    """
+    if tag.tensors.exists():
+        return tag.tensors
+    for folder in shared_folders():
+        if (copy := folder / tag.folder.name / TENSORS).exists():
+            return copy
+    if (address := Address.of(tag)) is not None:
+        return address
+    raise ValueError(
+        f"Expected the tensors of {tag.id} at {tag.tensors}; the file is too large for the package and is not on the "
+        f"Hub yet. Either install the package from a clone of its repository (pip install -e .), or set {VARIABLE} to "
+        f"the folder that contains {tag.folder.name}/{TENSORS}, such as the folder weights/ of a clone. Once the "
+        f"checkpoint is on the Hub, weights='hf://owner/{tag.folder.name}' is a third way."
+    )
+
+
 def _locate(weights, network):
-    hub = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", str(weights)) if isinstance(weights, str) else None
-    if hub and ".." not in weights:  # ".." would leave the cache folder
-        return WeightsSource(network, repository=hub.group(1), revision=hub.group(2))
+    if isinstance(weights, str) and weights.startswith(hub.PREFIX):
+        tag, address = hub.read_record(Address.parse(weights))
+        _check_network(tag, network, weights)
+        return WeightsSource(network, weights, tag=tag, address=address)
     if isinstance(weights, str):
         found = find(weights, network) if network is not None else []
         if found:
-            tag = found[0]
-            if tag.tensors.exists():
-                return WeightsSource(network, tag=tag, path=tag.tensors)
-            return _on_hub(tag, network)
+            return _of_tag(found[0], network, found[0].tag)
     path = user_path(weights)
     if (path / RECORD).is_file():
         tag = Checkpoint.read(path)
         _check_network(tag, network, str(path))
-        return WeightsSource(network, tag=tag, path=tag.tensors)
+        if tag.tensors.exists() or all(tag.id != released.id for released in tags()):
+            with open_regular(tag.tensors):
+                return WeightsSource(network, str(weights), tag=tag, path=tag.tensors)
+        return _of_tag(tag, network, str(weights))
     if path.exists() and not path.is_dir():
         with open_regular(path):  # an unreadable file raises before the network is built
-            return WeightsSource(network, path=path)
+            return WeightsSource(network, str(weights), path=path)
     raise ValueError(_not_found_message(weights, network))
 
 
-def _on_hub(tag, network):
-    if tag.repository is None:
-        raise ValueError(
-            f"Expected the tensors of {tag.id} at {tag.tensors} or in a Hub repository; received: neither, as the "
-            "file is too large to bundle and has not been uploaded. Pass another tag, a local file, or weights=None."
-        )
-    return WeightsSource(network, tag=tag, repository=tag.repository, revision=tag.revision)
+def _of_tag(tag, network, weights):
+    tensors = find_tensors(tag)
+    if isinstance(tensors, Address):
+        return WeightsSource(network, weights, tag=tag, address=tensors)
+    return WeightsSource(network, weights, tag=tag, path=tensors)
 
 
 def _check_network(tag, network, where):
     if tag.network != network:
         raise ValueError(
-            f"Expected weights of {network or 'a custom network'}; {where} holds weights of {tag.network}."
+            f"Expected weights of {network or 'a custom network'}; {where} holds weights of {tag.network}. "
+            "Build that network, or pass other weights."
         )
 
 
