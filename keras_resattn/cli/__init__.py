@@ -25,7 +25,7 @@ COMMANDS = {
     "list": (list_, "list networks and released weights"),
     "info": (info, "show details of a network or of released weights"),
     "evaluate": (evaluate, "evaluate released weights, or your own network, on labelled images"),
-    "verify": (verify, "compare bundled files with the SHA-256 of their release"),
+    "verify": (verify, "compare bundled and downloaded files with the SHA-256 of their release"),
     "download": (download, "copy released weights to a folder, for machines without network access"),
     "train": (train, "train a network with a recipe; safe to interrupt: rerun to resume"),
     "fine-tune": (fine_tune, "fine-tune released weights, or your own network, on other classes"),

@@ -6,6 +6,7 @@ from keras_resattn import pretrained
 from keras_resattn.cli import network_arguments, output, startup
 from keras_resattn.models import registry
 from keras_resattn.models.variants import VARIANTS
+from keras_resattn.pretrained.resolution import find_tensors
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +53,7 @@ def _of_tag(name):
         "network": tag.network,
         "tag": tag.tag,
         "aliases": tag.aliases,
-        "file": tag.tensors,
+        "file": _location(tag),
         "sha256": tag.sha256,
         "classes": tag.classes,
         "mean": tag.mean,
@@ -60,3 +61,10 @@ def _of_tag(name):
         **tag.metrics,
         **tag.training,
     }
+
+
+def _location(tag):
+    try:
+        return find_tensors(tag)
+    except ValueError:
+        return "not in the package, not in KERAS_RESATTN_WEIGHTS, and not on the Hub"

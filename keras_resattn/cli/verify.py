@@ -1,4 +1,4 @@
-"""`keras-resattn verify`: compare bundled files with the SHA-256 of their release."""
+"""`keras-resattn verify`: compare bundled and downloaded files with the SHA-256 of their release."""
 
 import argparse
 
@@ -19,5 +19,5 @@ def run(arguments: argparse.Namespace) -> int:
     for result in failed:
         complain(result.problem)
     if failed:
-        complain("Reinstall keras_resattn to restore its weights.")
+        complain("Reinstall keras_resattn to restore its weights; repeat `download` for those of other folders.")
     return 1 if failed else 0

@@ -71,8 +71,8 @@ def _files(source):
     """Return `{name: path}` of the files beside the tensors."""
     tag = source.tag
     if source.address is not None and source.weights.startswith(hub.PREFIX):
-        names = hub.list_files(source.address)
-        return {name: hub.fetch_intact(source.address, name) for name in names if name != TENSORS}
+        names = {RECORD, *hub.list_files(source.address)} - {TENSORS}
+        return {name: hub.fetch_intact(source.address, name) for name in sorted(names)}
     folders = [tag.folder] if source.path is None else [source.path.parent, tag.folder]
     return {
         path.name: path

@@ -1,10 +1,13 @@
-"""Verify the package's released checkpoints: every file present, readable and unchanged (`keras-resattn verify`)."""
+"""Verify released checkpoints: every file present, readable and unchanged (`keras-resattn verify`)."""
 
+import contextlib
+import dataclasses
 import os
 from typing import NamedTuple
 
 from keras_resattn.pretrained import records
 from keras_resattn.pretrained.records import ALIASES, RECORD, SUMS, TENSORS, Checkpoint
+from keras_resattn.pretrained.shared_folders import shared_folders
 from keras_resattn.utils.io import sha256
 
 
@@ -12,7 +15,8 @@ class Verification(NamedTuple):
     """Result of verifying one released checkpoint, or the list of aliases.
 
     Attributes:
-        name: `network/tag`, or the name of the folder or file if there is no readable record.
+        name: `network/tag`, for a folder of `KERAS_RESATTN_WEIGHTS` followed by its path; or the name of the folder or
+            file if there is no readable record.
         status: `"ok"`; `"not bundled"` for tensors that are released on the Hub only; or a failure: `"missing"`,
             `"damaged"`, `"unreadable"` or `"not listed"`.
         problem: Description of the failure, with the path of the file, or `None`.
@@ -29,14 +33,29 @@ class Verification(NamedTuple):
 
 
 def verify() -> list[Verification]:
-    """Verify the SHA-256 of every released file in the package.
+    """Verify the SHA-256 of every released file in the package, and of the tensors in `KERAS_RESATTN_WEIGHTS`.
 
-    `weights/SHA256SUMS` lists the files. A checkpoint whose tensors are not listed is `"not bundled"`; if its tensors
-    exist nevertheless, they are compared with the SHA-256 in its record.
+    `weights/SHA256SUMS` lists the package's files. A checkpoint whose tensors are not listed is `"not bundled"`; if its
+    tensors exist nevertheless, they are compared with the SHA-256 in its record. In the folders of
+    `KERAS_RESATTN_WEIGHTS`, tensors are compared with the SHA-256 of the release, or for checkpoints that the package
+    does not know, with the SHA-256 in their own record.
 
     Returns:
         A `Verification` for each checkpoint and for the list of aliases. Failures are returned, not raised.
+
+    Raises:
+        ValueError: if `KERAS_RESATTN_WEIGHTS` is not a list of folders.
     """
+    shared = [
+        _verify_copy(record.parent)
+        for folder in shared_folders()
+        for record in sorted(folder.glob(f"*/{RECORD}"))
+        if not record.parent.name.startswith(".")
+    ]
+    return _verify_package() + shared
+
+
+def _verify_package():
     folder = records.weights_folder()
     try:
         sums = records.read_sums(folder)
@@ -67,6 +86,19 @@ def _verify_checkpoint(folder, sums):
     if tag is None:
         return Verification(name, "unreadable", unreadable)
     return Verification(name, "ok" if TENSORS in expected else "not bundled")
+
+
+def _verify_copy(folder):
+    """Verify a checkpoint of a folder in `KERAS_RESATTN_WEIGHTS`."""
+    try:
+        tag = Checkpoint.read(folder)
+    except ValueError as error:
+        return Verification(str(folder), "unreadable", str(error))
+    released = records.weights_folder() / folder.name
+    with contextlib.suppress(ValueError):  # another checkpoint, or one that the package does not know
+        original = Checkpoint.read(released)
+        tag = dataclasses.replace(tag, sha256=original.sha256) if original.id == tag.id else tag
+    return Verification(f"{tag.id} in {folder.parent}", *_verify_file(tag.tensors, tag.sha256))
 
 
 def _verify_file(path, expected):
