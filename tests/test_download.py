@@ -4,7 +4,7 @@ import os
 import shutil
 
 import pytest
-from hub_cases import REPOSITORY, TENSORS, WEIGHTS, files, read, record
+from hub_cases import NETWORK, REPOSITORY, TENSORS, WEIGHTS, files, read, record
 from hub_faults import closed, flipped
 from hub_server import HubServer
 from huggingface_hub import constants
@@ -56,7 +56,10 @@ def test_the_copy_of_a_repository_works_offline(server, tmp_path, monkeypatch):
 def test_a_released_checkpoint_gets_its_tensors_from_the_hub(server, tmp_path, monkeypatch):
     folder = tmp_path / "package" / "net-shapes_v1"
     folder.mkdir(parents=True)
-    (folder / "config.json").write_bytes(record(repository=REPOSITORY))
+    (folder / "config.json").write_bytes(record())
+    (folder.parent / "repositories.json").write_text(
+        f'{{"{NETWORK}": {{"shapes_v1": {{"repository": "{REPOSITORY}"}}}}}}'
+    )
     (folder / "log.csv").write_bytes(b"epoch")
     monkeypatch.setattr("keras_resattn.pretrained.records.weights_folder", lambda: folder.parent)
     copy = pretrained.download("shapes_v1", tmp_path / "to")

@@ -1,5 +1,6 @@
 """Weights from a Hub repository: the real client with a local server, healthy here; see test_hub_faults."""
 
+import json
 import os
 import subprocess
 import sys
@@ -123,10 +124,11 @@ def test_two_processes_fill_an_empty_cache(server, cache):
 def released(server, tmp_path, monkeypatch):
     """A released checkpoint with tensors on the Hub only; its folder is in place of the package's."""
 
-    def release(**changes):
+    def release(**repository):
         folder = tmp_path / "weights" / "net-shapes_v1"
         folder.mkdir(parents=True)
-        (folder / "config.json").write_bytes(record(**changes))
+        (folder / "config.json").write_bytes(record())
+        (folder.parent / "repositories.json").write_text(json.dumps({NETWORK: {"shapes_v1": repository}}))
         monkeypatch.setattr("keras_resattn.pretrained.records.weights_folder", lambda: folder.parent)
         return folder
 
@@ -157,6 +159,14 @@ def test_without_a_repository_the_error_says_where_tensors_can_come_from(release
             ValueError, match=r"pip install -e \.(?s:.*)KERAS_RESATTN_WEIGHTS(?s:.*)hf://owner/net-shapes_v1"
         ):
             read(weights)
+
+
+@pytest.mark.parametrize("repository", [{"repository": "../x"}, {"repository": 7}, {"revision": "main"}, ["owner/net"]])
+def test_a_damaged_list_of_repositories_raises(released, repository):
+    folder = released()
+    (folder.parent / "repositories.json").write_text(json.dumps({NETWORK: {"shapes_v1": repository}}))
+    with pytest.raises(ValueError, match=r"repositories\.json"):
+        read("shapes_v1")
 
 
 def test_the_owner_of_the_repositories_is_a_setting(released, server, monkeypatch):

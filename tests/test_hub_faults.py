@@ -3,8 +3,10 @@
 import contextlib
 import inspect
 import os
+import re
 import resource
 import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -296,8 +298,7 @@ RECORDS = {
     "lists as fields": record(sha256=["0" * 64]),
     "wrong types": record(metrics=[], training="x"),
     "a path outside": record(tag="../../outside"),
-    "a repository outside": record(repository="../../outside"),
-    "a revision outside": record(repository=REPOSITORY, revision="../outside"),
+    "a path outside as the network": record(network="../../outside"),
     "a hash that is none": record(sha256="../../outside"),
     "terminal commands as classes": record(classes=["\x1b[2J"]),
 }
@@ -321,3 +322,11 @@ def test_a_wrong_hash_neither_deletes_nor_repeats_the_download(server, cache):
     assert len([path for method, path in server.requests if method == "GET" and path.endswith(".h5")]) == 1
     server.add(REPOSITORY, files())
     assert read() == TENSORS
+
+
+def test_the_documentation_counts_these_faults():
+    """Of the cache: damage to two files, with and without links; without network; references; write access."""
+    text = (Path(__file__).parents[1] / "docs" / "weights.md").read_text()
+    table = re.search(r"\| tested with a local server \|.*?\n\n", text, re.DOTALL).group()
+    counted = [int(number) for number in re.findall(r"\| (\d+) \|\n", table)]
+    assert counted == [len(FAULTS), 6, len(DAMAGE) * 2 * 2 + 2 + 4 + 3, len(RECORDS) + 1]

@@ -43,6 +43,9 @@ def test_their_checkpoints_are_listed_and_found_by_name(shared, capsys):
     assert main(["list", "--json"]) == 0
     listed = {row["network"]: row["weights"] for row in json.loads(capsys.readouterr().out)}
     assert listed[NETWORK] == ["cifar10_v1", "cifar10_v2", "shapes_v1"]
+    add(shared, "warn-c_v1", files(network="WARN-22-4", tag="c_v1"))
+    assert main(["list"]) == 0
+    assert "WARN-22-4" in capsys.readouterr().out
     assert main(["info", "shapes_v1"]) == 0
     assert str(shared)[:20] in capsys.readouterr().out.replace("\n", "")
 

@@ -16,13 +16,10 @@ NETWORK = "CifarResidualAttention56"
 
 @pytest.fixture(scope="module")
 def models():
-    """The network with and without top, and its weights in the order of its layers."""
-    full = keras_resattn.CifarResidualAttention56(weights="cifar10_v2")
-    body = keras_resattn.CifarResidualAttention56(include_top=False, weights="cifar10_v2")
-    return {
-        model: {weight.path: np.array(keras.ops.convert_to_numpy(weight)) for weight in model.weights}
-        for model in (full, body)
-    }
+    """The network with and without top, each with its weights."""
+    build = keras_resattn.CifarResidualAttention56
+    models = [build(weights="cifar10_v2"), build(include_top=False, weights="cifar10_v2")]
+    return [(model, [np.array(keras.ops.convert_to_numpy(weight)) for weight in model.weights]) for model in models]
 
 
 @pytest.fixture(params=["package", "folder", "cache"])

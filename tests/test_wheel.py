@@ -57,9 +57,9 @@ def installed(wheel, tmp_path_factory):
     shutil.copytree(ROOT / "examples" / "images", work / "examples" / "images")
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
 
-    def run(program, *arguments):
+    def run(program, *arguments, **variables):
         command = [str(programs / program), *arguments]
-        return subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True)
+        return subprocess.run(command, cwd=work, env=environment | variables, capture_output=True, text=True)
 
     run.work, run.site = work, Path(site)
     return run
@@ -125,3 +125,33 @@ def test_damage_to_an_installed_file_is_found(installed):
         path.write_bytes(content)
     assert found.returncode == 1
     assert f"{tag.id}: damaged" in found.stdout
+
+
+NO_NETWORK = {"HF_HUB_OFFLINE": "1"} | dict.fromkeys(["http_proxy", "https_proxy"], "http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_the_installed_package_predicts_without_network(installed, backend):
+    [image] = (installed.work / "examples" / "images").glob("*cat*")
+    found = installed("keras-resattn", "predict", str(image), "--json", KERAS_BACKEND=backend, **NO_NETWORK)
+    assert found.returncode == 0, found.stderr
+    assert "cat" in found.stdout
+
+
+def test_a_copy_of_the_weights_replaces_those_that_the_wheel_lacks(installed, tmp_path):
+    """As for tags that are too large for the wheel."""
+    tag = tags()[-1]
+    copied = installed("keras-resattn", "download", tag.id, "--to", str(tmp_path / "shared"), **NO_NETWORK)
+    assert copied.returncode == 0, copied.stderr
+    path = installed.site / "keras_resattn" / "weights" / tag.folder.name / tag.tensors.name
+    content = path.read_bytes()
+    path.unlink()
+    arguments = ["keras-resattn", "predict", str(next((installed.work / "examples" / "images").iterdir()))]
+    arguments += ["--weights", tag.id]
+    try:
+        without = installed(*arguments, **NO_NETWORK)
+        found = installed(*arguments, KERAS_RESATTN_WEIGHTS=str(tmp_path / "shared"), **NO_NETWORK)
+    finally:
+        path.write_bytes(content)
+    assert (without.returncode, found.returncode) == (2, 0), found.stderr
+    assert "KERAS_RESATTN_WEIGHTS" in without.stderr

@@ -7,6 +7,8 @@ from keras_resattn.cli import output
 from keras_resattn.cli.arguments import add_formats
 from keras_resattn.models import registry
 
+FIELDS = ("parameters", "macs", "size", "classes")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `list` to an `argparse` parser."""
@@ -15,16 +17,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
+    released = pretrained.tags()
     records = [
         {
             "network": name,
-            "parameters": network.parameters,
-            "macs": network.macs,
-            "size": network.size,
-            "classes": network.classes,
-            "weights": [tag.tag for tag in pretrained.tags() if tag.network == name],
+            **{field: getattr(registry.NETWORKS.get(name), field, None) for field in FIELDS},
+            "weights": [tag.tag for tag in released if tag.network == name],
         }
-        for name, network in registry.NETWORKS.items()
+        for name in registry.list_models()
     ]
     if arguments.format is not None:
         return output.print_records(arguments.format, records)
@@ -33,9 +33,7 @@ def run(arguments: argparse.Namespace) -> None:
     rows = [
         [
             record["network"],
-            f"{record['parameters']:,}",
-            f"{record['macs'] / 1e9:.3f}",
-            f"{record['size']} x {record['size']}",
+            *_costs(record),
             ", ".join(record["weights"]) or "-",
         ]
         for record in records
@@ -43,3 +41,9 @@ def run(arguments: argparse.Namespace) -> None:
     output.print_table("networks", columns, rows)
     print("No ImageNet weights of Residual Attention Networks were ever released; those networks start untrained.")
     print("GMACs of WARN are counted as in the paper; the implementation computes fewer.")
+
+
+def _costs(record):
+    if record["parameters"] is None:  # a depth and width that only weights outside the package have
+        return ["-", "-", "-"]
+    return [f"{record['parameters']:,}", f"{record['macs'] / 1e9:.3f}", f"{record['size']} x {record['size']}"]

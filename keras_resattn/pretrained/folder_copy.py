@@ -7,7 +7,7 @@ from pathlib import Path
 
 from keras_resattn.pretrained import hub
 from keras_resattn.pretrained.records import RECORD, TENSORS, Checkpoint, find, tags
-from keras_resattn.pretrained.resolution import WeightsSource, resolve
+from keras_resattn.pretrained.resolution import WeightsSource, source_of
 from keras_resattn.typing import PathLike
 from keras_resattn.utils.io import sha256, user_path
 
@@ -31,12 +31,12 @@ def download(weights: str | Checkpoint, to: PathLike) -> Path:
         ValueError: if the name is unknown or ambiguous, the subfolder exists with other content, or files are damaged.
         OSError: if the download fails, or the folder cannot be written. The subfolder then does not exist.
     """
-    source, name = _source(weights)
+    tag, source, name = _source(weights)
     to = user_path(to)
     target = to / name
     if os.path.lexists(target):
-        return _checked(target, source.tag)
-    files = _files(source)
+        return _checked(target, tag)
+    files = _files(tag, source)
     with source.open() as (_, tensors):
         partial = to / f".partial-{uuid.uuid4().hex}"
         try:
@@ -45,31 +45,32 @@ def download(weights: str | Checkpoint, to: PathLike) -> Path:
             os.rename(partial, target)
         except OSError as error:
             if os.path.lexists(target):  # another process was faster
-                return _checked(target, source.tag)
+                return _checked(target, tag)
             message = (
                 f"{target} could not be written ({error}); it does not exist. Fix the problem, then repeat the call."
             )
             raise OSError(message) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-    return _checked(target, source.tag)
+    return _checked(target, tag)
 
 
 def _source(weights):
-    """Return the `WeightsSource` of a checkpoint, and the name of its folder."""
+    """Return the record of a checkpoint, its `WeightsSource`, and the name of its folder."""
     if isinstance(weights, str) and weights.startswith(hub.PREFIX):
         tag, address = hub.read_record(hub.Address.parse(weights))
-        return WeightsSource(tag.network, weights, tag=tag, address=address), address.repository.partition("/")[2]
-    found = find(weights) if isinstance(weights, str) else [weights]
+        source = WeightsSource(tag.network, weights, tag=tag, address=address)
+        return tag, source, address.repository.partition("/")[2]
+    found = find(weights) if isinstance(weights, str) else [weights] if isinstance(weights, Checkpoint) else []
     if len(found) != 1:
         known = ", ".join(tag.id for tag in found or tags()) or "none"
         raise ValueError(f"Expected one released checkpoint ({known}) or hf://owner/repo; received: {weights!r}.")
-    return resolve(found[0].id, network=found[0].network), found[0].folder.name
+    [tag] = found
+    return tag, source_of(tag), tag.folder.name
 
 
-def _files(source):
+def _files(tag, source):
     """Return `{name: path}` of the files beside the tensors."""
-    tag = source.tag
     if source.address is not None and source.weights.startswith(hub.PREFIX):
         names = {RECORD, *hub.list_files(source.address)} - {TENSORS}
         return {name: hub.fetch_intact(source.address, name) for name in sorted(names)}

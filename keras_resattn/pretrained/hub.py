@@ -19,7 +19,7 @@ from keras_resattn.pretrained.records import NAME, RECORD, TENSORS, Checkpoint
 from keras_resattn.utils.io import hash_of, open_regular, sha256
 
 PREFIX = "hf://"
-#: Names the owner of the repositories of released checkpoints, in place of the one in their records.
+#: Names the owner of the repositories of released checkpoints, in place of the one that published them.
 OWNER = "KERAS_RESATTN_HUB_OWNER"
 _UNWRITABLE = {"ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EEXIST"}
 _DAMAGED = "The downloads were damaged on their way and deleted. Repeat the call later, or use another network."
@@ -56,9 +56,9 @@ class Address(NamedTuple):
     def of(cls, tag: Checkpoint) -> Self | None:
         """Return the repository of a released checkpoint, or `None` if it is not on the Hub.
 
-        The record states the repository and its commit. The variable `KERAS_RESATTN_HUB_OWNER` replaces the owner, for
-        copies of the repositories; their names are those of the checkpoints' folders, and their commits are not known
-        (the SHA-256 of the tensors is).
+        `weights/repositories.json` states the repository and its commit. The variable `KERAS_RESATTN_HUB_OWNER`
+        replaces the owner, for copies of the repositories; their names are those of the checkpoints' folders, and their
+        commits are not known (the SHA-256 of the tensors is).
         """
         owner = os.environ.get(OWNER)
         if not owner or owner == (tag.repository or "").partition("/")[0]:
@@ -255,7 +255,7 @@ def _explain(error, address, name):
     if any_is(UnicodeDecodeError):
         return "its folder in the cache is damaged", f"Delete {_cache_folder(address)}; then repeat the call."
     for cause in causes:
-        if errno.errorcode.get(getattr(cause, "errno", None)) in _UNWRITABLE:
+        if errno.errorcode.get(getattr(cause, "errno", None) or 0) in _UNWRITABLE:
             remedy = "Free disk space or change permissions, or set HF_HOME to another folder."
             return f"the cache {constants.HF_HUB_CACHE} cannot be written ({cause})", remedy
     lines = [line for cause in reversed(causes) for line in str(cause).splitlines() if line.strip()]

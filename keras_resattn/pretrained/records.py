@@ -200,12 +200,12 @@ def _read_tags(folders):
     def completed(tag):
         names = tuple(alias for alias, target in aliases.get(tag.network, {}).items() if target == tag.tag)
         fields = repositories.get(tag.network, {}).get(tag.tag, {})
-        return dataclasses.replace(
-            tag,
-            aliases=names,
-            repository=_optional(f"{NAME}/{NAME}", "repository", fields),
-            revision=_optional("[0-9a-f]{40}", "revision", fields),
-        )
+        try:
+            repository = _optional(f"{NAME}/{NAME}", "repository", fields)
+            revision = _optional("[0-9a-f]{40}", "revision", fields)
+        except ValueError as error:
+            raise ValueError(f"Expected {package / REPOSITORIES} to be intact; {error}. {COPY_AGAIN}") from error
+        return dataclasses.replace(tag, aliases=names, repository=repository, revision=revision)
 
     return tuple(completed(tag) for _, tag in sorted(found.items()))
 
@@ -232,7 +232,9 @@ def _read_index(path):
     index = read_json(path, COPY_AGAIN) if path.exists() else {}
     for entries in index.values():
         if not isinstance(entries, dict) or not all(isinstance(entry, kind) for entry in entries.values()):
-            raise ValueError(f"Expected entries by network and name in {path}; received: {entries!r:.100}. {COPY_AGAIN}")
+            raise ValueError(
+                f"Expected entries by network and name in {path}; received: {entries!r:.100}. {COPY_AGAIN}"
+            )
     return index
 
 

@@ -156,6 +156,21 @@ def find_tensors(tag: Checkpoint) -> Path | Address:
     )
 
 
+def source_of(tag: Checkpoint, weights: str | None = None) -> WeightsSource:
+    """Return the `WeightsSource` of a released checkpoint; see `find_tensors`.
+
+    Args:
+        tag: The checkpoint.
+        weights: The argument that stands for it in messages (default: the tag).
+
+    Raises:
+        ValueError: if its tensors are nowhere.
+    """
+    tensors = find_tensors(tag)
+    path, address = (None, tensors) if isinstance(tensors, Address) else (tensors, None)
+    return WeightsSource(tag.network, weights or tag.tag, tag=tag, path=path, address=address)
+
+
 def _locate(weights, network):
     if isinstance(weights, str) and weights.startswith(hub.PREFIX):
         tag, address = hub.read_record(Address.parse(weights))
@@ -164,26 +179,20 @@ def _locate(weights, network):
     if isinstance(weights, str):
         found = find(weights, network) if network is not None else []
         if found:
-            return _of_tag(found[0], network, found[0].tag)
+            return source_of(found[0])
     path = user_path(weights)
     if (path / RECORD).is_file():
         tag = Checkpoint.read(path)
         _check_network(tag, network, str(path))
-        if tag.tensors.exists() or all(tag.id != released.id for released in tags()):
-            with open_regular(tag.tensors):
+        released = next((each for each in tags() if each.id == tag.id), None)
+        if released is None or tag.tensors.exists():
+            with open_regular(tag.tensors):  # an unreadable file raises before the network is built
                 return WeightsSource(network, str(weights), tag=tag, path=tag.tensors)
-        return _of_tag(tag, network, str(weights))
+        return source_of(released, str(weights))
     if path.exists() and not path.is_dir():
-        with open_regular(path):  # an unreadable file raises before the network is built
+        with open_regular(path):
             return WeightsSource(network, str(weights), path=path)
     raise ValueError(_not_found_message(weights, network))
-
-
-def _of_tag(tag, network, weights):
-    tensors = find_tensors(tag)
-    if isinstance(tensors, Address):
-        return WeightsSource(network, weights, tag=tag, address=tensors)
-    return WeightsSource(network, weights, tag=tag, path=tensors)
 
 
 def _check_network(tag, network, where):
