@@ -85,7 +85,7 @@ def test_calls_use_arguments_that_exist(tree):
 # Blocks that need a download, files of the reader's or hours of training.
 NEEDS_MORE = re.compile(
     r'"cifar10"|load_data|tf_flowers|weights="imagenet"|MobileNetV2\(include_top'
-    r'|"birds|"runs/|photo\.jpg|fine_tune\(|ResidualAttention452|ResidualAttention92'
+    r'|"network[."]|"birds|"runs/|photo\.jpg|fine_tune\(|ResidualAttention452|ResidualAttention92'
 )
 
 

@@ -1,4 +1,4 @@
-"""What holds for every network: files, clones, half precision, data formats, the feature pyramid, export."""
+"""What holds for every network: files, clones, half precision, data formats, the feature pyramid."""
 
 import functools
 import json
@@ -150,16 +150,3 @@ def test_levels_of_the_pyramid_have_the_strides_of_the_stages(name, tmp_path):
     restored = forward(keras.saving.load_model(tmp_path / "pyramid.keras"), x)
     for level in outputs:
         np.testing.assert_array_equal(restored[level], outputs[level])
-
-
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="networks are exported from TensorFlow")
-@pytest.mark.parametrize(
-    "name", [name if name == "warn" else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
-)
-def test_an_exported_network_returns_the_same(name, tmp_path):
-    import tensorflow as tf
-
-    model, expected = built(name)
-    model.export(tmp_path / "exported", format="tf_saved_model", verbose=False)
-    exported = tf.saved_model.load(tmp_path / "exported")  # kept, or its variables are collected
-    assert_close(exported.serve(images_for(NETWORKS[name])), expected)

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 
 import keras_resattn
-from keras_resattn.cli import attend, download, evaluate, fine_tune, info, predict, reproduce, train, verify
+from keras_resattn.cli import attend, download, evaluate, export, fine_tune, info, predict, reproduce, train, verify
 from keras_resattn.cli import list as list_
 from keras_resattn.cli.output import complain
 from keras_resattn.cli.startup import DEBUG
@@ -29,6 +29,7 @@ COMMANDS = {
     "download": (download, "copy released weights to a folder, for machines without network access"),
     "train": (train, "train a network with a recipe; safe to interrupt: rerun to resume"),
     "fine-tune": (fine_tune, "fine-tune released weights, or your own network, on other classes"),
+    "export": (export, "export a network to a file of another runtime, and compare the file with Keras"),
     "reproduce": (reproduce, "list and run rows of the papers' tables; safe to interrupt: rerun to resume"),
 }
 BROKEN_PIPE = 141  # exit code of a process ended by SIGPIPE: 128 + 13

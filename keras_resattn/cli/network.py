@@ -83,6 +83,16 @@ def class_label(index: int, name: str | None) -> str:
     return f"class {index}" if name is None else name
 
 
+def load_network(choice: NetworkChoice) -> Network:
+    """Return the `Network` of a `NetworkChoice`, of any input size and with any outputs.
+
+    Raises:
+        ValueError: If the network is damaged.
+        OSError: If a download fails.
+    """
+    return _OPEN[choice.kind](choice)
+
+
 def open_network(choice: NetworkChoice) -> Network:
     """Return the `Network` of a `NetworkChoice`.
 
@@ -90,7 +100,7 @@ def open_network(choice: NetworkChoice) -> Network:
         ValueError: If the network is damaged, or is not a classifier of images with one size.
         OSError: If a download fails.
     """
-    network = _OPEN[choice.kind](choice)
+    network = load_network(choice)
     shape, outputs = network.model.input_shape, network.model.output_shape
     if not isinstance(shape, tuple) or len(shape) != 4 or not isinstance(outputs, tuple) or len(outputs) != 2:
         raise ValueError(

@@ -16,6 +16,7 @@ from keras_resattn.recipes.run_files import ARCHITECTURE, CLASSIFIER, RECIPE, RE
 from keras_resattn.utils.suggestions import did_you_mean
 
 DEFAULT = "CifarResidualAttention56/cifar10"
+WEIGHTS = "network, network/tag (see `list`), released folder, .keras or .weights.h5 file, or hf://owner/repo"
 
 
 def add_arguments(parser: argparse.ArgumentParser, default: str | None = DEFAULT, run_dir: bool = True) -> None:
@@ -26,9 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser, default: str | None = DEFAULT
         default: Default of `--weights`.
         run_dir: Whether the command uses finished runs; other commands define their own `--model` and `--size`.
     """
-    weights = "network, network/tag (see `list`), released folder, .keras or .weights.h5 file, or hf://owner/repo"
     either = parser.add_mutually_exclusive_group()
-    either.add_argument("--weights", default=default, help=f"{weights} (default: {default or 'random weights'})")
+    either.add_argument("--weights", default=default, help=f"{WEIGHTS} (default: {default or 'random weights'})")
     if run_dir:
         either.add_argument(
             "--run-dir",
@@ -37,12 +37,30 @@ def add_arguments(parser: argparse.ArgumentParser, default: str | None = DEFAULT
             metavar="DIR",
             help="folder of a finished run of `train` or `fine-tune`",
         )
-        parser.add_argument(
-            "--model", metavar="NETWORK", help="network of a .weights.h5 file, such as CifarResidualAttention56"
-        )
-        parser.add_argument(
-            "--size", type=int, metavar="PIXELS", help="height and width of images, for a network of any input size"
-        )
+        _add_model_and_size(parser, "height and width of images, for a network of any input size")
+    _add_statistics(parser)
+
+
+def add_name(parser: argparse.ArgumentParser, size_help: str) -> None:
+    """Add `NAME`, the network as a positional argument, and arguments for files that do not record what they need.
+
+    Args:
+        parser: An `argparse` parser.
+        size_help: Help of `--size`.
+    """
+    parser.add_argument("weights", metavar="NAME", help=f"{WEIGHTS}, or folder of a finished run")
+    _add_model_and_size(parser, size_help)
+    _add_statistics(parser)
+
+
+def _add_model_and_size(parser, size_help):
+    parser.add_argument(
+        "--model", metavar="NETWORK", help="network of a .weights.h5 file, such as CifarResidualAttention56"
+    )
+    parser.add_argument("--size", type=int, metavar="PIXELS", help=size_help)
+
+
+def _add_statistics(parser):
     numbers = {"nargs": "+", "type": _number, "metavar": "N"}
     parser.add_argument(
         "--mean",

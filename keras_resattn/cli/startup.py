@@ -19,7 +19,7 @@ def start_keras() -> None:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        with contextlib.nullcontext() if os.environ.get(DEBUG) else _discard_standard_error():
+        with quiet():
             import keras  # noqa: F401
     except ImportError as error:
         raise ImportError(
@@ -32,8 +32,13 @@ def set_random_seed(seed: int) -> None:
     """Call `keras.utils.set_random_seed` quietly: on every backend, it imports TensorFlow if installed."""
     import keras
 
-    with contextlib.nullcontext() if os.environ.get(DEBUG) else _discard_standard_error():
+    with quiet():
         keras.utils.set_random_seed(seed)
+
+
+def quiet() -> contextlib.AbstractContextManager[None]:
+    """Return a context that discards standard error, unless the environment variable `DEBUG` names is set."""
+    return contextlib.nullcontext() if os.environ.get(DEBUG) else _discard_standard_error()
 
 
 @contextlib.contextmanager

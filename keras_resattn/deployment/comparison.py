@@ -1,6 +1,6 @@
 """Compare an exported file, run in its own runtime, with Keras."""
 
-from collections.abc import Sequence
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,13 @@ import numpy as np
 from keras_resattn.data.images import load_image, to_numpy
 from keras_resattn.data.normalization import network_input, nonzero_std
 from keras_resattn.deployment.network import DeployedNetwork
-from keras_resattn.deployment.runtimes import Runner
+from keras_resattn.deployment.runtimes import open_runtime
 from keras_resattn.utils.data_format import channel_axis, image_channels, image_size, spatial_axes
 
 #: Height and width at which a network of open image size is compared.
 OPEN_SIZE = 64
+BATCH = 32  # images in memory at once
+REMEDY = "Try a fixed batch_size and image_size, or another format."
 
 
 @dataclass(frozen=True)
@@ -77,70 +79,92 @@ def sample_images(size: tuple[int, ...], channels: int) -> np.ndarray:
     return np.repeat(np.stack(images), channels // loaded, axis=-1)
 
 
-def batches_of(images: np.ndarray, input_shape: Sequence[int | None]) -> list[np.ndarray]:
-    """Return the batches that are compared.
+def compare(path: Path, format: str, network: DeployedNetwork, images: np.ndarray) -> Comparison:
+    """Run an exported file in its runtime, and the network in Keras, on the same images.
 
-    With a fixed batch size, images are repeated to fill the last batch. With an open one, a second batch holds a single
-    image, because some converters fix the size of the first batch without an error. With an open image size, another
-    batch has images of another size.
+    With an open batch size, a single image is compared too, because some converters fix the size of a batch without an
+    error; with an open image size, also images of another size.
+
+    Args:
+        path: The file.
+        format: Its format.
+        network: The network in Keras.
+        images: Input of the file.
+
+    Raises:
+        ValueError: If the file does not run, or its outputs have other shapes than those of Keras; or if outputs of
+            Keras are not finite.
     """
-    if input_shape[0] is not None:
-        count = -(-len(images) // input_shape[0]) * input_shape[0]
-        return np.split(np.resize(images, (count, *images.shape[1:])), count // input_shape[0])
-    batches = [images, images[:1]]
-    open_axes = [axis for axis in spatial_axes() if input_shape[axis] is None]
-    if open_axes:
-        padding = [(0, 0)] * 4
-        for i, axis in enumerate(open_axes):
-            padding[axis] = (0, 5 + 8 * i)
-        batches.append(np.pad(images[:2], padding, mode="reflect"))
-    return batches
+    expected = _keras_outputs(network, images)
+    run = _runner(path, format)
+    pairs = [(run(images[i]), [output[i] for output in expected]) for i in _batches(len(images), network.input_shape)]
+    if None in image_size(network.input_shape):
+        other = _other_size(images, network.input_shape)
+        pairs.append((run(other), _keras_outputs(network, other)))
+    outputs = [pair for actual, wanted in pairs for pair in _outputs(wanted, actual)]
+    absolute, relative = np.max([_differences(*pair) for pair in outputs], axis=0)  # NaN if one is
+    agreement = None
+    if network.outputs is not None:
+        same = [actual[0].argmax(-1) == wanted[0].argmax(-1) for actual, wanted in pairs]
+        agreement = float(np.concatenate(same).mean())
+    return Comparison(float(absolute), float(relative), agreement, len(images))
 
 
-def expected_outputs(network: DeployedNetwork, x: np.ndarray) -> list[np.ndarray]:
-    """Return the outputs of Keras for a batch that the exported file takes."""
+def _batches(count, input_shape):
+    """Return indices of the images of each batch. With a fixed batch size, images are repeated to fill the last one."""
+    if input_shape[0] is None:
+        return [*np.split(np.arange(count), range(BATCH, count, BATCH)), np.arange(1)]
+    steps = -(-count // input_shape[0])
+    return list(np.resize(np.arange(count), (steps, input_shape[0])))
+
+
+def _other_size(images, input_shape):
+    padding = [(0, 0)] * 4
+    for axis, added in zip(spatial_axes(), (5, 13), strict=True):
+        padding[axis] = (0, added if input_shape[axis] is None else 0)
+    return np.pad(images[np.resize(np.arange(len(images)), input_shape[0] or 2)], padding, mode="reflect")
+
+
+def _keras_outputs(network, x):
+    """Return the outputs of Keras for the input of an exported file."""
     if network.normalizes:
         mean, std = (np.asarray(values, "float32") for values in network.statistics)
         if channel_axis() == 1:
             mean, std = mean[:, None, None], std[:, None, None]
         x = (x - mean) / nonzero_std(std)
-    return [np.asarray(output) for output in keras.tree.flatten(network.reference.predict_on_batch(x))]
+    outputs = keras.tree.flatten(network.reference.predict(x, batch_size=BATCH, verbose=0))
+    if not all(np.isfinite(output).all() for output in outputs):
+        raise ValueError(f"Expected finite outputs; {network.reference.name} returns NaN or infinite values.")
+    return [np.asarray(output) for output in outputs]
 
 
-def compare(run: Runner, network: DeployedNetwork, images: np.ndarray) -> Comparison:
-    """Run an exported file and Keras on the same images.
+def _runner(path, format):
+    """Return a function that runs a file; errors of the runtime, of many types, become `ValueError`."""
 
-    Args:
-        run: The exported file in its runtime.
-        network: The network in Keras.
-        images: Input of the exported file.
+    def checked(function, *arguments):
+        try:
+            return function(*arguments)
+        except Exception as error:
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise ValueError(
+                f"Expected the exported {format} file to run in its runtime; it failed ({reason}). The file was "
+                f"deleted. {REMEDY}"
+            ) from error
 
-    Raises:
-        ValueError: If the file returns another number of outputs, or outputs of other shapes, or Keras returns values
-            that are not finite.
-    """
-    differences, relative, agreeing, total = [], [], 0, 0
-    for x in batches_of(images, network.input_shape):
-        expected, actual = expected_outputs(network, x), run(x)
-        _check_outputs(expected, actual)
-        for want, got in zip(expected, actual, strict=True):
-            difference = np.abs(want.astype("float64") - got).max()
-            differences.append(difference)
-            relative.append(difference / (np.abs(want).max() or 1.0))
-        if network.outputs is not None:
-            agreeing += int((expected[0].argmax(-1) == actual[0].argmax(-1)).sum())
-            total += len(x)
-    agreement = agreeing / total if total else None
-    # `max` of Python may skip NaN.
-    return Comparison(float(np.max(differences)), float(np.max(relative)), agreement, len(images))
+    return functools.partial(checked, checked(open_runtime, path, format))
 
 
-def _check_outputs(expected, actual):
-    if not all(np.isfinite(output).all() for output in expected):
-        raise ValueError("Expected a model with finite outputs; received: NaN or infinite outputs of Keras.")
+def _outputs(expected, actual):
+    """Return pairs of outputs, of Keras and the exported file, after comparing their shapes."""
     shapes = [[output.shape for output in outputs] for outputs in (expected, actual)]
     if shapes[0] != shapes[1]:
         raise ValueError(
-            f"Expected the exported file to return outputs of shape {shapes[0]}; received: {shapes[1]}. The file was "
-            "deleted. Try a fixed batch_size and image_size, or another format."
+            f"Expected the exported file to return outputs of shapes {shapes[0]}; received: {shapes[1]}. The file was "
+            f"deleted. {REMEDY}"
         )
+    return zip(expected, actual, strict=True)
+
+
+def _differences(expected, actual):
+    difference = np.abs(expected.astype("float64") - actual).max()
+    return difference, difference / (np.abs(expected).max() or 1.0)

@@ -13,7 +13,6 @@ from keras_resattn.deployment.files import bytes_of, check_path, replaced
 from keras_resattn.deployment.formats import check_format
 from keras_resattn.deployment.metadata import write_metadata
 from keras_resattn.deployment.network import check_open_size, deployed_network
-from keras_resattn.deployment.runtimes import open_runtime
 from keras_resattn.typing import ArrayLike, ExportFormat, PathLike, Statistics
 from keras_resattn.utils.validation import check_number
 
@@ -29,6 +28,7 @@ class ExportReport:
         backend: Keras backend that it was exported from.
         input_shape: Shape of its input, with `None` for open sizes.
         max_difference: Largest absolute difference between its outputs and those of Keras.
+        relative_difference: The same, divided by the largest absolute value that Keras returns for that output.
         agreement: Fraction of images with the same most probable class; `None` if the network is no classifier.
         images: Number of different images that were compared.
         size: Bytes of the file or files.
@@ -40,6 +40,7 @@ class ExportReport:
     backend: str
     input_shape: tuple[int | None, ...]
     max_difference: float
+    relative_difference: float
     agreement: float | None
     images: int
     size: int
@@ -110,7 +111,7 @@ def export(
         convert(network.model, partial, format, network.input_shape)
         write_metadata(partial, format, network.metadata)
         seconds = time.perf_counter() - start
-        found = compare(open_runtime(partial, format), network, samples)
+        found = compare(partial, format, network, samples)
         if not found.relative_difference <= tolerance:  # also for NaN
             raise ValueError(
                 f"Expected outputs of the exported file within {tolerance:g} of Keras' largest output; received: a "
@@ -119,5 +120,14 @@ def export(
             )
         size = bytes_of(partial.parent)
     return ExportReport(
-        target, format, backend, network.input_shape, found.max_difference, found.agreement, found.images, size, seconds
+        path=target,
+        format=format,
+        backend=backend,
+        input_shape=network.input_shape,
+        max_difference=found.max_difference,
+        relative_difference=found.relative_difference,
+        agreement=found.agreement,
+        images=found.images,
+        size=size,
+        seconds=seconds,
     )

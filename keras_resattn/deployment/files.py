@@ -14,8 +14,8 @@ from keras_resattn.utils.io import user_path
 SUFFIXES = tuple(format.suffix for format in FORMATS.values() if format.suffix)
 
 
-def check_path(path: PathLike, format: Format, overwrite: bool) -> Path:
-    """Return the path of an export, with `~` expanded.
+def check_path(path: PathLike, format: Format, overwrite: bool, option: str = "overwrite=True") -> Path:
+    """Return the path of an export, with `~` expanded; messages name the `option` that replaces an existing file.
 
     Raises:
         ValueError: If its suffix is not that of the format, or it cannot be written.
@@ -34,7 +34,7 @@ def check_path(path: PathLike, format: Format, overwrite: bool) -> Path:
             kinds = "file", "folder"
             raise ValueError(f"Expected the path of a {kinds[not format.suffix]}; {file} is a {kinds[file.is_dir()]}.")
         if not overwrite:
-            raise FileExistsError(f"Expected a new path; {file} exists. Choose another path, or pass overwrite=True.")
+            raise FileExistsError(f"Expected a new path; {file} exists. Choose another path, or pass {option}.")
     return target
 
 
@@ -47,25 +47,47 @@ def files_of(target: Path) -> list[Path]:
 def replaced(target: Path) -> Iterator[Path]:
     """Yield a path to write an export to, which replaces `target` if the block succeeds.
 
-    If it fails, what it wrote is deleted, and an existing export stays. An existing export of two files or a folder is
-    removed just before it is replaced, so that old and new parts are never mixed, even if the process is killed.
+    If it fails, what it wrote is deleted, and an existing export stays. Parts of two exports are never mixed, even if
+    the process is killed: an existing export of two files or a folder is moved away first.
 
     Args:
         target: Path of the export. The path that is yielded has the same name, in a temporary folder beside it.
+
+    Raises:
+        OSError: If the export cannot be written; the message names it.
     """
-    folder = Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
+    folder = None
     try:
+        folder = Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
         partial = folder / target.name
         yield partial
-        targets, written = files_of(target), files_of(partial)
-        if target.is_dir():
-            target.replace(folder / "previous")
-        elif len(targets) > 1:
-            target.unlink(missing_ok=True)
+        _replace(files_of(target), files_of(partial), folder / "previous")
+    except OSError as error:
+        kept = "the previous export is intact" if target.exists() else "no file was created"
+        message = f"{target} could not be written ({error}); {kept}. Fix the problem, then repeat the export."
+        raise (OSError(error.errno, message) if error.errno else OSError(message)) from error
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _replace(targets, written, previous):
+    """Move `written` files to `targets`; existing ones are moved to the folder `previous`, and back if this fails."""
+    if len(targets) == 1 and not targets[0].is_dir():
+        written[0].replace(targets[0])  # atomic
+        return
+    kept = [file for file in targets if file.exists()]
+    previous.mkdir()
+    try:
+        for file in kept:
+            file.replace(previous / file.name)
         for source, destination in reversed(list(zip(written, targets, strict=True))):
             source.replace(destination)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    except BaseException:
+        for file in kept:
+            if (previous / file.name).exists():
+                (previous / file.name).replace(file)
+        raise
 
 
 def bytes_of(folder: Path) -> int:

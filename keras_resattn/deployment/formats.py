@@ -56,7 +56,7 @@ def check_format(format: str, backend: str) -> Format:
         )
     missing = [name for name in found.packages[backend] if importlib.util.find_spec(name) is None]
     if missing:
-        package = "tensorflow" if "tensorflow" in missing else '"keras_resattn[export]"'
+        package = "tensorflow" if "tensorflow" in missing else '"keras-resattn[export]"'
         raise ImportError(
             f"Expected {', '.join(missing)} to be installed, for an export to {found.title} on {backend}. "
             f"Run: pip install {package}."

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_resattn.models.class_names import model_class_names
 from keras_resattn.models.inspection import iter_layers
-from keras_resattn.recipes.checks import check_statistics, resolve_statistics
+from keras_resattn.recipes.checks import resolve_statistics
 from keras_resattn.recipes.loss_and_metrics import returns_logits
 from keras_resattn.recipes.transfer import with_normalization
 from keras_resattn.utils import provenance
@@ -74,9 +75,11 @@ def deployed_network(
         ValueError: If the model or an argument cannot be exported.
     """
     check_model(model)
+    if isinstance(model, keras.Sequential):  # one that was never called has no `input`
+        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     shape = _input_shape(model, batch_size, size)
     channels: Any = shape[channel_axis()]
-    statistics = resolve_statistics(model, statistics, channels, None if include_preprocessing else image_size(shape))
+    statistics = resolve_statistics(model, statistics, channels, image_size(shape))
     if include_preprocessing:
         _check_preprocessing(model, statistics, channels)
     names = _class_names(model, class_names)
@@ -93,6 +96,11 @@ def check_model(model: Any) -> None:
         raise ValueError(
             f"Expected a functional or built sequential model; received: {model.name}, a {type(model).__name__} "
             "without a graph. Call it on a keras.Input and wrap both: keras.Model(inputs, outputs)."
+        )
+    if len(model.inputs) == 1 and model.inputs[0].shape[:1] != (None,):
+        raise ValueError(
+            f"Expected a model for batches of any size; {model.name} has input {tuple(model.inputs[0].shape)}. "
+            "Build it on keras.Input(shape=...), and pass batch_size."
         )
     if len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
         shapes = [tuple(tensor.shape) for tensor in model.inputs]
@@ -174,7 +182,11 @@ def _check_preprocessing(model, statistics, channels):
             "Expected statistics=(mean, std), for images from 0 to 255, with include_preprocessing=True; received: "
             "none. A released checkpoint has them: keras_resattn.pretrained.find(tag)[0].mean and .std."
         )
-    check_statistics(statistics, channels)
+    if np.ndim(statistics[0]) > 1:
+        raise ValueError(
+            "Expected one mean for each channel with include_preprocessing=True; received: a mean image. Subtract it "
+            "before the exported file is run."
+        )
     if statistics == ([0.0] * channels, [1.0] * channels):
         raise ValueError(
             f"Expected include_preprocessing=False with {model.name}, which normalises its images itself or takes raw "
