@@ -20,7 +20,8 @@ RESULTS = ROOT / "results" / "exports.csv"
 PAGE = ROOT / "docs" / "export.md"
 BEGIN, END = "<!-- begin: tools/measure_exports.py -->\n", "<!-- end -->\n"
 MEASURED = ("difference", "relative_difference", "agreement", "bytes", "seconds")
-BACKENDS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
+OPEN = "CifarResidualAttention56, cifar10, any image size"
+TITLES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
 
 
 def networks():
@@ -37,14 +38,23 @@ def networks():
     create = keras_resattn.create_model
     return {
         "CifarResidualAttention56, cifar10": functools.partial(create, "CifarResidualAttention56"),
-        "CifarResidualAttention56, cifar10, any image size": functools.partial(
-            create, "CifarResidualAttention56", input_shape=(None, None, 3)
-        ),
+        OPEN: functools.partial(create, "CifarResidualAttention56", input_shape=(None, None, 3)),
         "ResidualAttention56": functools.partial(create, "ResidualAttention56", **random),
         "WARN-16-4": functools.partial(create, "WARN-16-4", **random),
         "WideResNet-16-4": functools.partial(create, "WideResNet-16-4", **random),
         "attend_and_rectify(MobileNetV2)": rectified_mobilenet,
     }
+
+
+def cases():
+    """Return `(network, backend, format)` of all exports. PyTorch exports networks of a fixed image size only."""
+    return [
+        (network, backend, name)
+        for network in networks()
+        for name, each in FORMATS.items()
+        for backend in each.packages
+        if (network, backend) != (OPEN, "torch")
+    ]
 
 
 def measure():
@@ -53,17 +63,14 @@ def measure():
 
     backend = keras.backend.backend()
     known = {(row["network"], row["backend"], row["format"]) for row in read_rows(RESULTS)}
-    formats = [name for name, each in FORMATS.items() if backend in each.packages]
     for name, build in networks().items():
-        missing = [each for each in formats if (name, backend, each) not in known]
-        model = None
-        for file_format in missing:
-            keras.utils.set_random_seed(0)
-            model = model or build()
+        formats = [case[2] for case in cases() if case[:2] == (name, backend) and case not in known]
+        keras.utils.set_random_seed(0)
+        model = build() if formats else None
+        for file_format in formats:
             row = {"network": name, "backend": backend, "format": file_format, **exported(model, file_format)}
             append_row(RESULTS, row)
             print(row, flush=True)
-        del model
         keras.utils.clear_session()
 
 
@@ -94,8 +101,10 @@ def table(rows):
         "|---|---|" + "---|" * len(FORMATS),
     ]
     for name in names:
-        for backend, title in BACKENDS.items():
+        for backend, title in TITLES.items():
             columns = [cells.get((name, backend, each), "-") for each in FORMATS]
+            if set(columns) == {"-"}:
+                continue
             lines.append(f"| {name} | {title} | {' | '.join(columns)} |")
     return "\n".join(lines) + "\n"
 

@@ -58,6 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     check_format(arguments.file_format, keras.backend.backend())
     net = network.load_network(choice)
+    images = _images(net, arguments)
     with startup.quiet():
         report = export(
             net.model,
@@ -68,7 +69,7 @@ def run(arguments: argparse.Namespace) -> None:
             statistics=None if net.mean == 0.0 else (net.mean, net.std),
             include_preprocessing=arguments.include_preprocessing,
             class_names=net.class_names,
-            images=_images(net, arguments),
+            images=images,
             tolerance=arguments.tolerance,
             overwrite=arguments.overwrite,
         )

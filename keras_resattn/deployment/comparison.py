@@ -52,7 +52,7 @@ def comparison_images(network: DeployedNetwork, images: Any = None) -> np.ndarra
     if images is None:
         size = tuple(OPEN_SIZE if side is None else side for side in image_size(shape))
         samples = sample_images(size, image_channels(shape))
-        statistics = ([0.0], [1.0]) if network.normalizes else network.statistics
+        statistics = ([0.0], [1.0]) if network.normalizes or "int" in dtype else network.statistics
         if statistics is None:  # unknown, so values of the usual range
             statistics = samples.mean((0, 1, 2)), samples.std((0, 1, 2))
         return network_input(samples, *statistics).astype(dtype)

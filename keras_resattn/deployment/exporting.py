@@ -102,8 +102,7 @@ def export(
     backend = keras.backend.backend()
     target = check_path(path, check_format(format, backend), overwrite)
     check_number("tolerance", tolerance)
-    names = None if class_names is None else list(class_names)
-    network = deployed_network(model, batch_size, image_size, statistics, include_preprocessing, names)
+    network = deployed_network(model, batch_size, image_size, statistics, include_preprocessing, class_names)
     check_open_size(network, format)
     samples = comparison_images(network, images)
     with replaced(target) as partial:

@@ -1,5 +1,6 @@
 """The model that an export writes, made from a user's model without changing it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ from keras_resattn.recipes.transfer import with_normalization
 from keras_resattn.utils import provenance
 from keras_resattn.utils.data_format import channel_axis, image_shape, image_size
 from keras_resattn.utils.validation import check_class_names, check_count
+
+OTHER_FLOATS = {"float16", "bfloat16", "float64"}
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def deployed_network(
     size: int | tuple[int, int] | None,
     statistics: Any,
     include_preprocessing: bool,
-    class_names: list[str] | None,
+    class_names: Sequence[str] | None,
 ) -> DeployedNetwork:
     """Return the network to export; the arguments are those of `keras_resattn.export`.
 
@@ -125,7 +128,7 @@ def in_float32(model: keras.Model) -> keras.Model:
     Runtimes choose their own precision, and not all of them know bfloat16, so a model under a mixed policy is rebuilt
     in float32. Its variables are float32 already.
     """
-    if all(layer.compute_dtype == layer.variable_dtype == "float32" for layer in iter_layers(model)):
+    if not any(OTHER_FLOATS & {layer.compute_dtype, layer.variable_dtype} for layer in iter_layers(model)):
         return keras.Model(model.input, model.output, name=model.name)
     config = _with_float32_layers(keras.saving.serialize_keras_object(model))
     config.pop("compile_config", None)
@@ -156,7 +159,7 @@ def _input_shape(model, batch_size, size):
     shape = tuple(model.inputs[0].shape)
     own = image_size(shape)
     if size is not None:
-        sides = (size, size) if isinstance(size, int) else tuple(size)
+        sides = size if isinstance(size, (tuple, list)) else (size, size)
         wanted = tuple(check_count("image_size", side) for side in sides)
         if len(wanted) != 2 or any(side not in (None, want) for side, want in zip(own, wanted, strict=True)):
             raise ValueError(
