@@ -61,7 +61,7 @@ def test_equal_figures_are_printed_side_by_side(released, network, capsys):
     assert evaluate(released()) == 0
     out = capsys.readouterr().out
     correct = (network[1] == Y).sum()
-    assert out.count(f"{correct} of 10 ({10 * correct:.2f}%)") == 4
+    assert out.count(f"{correct} of 10") == 4
     assert out.count("equal") == 2
     assert "cifar10_v2: " not in out, "nothing is reported if all predictions are those of the release"
     assert "other_v1: individual predictions were not compared" in out
@@ -70,7 +70,7 @@ def test_equal_figures_are_printed_side_by_side(released, network, capsys):
 def test_a_different_count_is_a_difference(released, capsys):
     assert evaluate(released(test_correct=9)) == 1
     out = capsys.readouterr().out
-    assert "9 of 10 (90.00%)" in out
+    assert "9 of 10" in out
     assert "differs" in out
 
 

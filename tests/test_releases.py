@@ -8,11 +8,16 @@ import keras
 import numpy as np
 import pytest
 from helpers import randomise, weights_by_path
+from huggingface_hub import ModelCard
+from PIL import Image
 
 import keras_resattn
 from keras_resattn import pretrained
+from keras_resattn.models.profiling import count_macs
 from keras_resattn.pretrained import records
+from keras_resattn.recipes import get_recipe
 from tools.compress_weights import compress
+from tools.publish import check_folder
 from tools.release import main
 from tools.release import release as write_release
 
@@ -185,11 +190,16 @@ def test_a_run_with_pixel_normalisation_is_not_released(run, tmp_path):
     assert not list(tmp_path.glob("*shapes_v2"))
 
 
-def test_the_command_takes_notes_for_the_card(release, run, monkeypatch):
+def test_the_command_takes_class_names_images_and_sentences_for_the_card(release, run, tmp_path, monkeypatch):
     folder = release.folder.parent
-    options = {"tag": "shapes_v2", "alias": "shapes", "classes": ",".join(CLASSES), "data": run / "data.npz"}
+    (tmp_path / "names.txt").write_text("\n".join(CLASSES) + "\n")
+    image = tmp_path / "cat.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 40, 3), dtype="uint8")).save(image)
+    options = {"tag": "shapes_v2", "alias": "shapes", "classes-file": tmp_path / "names.txt", "data": run / "data.npz"}
     options |= {"dataset": "shapes", "data-name": "Shapes", "command": "none", "notes": "it was stopped twice."}
-    options |= {"tested": "The test images were used twice."}
+    options |= {"tested": "The test images were used twice.", "sizes": "It is good at 24 to 48 pixels."}
+    options |= {"hub-dataset": "someone/shapes", "test-split": "validation", "held-out": 25, "mantissa-bits": 4}
+    options |= {"attention-images": image, "attention-credit": "A freely licensed cat."}
     flags = [part for name, value in options.items() for part in (f"--{name}", str(value))]
     monkeypatch.setattr("sys.argv", ["release.py", str(run), str(folder), *flags])
     main()
@@ -197,8 +207,50 @@ def test_the_command_takes_notes_for_the_card(release, run, monkeypatch):
     assert "[`log.csv`](log.csv) holds every epoch; it was stopped twice." in card
     assert "\nThe test images were used twice.\n" in card
     assert "used once" not in card
+    assert "32 x 32 pixels. It is good at 24 to 48 pixels.\n" in card
+    assert "8 training images (25 further ones were held out for validation and never trained on)" in card
+    assert "float16 weights, kernels rounded to 4 mantissa bits, as released" in card
+    assert "cat.png, with predicted classes and attention masks" in card
+    assert "A freely licensed cat.\n" in card
+    [result] = ModelCard(card).data.eval_results
+    assert (result.dataset_type, result.dataset_name, result.dataset_split) == (
+        "someone/shapes",
+        "Shapes",
+        "validation",
+    )
     records.forget_tags()
-    assert [tag.tag for tag in pretrained.find("shapes")] == ["shapes_v2"]
+    [tag] = pretrained.find("shapes")
+    assert (tag.tag, tag.dataset, tag.classes) == ("shapes_v2", "shapes", CLASSES)
+
+
+@pytest.mark.slow
+def test_a_run_of_many_classes_and_progressive_sizes_is_released(tmp_path):
+    """A run as `tools/train_tiny_imagenet.py` writes it, in small."""
+    names = [f"class {number}, with a comma" for number in range(200)]
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (16, 64, 64, 3), dtype="uint8"), np.arange(16) * 13
+    np.savez(tmp_path / "data.npz", x_test=x, y_test=y)
+    recipe = get_recipe("tiny_imagenet").replace(epochs=2, batch_size=8, ema=0.5, image_sizes=((0, 32), (0.5, 64)))
+    model = keras_resattn.ResidualAttention56(
+        weights=None, classes=200, input_shape=(None, None, 3), classifier_activation=None
+    )
+    keras_resattn.compile_and_fit(model, recipe, (x, y), run_dir=tmp_path / "run", verbose=0)
+    arguments = release_arguments(tmp_path) | {"classes": names, "dataset": "tiny", "mantissa_bits": 5}
+    tag = write_release(tmp_path / "run", tmp_path / "weights", tag="tiny_v1", aliases=["default"], **arguments)
+    assert (len(tag.classes), tag.input_shape) == (200, (64, 64, 3))
+    assert {"test_correct_top5", "test_accuracy_top5_float32"} <= set(tag.metrics)
+    card = (tag.folder / "README.md").read_text()
+    assert "| top-5 accuracy | correct |" in card
+    assert "class 198, with a comma; class 199, with a comma" in card
+    assert '"image_sizes": [[0, 32], [0.5, 64]]' in card
+    assert [result.metric_name for result in ModelCard(card).data.eval_results] == ["Accuracy", "Top-5 accuracy"]
+    record = json.loads((tag.folder / "config.json").read_text())
+    released = keras_resattn.ResidualAttention56(weights=tag.folder)
+    assert record["macs"] == count_macs(released)
+    loaded = keras.saving.load_model(tag.folder)
+    images = rng.normal(size=(2, 64, 64, 3)).astype("float32")
+    np.testing.assert_array_equal(loaded.predict(images, verbose=0), released.predict(images, verbose=0))
+    assert check_folder(tag).keys() == {path.name for path in tag.folder.iterdir()}
 
 
 # --- Aliases -------------------------------------------------------------------------------------

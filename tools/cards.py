@@ -2,8 +2,8 @@
 
     python -m tools.cards weights/NETWORK-TAG ...
 
-Writes `README.md` in each folder again, and its hash in `SHA256SUMS`. Everything on a card comes from the record, so a
-card is never edited by hand: change the sentences in the record's `card` instead, or `model_card.md`.
+Writes `README.md` in each folder again, and the hashes of card and record in `SHA256SUMS`. Everything on a card comes
+from the record, so a card is never edited by hand: change the sentences in the record's `card`, or `model_card.md`.
 """
 
 import argparse
@@ -134,7 +134,7 @@ def _body(record):
         mean=[round(value, 2) for value in record["preprocessing"]["mean"]],
         std=[round(value, 2) for value in record["preprocessing"]["std"]],
         num_classes=len(record["classes"]),
-        classes=", ".join(record["classes"]),
+        classes=("; " if any("," in name for name in record["classes"]) else ", ").join(record["classes"]),
         released=_released(record["mantissa_bits"]),
         accuracies=_accuracies(record["metrics"]),
         recipe=json.dumps(training["recipe"]),
@@ -184,7 +184,7 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path, help="folder of a released tag, in weights/")
     for folder in parser.parse_args().folders:
         write_card(folder)
-        write_sums(folder.parent, {f"{folder.name}/{CARD}": sha256(folder / CARD)})
+        write_sums(folder.parent, {f"{folder.name}/{name}": sha256(folder / name) for name in (CARD, RECORD)})
         print(f"wrote {folder / CARD}")
 
 

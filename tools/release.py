@@ -33,7 +33,7 @@ from keras_resattn.utils.io import sha256, user_path
 from keras_resattn.utils.validation import check_class_names, some_names
 from tools.cards import write_card
 from tools.compress_weights import FLOAT16_MANTISSA
-from tools.release_files import new_record, write_attention, write_saved_model, write_weights_and_record
+from tools.release_files import LOG, new_record, write_attention, write_saved_model, write_weights_and_record
 
 NUM_SHOWN = 4  # test images in the attention figure
 BUNDLED_BELOW = 5e6  # bytes; the weights of smaller checkpoints are part of the wheel
@@ -114,7 +114,7 @@ def release(
         predictions = write_weights_and_record(partial, run_dir / WEIGHTS, record, x, y)
         dtype = np.min_scalar_type(len(classes) - 1)
         np.save(partial / evaluation.PREDICTIONS, np.stack([y, predictions]).astype(dtype))
-        shutil.copy(run_dir / "log.csv", partial / "log.csv")
+        shutil.copy(run_dir / LOG, partial / LOG)
         model = evaluation.load_checkpoint(Checkpoint.read(partial))
         names = [Path(path).name for path in attention_images]
         record["card"]["attention"] = _attention(partial, model, x, y, shown, names, attention_credit)

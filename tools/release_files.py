@@ -22,7 +22,7 @@ from keras_resattn.utils.io import atomic_write, sha256, write_json
 from keras_resattn.visualize import plot_attention
 from tools.compress_weights import compress
 
-ATTENTION = "attention.png"
+ATTENTION, LOG = "attention.png", "log.csv"
 
 
 def new_record(

@@ -81,7 +81,7 @@ def _print_text(name, result, released):
     if not released:
         return
     if result.changed is None:
-        print("The weights were released with other test images, so individual predictions are not compared.")
+        print("Individual predictions are not compared: the release has none for these test images.")
     elif result.changed:
         count = f"{len(result.changed)} of {result.total} predictions"
         print(f"{count} differ from the released predictions: images {result.changed}")

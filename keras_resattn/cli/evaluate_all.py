@@ -12,7 +12,6 @@ from keras_resattn.cli.network_arguments import DEFAULT
 from keras_resattn.pretrained.records import Checkpoint
 
 EXCLUDED = ("data", "network_run", "model", "size", "mean", "std", "resize_mode")
-COLUMNS = {"weights": {}, "dataset": {}, "card": {"justify": "right"}, "measured": {"justify": "right"}, "result": {}}
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -58,7 +57,8 @@ def find_datasets(folder: Path, tags: Iterable[Checkpoint]) -> dict[str, Path]:
         if tag.dataset is None:
             raise ValueError(f"Expected the record of {tag.id} to name its dataset; it does not.")
     for name in sorted({str(tag.dataset) for tag in tags}):
-        file, prepared = folder / f"{name}.npz", sorted(folder.glob(f"{name}/**/dataset_info.json"))
+        file = folder / f"{name}.npz"
+        prepared = [path for depth in ("*", "*/*") for path in sorted(folder.glob(f"{name}/{depth}/dataset_info.json"))]
         if len(prepared) > 1 and not file.is_file():
             versions = ", ".join(str(path.parent) for path in prepared)
             raise ValueError(f"Expected one version of {name} in {folder}; received: {versions}.")
@@ -117,12 +117,15 @@ def _comparison(tag, result):
 def _print_text(comparisons):
     import keras
 
-    rows = []
+    rows = [("", "card", "measured", "")]
     for each in comparisons:
-        cells = [each["weights"], each["dataset"]]
-        cells += [_counts(each, prefix) for prefix in ("card", "measured")]
-        rows.append([*cells, "differs" if each["differs"] else "equal"])
-    output.print_table(f"Released weights on {keras.backend.backend()}", COLUMNS, rows)
+        rows.append((output.printable(each["weights"]), *_counts(each, ""), "differs" if each["differs"] else "equal"))
+        if each["card_correct_top5"] is not None:
+            rows.append(("  top-5", *_counts(each, "_top5"), ""))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    print(f"Correct test images on {keras.backend.backend()}")
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     for each in comparisons:
         if each["changed"]:
             print(
@@ -136,9 +139,7 @@ def _print_text(comparisons):
             )
 
 
-def _counts(each, prefix):
-    """Return the number of correct images as text, such as `"9,196 of 10,000 (91.96%)"`."""
-    correct, total = each[f"{prefix}_correct"], each[f"{prefix}_images"]
-    text = f"{correct:,} of {total:,} ({correct / total:.2%})"
-    top5 = each[f"{prefix}_correct_top5"]
-    return text if top5 is None else f"{text}, top-5 {top5:,} ({top5 / total:.2%})"
+def _counts(each, suffix):
+    """Return the numbers of correct images on the card and measured, such as `"9,196 of 10,000"`."""
+    counts = [(each[f"{by}_correct{suffix}"], each[f"{by}_images"]) for by in ("card", "measured")]
+    return [f"{'none' if correct is None else f'{correct:,}'} of {total:,}" for correct, total in counts]
