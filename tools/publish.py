@@ -108,6 +108,8 @@ def check_folder(tag: Checkpoint) -> dict[str, str]:
         ValueError: if a file is missing, unexpected, or differs from `SHA256SUMS` or the record.
     """
     record = read_json(tag.folder / RECORD, "Release the run again.")
+    if "card" not in record:
+        raise ValueError(f"Expected {tag.folder / RECORD} to hold the sentences of a card; it is from an old version.")
     expected = REQUIRED | ({ATTENTION} if record["card"]["attention"] else set())
     paths = list(tag.folder.iterdir())
     if {path.name for path in paths} != expected:
