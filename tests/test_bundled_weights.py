@@ -80,6 +80,7 @@ def test_logits_are_the_same_on_every_backend(network):
     assert np.abs(network[1] - golden).max() < 1e-3 * golden.std()
 
 
+@pytest.mark.once
 def test_keras_opens_the_released_folder_as_a_saved_model(network):
     [tag] = pretrained.find("cifar10", "CifarResidualAttention56")
     loaded = keras.saving.load_model(tag.folder)

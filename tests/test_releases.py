@@ -224,6 +224,7 @@ def test_the_command_takes_class_names_images_and_sentences_for_the_card(release
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:There are no training images")
 def test_a_run_of_many_classes_and_progressive_sizes_is_released(tmp_path):
     """A run as `tools/train_tiny_imagenet.py` writes it, in small."""
     names = [f"class {number}, with a comma" for number in range(200)]
