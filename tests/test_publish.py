@@ -90,7 +90,12 @@ def test_the_repository_is_exactly_the_folder_and_the_commit_is_recorded(server,
     entry = {"repository": REPOSITORY, "revision": revision}
     assert json.loads(index.read_text()) == {tag.network: {tag.tag: entry}}
     assert records.read_sums(index.parent)["repositories.json"] == sha256(index)
-    assert [path for method, path in server.requests if path.endswith("/commit/main")] != []
+    assert [path for _, path in server.requests if "/commit/" in path] == [f"/api/models/{REPOSITORY}/commit/main"]
+    assert [(result.name, result.status) for result in pretrained.verify()] == [
+        (tag.id, "ok"),
+        ("aliases.json", "ok"),
+        ("repositories.json", "ok"),
+    ]
 
 
 @pytest.mark.once

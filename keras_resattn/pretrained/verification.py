@@ -12,7 +12,7 @@ from keras_resattn.utils.io import sha256
 
 
 class Verification(NamedTuple):
-    """Result of verifying one released checkpoint, or the list of aliases.
+    """Result of verifying one released checkpoint, or a list beside the checkpoints.
 
     Attributes:
         name: `network/tag`, for a folder of `KERAS_RESATTN_WEIGHTS` followed by its path; or the name of the folder or
@@ -41,7 +41,8 @@ def verify() -> list[Verification]:
     does not know, with the SHA-256 in their own record.
 
     Returns:
-        A `Verification` for each checkpoint and for the list of aliases. Failures are returned, not raised.
+        A `Verification` for each checkpoint, and for the lists of aliases and repositories. Failures are returned, not
+        raised.
 
     Raises:
         ValueError: if `KERAS_RESATTN_WEIGHTS` is not a list of folders.
@@ -64,8 +65,8 @@ def _verify_package():
     listed = {name.split("/")[0] for name in sums if "/" in name}
     present = {path.parent.name for name in (RECORD, TENSORS) for path in folder.glob(f"*/{name}")}
     results = [_verify_checkpoint(folder / name, sums) for name in sorted(listed | present)]
-    status, problem = _verify_file(folder / ALIASES, sums.get(ALIASES, ""))
-    return [*results, Verification(ALIASES, status, problem)]
+    lists = sorted({ALIASES, *(name for name in sums if "/" not in name)})
+    return results + [Verification(name, *_verify_file(folder / name, sums.get(name, ""))) for name in lists]
 
 
 def _verify_checkpoint(folder, sums):
