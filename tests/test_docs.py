@@ -91,8 +91,9 @@ NEEDS_MORE = re.compile(
 
 @pytest.fixture
 def variables(tmp_path, monkeypatch):
-    """What the blocks take for granted, in a folder that holds the images of the repository."""
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    """What the blocks take for granted, in a folder that holds the images and weights of the repository."""
+    for folder in ("examples", "weights"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KERAS_BACKEND", keras.backend.backend())  # one of the blocks sets it
     rng = np.random.default_rng(0)
