@@ -24,6 +24,7 @@ from tools.release import release as write_release
 pytestmark = pytest.mark.once
 
 CLASSES = ("circle", "square", "triangle")
+RELEASE_OPTIONS = ("dataset", "hub_dataset", "mantissa_bits", "attention_images")
 
 
 def release_arguments(root):
@@ -153,6 +154,10 @@ def test_a_release_is_complete_and_immutable(release, run):
     ("change", "message"),
     [
         ({"tag": "a/b"}, "received: 'a/b'"),
+        ({"dataset": "../shapes"}, "dataset ids of letters.*received: '../shapes'"),
+        ({"hub_dataset": "shapes"}, "hub_dataset to be owner/name; received: 'shapes'"),
+        ({"mantissa_bits": 11}, "mantissa_bits from 1 to 10; received: 11"),
+        ({"attention_images": ["none.png"]}, "none.png"),
         ({"tag": "shapes"}, "not an alias of CifarResidualAttention56; received: shapes"),
         ({"steps": 7}, "stopped after step 7 of 8"),
         ({"class_names": CLASSES[::-1]}, "'triangle', 'square', 'circle', in this order; received: 'circle'"),
@@ -173,10 +178,10 @@ def test_invalid_releases_raise_before_anything_is_evaluated(release, run, tmp_p
     if "data" in change:
         np.savez(copy / "data.npz", y_test=np.arange(3))
     before = sorted(path.name for path in release.folder.parent.iterdir())
+    arguments = {"tag": "shapes_v2", **release_arguments(copy)}
+    arguments |= {key: change[key] for key in ("tag", *RELEASE_OPTIONS) if key in change}
     with pytest.raises(ValueError, match=message):
-        write_release(
-            copy, release.folder.parent, tag=change.get("tag", "shapes_v2"), aliases=[], **release_arguments(copy)
-        )
+        write_release(copy, release.folder.parent, aliases=[], **arguments)
     assert sorted(path.name for path in release.folder.parent.iterdir()) == before
 
 

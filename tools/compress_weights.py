@@ -29,8 +29,7 @@ def compress(source: PathLike, target: PathLike, mantissa_bits: int = FLOAT16_MA
         ValueError: If `mantissa_bits` is out of range, or a value is NaN or infinite, or overflows or vanishes in
             float16.
     """
-    if not 1 <= mantissa_bits <= FLOAT16_MANTISSA:
-        raise ValueError(f"Expected mantissa_bits from 1 to {FLOAT16_MANTISSA}; received: {mantissa_bits}.")
+    check_mantissa_bits(mantissa_bits)
     with h5py.File(source, "r") as full, h5py.File(target, "w") as small:
 
         def copy(name, item):
@@ -49,6 +48,12 @@ def compress(source: PathLike, target: PathLike, mantissa_bits: int = FLOAT16_MA
             small.create_dataset(name, data=rounded, **filters)
 
         full.visititems(copy)
+
+
+def check_mantissa_bits(bits: int) -> None:
+    """Raise a `ValueError` for a number of mantissa bits out of range."""
+    if not 1 <= bits <= FLOAT16_MANTISSA:
+        raise ValueError(f"Expected mantissa_bits from 1 to {FLOAT16_MANTISSA}; received: {bits}.")
 
 
 def round_mantissa(values: np.ndarray, bits: int) -> np.ndarray:

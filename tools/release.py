@@ -32,7 +32,7 @@ from keras_resattn.typing import PathLike
 from keras_resattn.utils.io import sha256, user_path
 from keras_resattn.utils.validation import check_class_names, some_names
 from tools.cards import write_card
-from tools.compress_weights import FLOAT16_MANTISSA
+from tools.compress_weights import FLOAT16_MANTISSA, check_mantissa_bits
 from tools.release_files import LOG, new_record, write_attention, write_saved_model, write_weights_and_record
 
 NUM_SHOWN = 4  # test images in the attention figure
@@ -99,8 +99,11 @@ def release(
     network = registry.id_of_model_name(report["network"])
     folder = destination / f"{report['network']}-{tag}"
     classes = check_class_names(classes)
+    check_mantissa_bits(mantissa_bits)
     _check_run(run_dir, report, classes)
     _check_names(folder, network, tag, aliases, dataset)
+    if hub_dataset is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", hub_dataset):
+        raise ValueError(f"Expected hub_dataset to be owner/name; received: {hub_dataset!r}.")
     x, y = _test_images(data, len(classes))
     shown = [read_image(path, x.shape[1:3], channels=x.shape[3]) for path in attention_images]
     record = new_record(report, network, tag, classes, x.shape[1:], mantissa_bits)

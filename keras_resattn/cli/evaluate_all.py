@@ -117,11 +117,11 @@ def _comparison(tag, result):
 def _print_text(comparisons):
     import keras
 
-    rows = [("", "card", "measured", "")]
+    rows = [["", "card", "measured", ""]]
     for each in comparisons:
-        rows.append((output.printable(each["weights"]), *_counts(each, ""), "differs" if each["differs"] else "equal"))
+        rows.append([output.printable(each["weights"]), *_counts(each, ""), "differs" if each["differs"] else "equal"])
         if each["card_correct_top5"] is not None:
-            rows.append(("  top-5", *_counts(each, "_top5"), ""))
+            rows.append(["  top-5", *_counts(each, "_top5"), ""])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     print(f"Correct test images on {keras.backend.backend()}")
     for row in rows:
