@@ -43,3 +43,4 @@ BaseOutput: TypeAlias = Literal["logits", "softmax"]
 
 # Options of exports.
 ExportFormat: TypeAlias = Literal["onnx", "openvino", "litert", "tf_saved_model", "torch"]
+Quantization: TypeAlias = Literal["int8"]

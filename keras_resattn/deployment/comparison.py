@@ -27,12 +27,14 @@ class Comparison:
     Attributes:
         max_difference: Largest absolute difference of an output.
         relative_difference: The same, divided by the largest absolute value that Keras returns for that output.
+        rms_difference: Root mean square of the differences of an output, relative to that of the values of Keras.
         agreement: Fraction of images with the same most probable class; `None` if the network is no classifier.
         images: Number of different images compared.
     """
 
     max_difference: float
     relative_difference: float
+    rms_difference: float
     agreement: float | None
     images: int
 
@@ -102,12 +104,12 @@ def compare(path: Path, format: str, network: DeployedNetwork, images: np.ndarra
         other = _other_size(images, network.input_shape)
         pairs.append((run(other), _keras_outputs(network, other)))
     outputs = [pair for actual, wanted in pairs for pair in _outputs(wanted, actual)]
-    absolute, relative = np.max([_differences(*pair) for pair in outputs], axis=0)  # NaN if one is
+    absolute, relative, rms = np.max([_differences(*pair) for pair in outputs], axis=0)  # NaN if one is
     agreement = None
     if network.outputs is not None:
         same = [actual[0].argmax(-1) == wanted[0].argmax(-1) for actual, wanted in pairs]
         agreement = float(np.concatenate(same).mean())
-    return Comparison(float(absolute), float(relative), agreement, len(images))
+    return Comparison(float(absolute), float(relative), float(rms), agreement, len(images))
 
 
 def _batches(count, input_shape):
@@ -166,5 +168,6 @@ def _outputs(expected, actual):
 
 
 def _differences(expected, actual):
-    difference = np.abs(expected.astype("float64") - actual).max()
-    return difference, difference / (np.abs(expected).max() or 1.0)
+    difference = np.abs(expected.astype("float64") - actual)
+    largest, square = difference.max(), np.mean(np.square(difference))
+    return largest, largest / (np.abs(expected).max() or 1.0), np.sqrt(square / (np.mean(np.square(expected)) or 1.0))

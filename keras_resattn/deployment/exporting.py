@@ -6,14 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from keras_resattn.deployment.comparison import compare, comparison_images
 from keras_resattn.deployment.converters import convert
 from keras_resattn.deployment.files import bytes_of, check_path, replaced
 from keras_resattn.deployment.formats import check_format
+from keras_resattn.deployment.inference import optimize_for_inference
 from keras_resattn.deployment.metadata import write_metadata
 from keras_resattn.deployment.network import check_open_size, deployed_network
-from keras_resattn.typing import ArrayLike, ExportFormat, PathLike, Statistics
+from keras_resattn.deployment.quantization import check_quantization, quantize
+from keras_resattn.typing import ArrayLike, ExportFormat, PathLike, Quantization, Statistics
 from keras_resattn.utils.validation import check_number
 
 
@@ -33,6 +36,7 @@ class ExportReport:
         images: Number of different images that were compared.
         size: Bytes of the file or files.
         seconds: Duration of the conversion, without the comparison.
+        quantization: `"int8"`, or `None` for a file in float32.
     """
 
     path: Path
@@ -45,6 +49,11 @@ class ExportReport:
     images: int
     size: int
     seconds: float
+    quantization: Quantization | None = None
+
+
+#: Default of `tolerance` by quantisation.
+TOLERANCES = {None: 1e-4, "int8": 0.05}
 
 
 def export(
@@ -58,7 +67,9 @@ def export(
     include_preprocessing: bool = False,
     class_names: Sequence[str] | None = None,
     images: ArrayLike | None = None,
-    tolerance: float = 1e-4,
+    tolerance: float | None = None,
+    quantization: Quantization | None = None,
+    calibration_images: ArrayLike | None = None,
     overwrite: bool = False,
 ) -> ExportReport:
     """Export a network to a file that other runtimes run without Keras, and compare the file with Keras.
@@ -86,7 +97,13 @@ def export(
         class_names: Names of the classes; by default those that the model keeps.
         images: Images for the comparison, as the exported file takes them: from 0 to 255 if it normalises images
             itself. By default, ten sample images of the package, resized.
-        tolerance: Largest accepted difference, relative to the largest absolute output of Keras.
+        tolerance: Largest accepted difference, relative to the largest absolute output of Keras; by default 1e-4. With
+            quantization, the largest accepted fraction of images whose most probable class changes (for a network that
+            is no classifier, the root mean square of the differences relative to that of the outputs), by default 0.05.
+        quantization: `"int8"` quantises weights and activations with the tool of the runtime: NNCF (extra `int8`) for
+            `"openvino"`, onnxruntime for `"onnx"`. Batch normalisation is folded first, as by `optimize_for_inference`.
+        calibration_images: Images for `quantization`, as the exported file takes them: some 300 training images. They
+            also replace the sample images in the comparison.
         overwrite: Whether to replace an existing file.
 
     Returns:
@@ -101,22 +118,24 @@ def export(
     """
     backend = keras.backend.backend()
     target = check_path(path, check_format(format, backend), overwrite)
+    check_quantization(quantization, format, calibration_images is not None)
+    tolerance = TOLERANCES[quantization] if tolerance is None else tolerance
     check_number("tolerance", tolerance)
     network = deployed_network(model, batch_size, image_size, statistics, include_preprocessing, class_names)
     check_open_size(network, format)
-    samples = comparison_images(network, images)
+    calibration = None if calibration_images is None else comparison_images(network, calibration_images)
+    samples = comparison_images(network, images) if calibration is None or images is not None else calibration
     with replaced(target) as partial:
         start = time.perf_counter()
-        convert(network.model, partial, format, network.input_shape)
-        write_metadata(partial, format, network.metadata)
+        if calibration is None:
+            convert(network.model, partial, format, network.input_shape)
+        else:
+            convert(optimize_for_inference(network.model), partial, format, network.input_shape)
+            quantize(partial, format, calibration, network.input_shape)
+        write_metadata(partial, format, network.metadata | ({"quantization": quantization} if quantization else {}))
         seconds = time.perf_counter() - start
         found = compare(partial, format, network, samples)
-        if not found.relative_difference <= tolerance:  # also for NaN
-            raise ValueError(
-                f"Expected outputs of the exported file within {tolerance:g} of Keras' largest output; received: a "
-                f"difference of {found.relative_difference:.3g} ({found.max_difference:.3g} absolute) on "
-                f"{found.images} images. The file was deleted."
-            )
+        _check_differences(found, tolerance, quantization)
         size = bytes_of(partial.parent)
     return ExportReport(
         path=target,
@@ -129,4 +148,26 @@ def export(
         images=found.images,
         size=size,
         seconds=seconds,
+        quantization=quantization,
     )
+
+
+def _check_differences(found, tolerance, quantization):
+    """Raise a `ValueError` if an exported file and Keras differ by more than `tolerance`."""
+    if quantization is None:
+        if not found.relative_difference <= tolerance:  # also for NaN
+            raise ValueError(
+                f"Expected outputs of the exported file within {tolerance:g} of Keras' largest output; received: a "
+                f"difference of {found.relative_difference:.3g} ({found.max_difference:.3g} absolute) on "
+                f"{found.images} images. The file was deleted."
+            )
+        return
+    loss, changed = found.rms_difference, "the outputs (by root mean square)"
+    if found.agreement is not None and np.isfinite(loss):
+        loss, changed = 1 - found.agreement, "the most probable class"
+    if not loss <= tolerance:
+        raise ValueError(
+            f"Expected {quantization} to change {changed} by at most {tolerance:.1%}; received: {loss:.1%} on "
+            f"{found.images} images. The file was deleted. Use more calibration images, from the training set, or a "
+            "larger tolerance."
+        )

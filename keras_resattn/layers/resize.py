@@ -121,6 +121,10 @@ def _interpolation_matrix(size_in, size_out, dtype):
     if isinstance(size_in, int) and isinstance(size_out, int):
         at = np.arange(size_out) * ((size_in - 1) / max(size_out - 1, 1))
         weights = np.maximum(0.0, 1.0 - np.abs(at[:, None] - np.arange(size_in)))
+        if keras.backend.backend() == "torch":  # `torch.compile` cannot trace Keras' conversion of arrays
+            import torch
+
+            weights = torch.from_numpy(weights)
         return ops.convert_to_tensor(weights, dtype=dtype)
     size_in, size_out = (ops.cast(size, "int32") for size in (size_in, size_out))
     step = ops.cast(size_in - 1, "float32") / ops.cast(ops.maximum(size_out - 1, 1), "float32")
