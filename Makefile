@@ -66,7 +66,7 @@ clean: ## Remove everything that make creates: environments, caches and builds
 constraints: | check-python ## Update constraints.txt to the newest versions
 	$(PYTHON) tools/update_constraints.py tensorflow tensorflow-cpu $(TEST_PACKAGES) $(LINT_PACKAGES)
 
-TEST_PACKAGES = -e ".[jax,torch,viz,data,bench,export,dev]"
+TEST_PACKAGES = -e ".[jax,torch,viz,data,bench,export,int8,dev]"
 LINT_PACKAGES = ruff codespell "pyright[nodejs]" import-linter
 .venv-demo/installed: PACKAGES = $(TENSORFLOW) -e ".[viz]"
 .venv-test/installed: PACKAGES = $(TENSORFLOW) $(TEST_PACKAGES)
