@@ -14,12 +14,13 @@ from pathlib import Path
 
 from keras_resattn.deployment.formats import FORMATS
 from keras_resattn.utils.io import append_row, atomic_write, read_rows
+from keras_resattn.utils.provenance import processor
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results" / "exports.csv"
 PAGE = ROOT / "docs" / "export.md"
 BEGIN, END = "<!-- begin: tools/measure_exports.py -->\n", "<!-- end -->\n"
-MEASURED = ("difference", "relative_difference", "agreement", "bytes", "seconds")
+MEASURED = ("difference", "relative_difference", "agreement", "bytes")
 OPEN = "CifarResidualAttention56, cifar10, any image size"
 TITLES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
 
@@ -47,13 +48,13 @@ def networks():
 
 
 def cases():
-    """Return `(network, backend, format)` of all exports. PyTorch exports networks of a fixed image size only."""
+    """Return `(network, backend, format)` of all exports. Only TensorFlow exports a network of open image size."""
     return [
         (network, backend, name)
         for network in networks()
         for name, each in FORMATS.items()
         for backend in each.packages
-        if (network, backend) != (OPEN, "torch")
+        if network != OPEN or backend == "tensorflow"
     ]
 
 
@@ -80,16 +81,16 @@ def exported(model, file_format):
 
     from keras_resattn import export
 
+    environment = {"keras": keras.__version__, "processor": processor()}
     statistics = [125.0] * 3, [63.0] * 3
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"network{FORMATS[file_format].suffix}"
         try:
             report = export(model, path, file_format, statistics=statistics)
         except ValueError as error:
-            return {**dict.fromkeys(MEASURED, ""), "keras": keras.__version__, "error": str(error)}
+            return {**dict.fromkeys(MEASURED, ""), **environment, "error": str(error)}
     measured = f"{report.max_difference:.2g}", f"{report.relative_difference:.2g}", f"{report.agreement:.3f}"
-    values = *measured, report.size, f"{report.seconds:.0f}"
-    return {**dict(zip(MEASURED, values, strict=True)), "keras": keras.__version__, "error": ""}
+    return {**dict(zip(MEASURED, (*measured, report.size), strict=True)), **environment, "error": ""}
 
 
 def table(rows):

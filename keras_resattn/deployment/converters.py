@@ -10,10 +10,9 @@ from typing import Any
 
 import keras
 
+from keras_resattn.deployment.formats import INPUT_NAME
 from keras_resattn.models.inspection import iter_layers
 from keras_resattn.utils.data_format import spatial_axes
-
-INPUT_NAME = "images"
 
 
 def convert(model: keras.Model, path: Path, format: str, input_shape: tuple[int | None, ...]) -> None:

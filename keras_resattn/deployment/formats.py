@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from keras_resattn.utils.validation import check_choice
 
+#: Name of the input in ONNX, OpenVINO and LiteRT files.
+INPUT_NAME = "images"
+
 
 @dataclass(frozen=True)
 class Format:

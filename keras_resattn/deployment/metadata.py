@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from keras_resattn.deployment.converters import INPUT_NAME
+from keras_resattn.deployment.formats import INPUT_NAME
 
 #: Name of the JSON file inside LiteRT, SavedModel and PyTorch exports.
 METADATA = "metadata.json"
@@ -36,6 +36,8 @@ def _onnx(path, data):
 
     model = onnx.load(path)
     _rename_outputs(model.graph)
+    for node in model.graph.node:
+        node.ClearField("metadata_props")  # from PyTorch, stack traces with paths of this machine
     onnx.helper.set_model_props(model, {name: as_text(value) for name, value in data.items()})
     onnx.save(model, path)
 
@@ -97,7 +99,10 @@ def _tf_saved_model(path, data):
 def _torch(path, data):
     import torch
 
-    torch.export.save(torch.export.load(path), path, extra_files={METADATA: json.dumps(data, indent=2)})
+    program = torch.export.load(path)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # it has paths of this machine
+    torch.export.save(program, path, extra_files={METADATA: json.dumps(data, indent=2)})
 
 
 _WRITERS: dict[str, Callable[[Path, Mapping[str, Any]], None]] = {

@@ -172,10 +172,11 @@ def _input_shape(model, batch_size, size):
 
 def check_open_size(network: DeployedNetwork, format: str) -> None:
     """Raise a `ValueError` if a format and the current backend cannot leave the image size open."""
-    if keras.backend.backend() == "torch" and None in image_size(network.input_shape):
+    backend = keras.backend.backend()
+    if backend != "tensorflow" and None in image_size(network.input_shape):
         raise ValueError(
-            f"Expected image_size for an export to {format} on torch, because {network.reference.name} has input shape "
-            f"{network.input_shape}. Only TensorFlow exports networks of open image size."
+            f"Expected image_size for an export to {format} on {backend}, because {network.reference.name} has input "
+            f"shape {network.input_shape}. Only TensorFlow exports networks of open image size."
         )
 
 
