@@ -90,3 +90,14 @@ def test_weights_outside_the_package_are_not_a_fault(weights):
     tensors.write_bytes(content)
     tensors.unlink()
     assert pretrained.verify()[0] == (IDS[0], "not bundled", None)
+
+
+def test_the_list_of_repositories_is_verified(weights):
+    records.pin_repository(weights, records.tags()[0], "owner/net", "0" * 40)
+    assert ("repositories.json", "ok", None) in pretrained.verify()
+    (weights / "repositories.json").write_text("{}")
+    assert [(result.name, result.status) for result in pretrained.verify() if result.failed] == [
+        ("repositories.json", "damaged")
+    ]
+    (weights / "repositories.json").unlink()
+    assert [result.status for result in pretrained.verify() if result.failed] == ["missing"]

@@ -65,6 +65,6 @@ def _of_tag(name):
 
 def _location(tag):
     try:
-        return find_tensors(tag)
+        return str(find_tensors(tag))
     except ValueError:
         return "not in the package, not in KERAS_RESATTN_WEIGHTS, and not on the Hub"

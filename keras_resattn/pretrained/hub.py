@@ -249,6 +249,8 @@ def _explain(error, address, name):
         return f"the repository has no {name}", "Choose a repository with config.json and model.weights.h5."
     if status == 429:
         return "the server limits the number of requests (status 429)", "Repeat the call later, or set HF_TOKEN."
+    if status is not None and status >= 500:
+        return f"the server failed (status {status})", "Repeat the call later." + _others(address)
     if any_is(errors.OfflineModeIsEnabled) or constants.HF_HUB_OFFLINE:
         remedy = "Unset HF_HUB_OFFLINE, or run `keras-resattn download` elsewhere and copy its folder."
         return f"HF_HUB_OFFLINE is set, and the cache {constants.HF_HUB_CACHE} has no intact copy", remedy

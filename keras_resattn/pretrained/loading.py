@@ -31,6 +31,7 @@ def load(model: keras.Model, source: WeightsSource, input_tensor: keras.KerasTen
         ValueError: if the file cannot be read or was not written by Keras, lacks a layer of the network, holds a tensor
             that the network lacks (except for a dropped top) or whose shape differs, or holds NaN, infinite values or
             negative variances. The model is then unchanged.
+        OSError: if the file has to be downloaded, and the download fails. The model is then unchanged.
     """
     layers = _named_layers(model, input_tensor)
     with source.open() as (path, file), open_layers(path, file, object_limit(len(model.weights))) as tensors:
