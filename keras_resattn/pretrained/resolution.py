@@ -149,10 +149,10 @@ def find_tensors(tag: Checkpoint) -> Path | Address:
     if (address := Address.of(tag)) is not None:
         return address
     raise ValueError(
-        f"Expected the tensors of {tag.id} at {tag.tensors}; the file is too large for the package and is not on the "
-        f"Hub yet. Either install the package from a clone of its repository (pip install -e .), or set {VARIABLE} to "
-        f"the folder that contains {tag.folder.name}/{TENSORS}, such as the folder weights/ of a clone. Once the "
-        f"checkpoint is on the Hub, weights='hf://owner/{tag.folder.name}' is a third way."
+        f"Expected the tensors of {tag.id} at {tag.tensors}, in {VARIABLE}, or on the Hub; received: none of them. "
+        "Wheels do not contain large files. Either install the package from a clone of its repository "
+        f"(pip install -e .), or set {VARIABLE} to the folder that contains {tag.folder.name}/{TENSORS}, such as the "
+        f"folder weights/ of a clone. Once the tag is on the Hub, weights='hf://owner/{tag.folder.name}' works too."
     )
 
 
