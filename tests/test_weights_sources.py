@@ -11,6 +11,8 @@ from huggingface_hub import constants
 import keras_resattn
 from keras_resattn import pretrained
 
+pytestmark = pytest.mark.slow
+
 NETWORK = "CifarResidualAttention56"
 
 
