@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results" / "exports.csv"
 PAGE = ROOT / "docs" / "export.md"
 BEGIN, END = "<!-- begin: tools/measure_exports.py -->\n", "<!-- end -->\n"
-MEASURED = ("difference", "relative_difference", "agreement", "bytes")
+MEASURED = ("difference", "relative_difference", "agreement")
 OPEN = "CifarResidualAttention56, cifar10, any image size"
 TITLES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
 
@@ -90,7 +90,7 @@ def exported(model, file_format):
         except ValueError as error:
             return {**dict.fromkeys(MEASURED, ""), **environment, "error": str(error)}
     measured = f"{report.max_difference:.2g}", f"{report.relative_difference:.2g}", f"{report.agreement:.3f}"
-    return {**dict(zip(MEASURED, (*measured, report.size), strict=True)), **environment, "error": ""}
+    return {**dict(zip(MEASURED, measured, strict=True)), **environment, "error": ""}
 
 
 def table(rows):
