@@ -4,12 +4,14 @@ import importlib.util
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from keras_resattn.deployment.files import files_of
 from keras_resattn.typing import Quantization
 from keras_resattn.utils.validation import check_choice
+
+if TYPE_CHECKING:  # the command line imports this module
+    import numpy as np
 
 #: Package that quantises a format, and its extra.
 TOOLS = {"openvino": ("nncf", "int8"), "onnx": ("onnxruntime", "export")}
@@ -52,7 +54,7 @@ def check_quantization(quantization: Quantization | None, format: str, has_image
         )
 
 
-def quantize(path: Path, format: str, images: np.ndarray, input_shape: Sequence[int | None]) -> None:
+def quantize(path: Path, format: str, images: "np.ndarray", input_shape: Sequence[int | None]) -> None:
     """Quantise weights and activations of an exported file to int8, in place.
 
     Args:
@@ -69,8 +71,10 @@ def quantize(path: Path, format: str, images: np.ndarray, input_shape: Sequence[
             source.replace(destination)
 
 
-def _batches(images: np.ndarray, size: int) -> Iterator[np.ndarray]:
+def _batches(images: "np.ndarray", size: int) -> Iterator["np.ndarray"]:
     """Yield batches of exactly `size` images; images are repeated to fill the last one."""
+    import numpy as np
+
     count = -(-len(images) // size) * size
     images = np.resize(images, (count, *images.shape[1:]))
     return iter(np.split(images, count // size))
@@ -113,4 +117,4 @@ def _onnx(path, written, batches):
     )
 
 
-_TOOLS: dict[str, Callable[[Path, Path, list[np.ndarray]], None]] = {"openvino": _openvino, "onnx": _onnx}
+_TOOLS: dict[str, Callable[[Path, Path, list["np.ndarray"]], None]] = {"openvino": _openvino, "onnx": _onnx}
