@@ -355,6 +355,30 @@ def test_a_unit_with_settings_of_its_own_keeps_its_form():
     )
 
 
+class DoubledUnit(keras_resattn.layers.WideUnit):
+    def call(self, inputs, training=None):
+        return 2 * self.conv2(keras.ops.relu(self.bn2(self.conv1(inputs), training=training)))
+
+
+@pytest.mark.once
+def test_a_subclass_of_a_unit_keeps_its_form():
+    inputs = keras.Input((8, 8, 4))
+    model = randomised(keras.Model(inputs, DoubledUnit(4)(inputs)))
+    assert "BatchNormalization" in kinds(assert_same_outputs(model, random_array(2, 8, 8, 4)))
+
+
+@pytest.mark.once
+def test_layers_adapted_by_lora_keep_what_they_learned():
+    inputs = keras.Input((8, 8, 3))
+    conv, dense = layers.Conv2D(4, 3), layers.Dense(5)
+    x = layers.BatchNormalization()(conv(inputs))
+    x = layers.BatchNormalization()(dense(layers.GlobalAveragePooling2D()(x)))
+    model = keras.Model(inputs, x)
+    conv.enable_lora(2)
+    dense.enable_lora(2)
+    assert_same_outputs(randomised(model), random_array(2, 8, 8, 3))
+
+
 @pytest.mark.once
 def test_frozen_batch_normalisation_is_folded_too():
     model = randomised(narrow_residual())

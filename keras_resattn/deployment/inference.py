@@ -200,8 +200,12 @@ def _does_nothing(call):
 
 
 def _is_linear(layer):
-    is_plain = getattr(layer, "quantization_mode", None) is None
-    return type(layer) in LINEAR and is_plain and layer.activation is keras.activations.linear
+    return type(layer) in LINEAR and _is_plain(layer) and layer.activation is keras.activations.linear
+
+
+def _is_plain(layer):
+    """Return whether a layer computes with its kernel alone: it is neither quantised nor adapted by LoRA."""
+    return getattr(layer, "quantization_mode", None) is None and not getattr(layer, "lora_enabled", False)
 
 
 def _fold_after(plan, call, only_user):
@@ -239,9 +243,9 @@ def _is_linear_anywhere(call):
     """
     layer = call.layer
     if type(layer) is _L.Dense:
-        return getattr(layer, "quantization_mode", None) is None
+        return _is_plain(layer)
     unpadded = type(layer) is _L.Conv2D and (layer.padding == "valid" or set(layer.kernel_size) == {1})
-    return unpadded and layer.groups == 1 and not layer.lora_enabled
+    return unpadded and layer.groups == 1 and _is_plain(layer)
 
 
 def _normalizes_channels(norm, call, inputs=False):
@@ -278,7 +282,9 @@ class _Copy:
         elif isinstance(layer, (keras.Sequential, keras.Function)):
             self.layer, self.assign = _optimized(layer), lambda: None
         elif isinstance(layer, CompositeLayer) and _can_fold(layer):
-            self.layer, self.assign = _rebuilt(layer, folded=True, sublayer_settings=None), self._fold_composite
+            changes = {"regularization": 0.0} if "regularization" in layer.get_config() else {}
+            self.layer = _rebuilt(layer, folded=True, sublayer_settings=None, **changes)
+            self.assign = self._fold_composite
         elif type(layer) in NORMALIZATIONS:
             options = _without_regularizers(layer.get_config())
             self.layer = InferenceBatchNormalization(**{**options, "name": name, "relu": relu})
@@ -333,9 +339,13 @@ def _without_regularizers(config):
 
 
 def _can_fold(layer):
-    """Return whether all sub-layers of a composite have its dtype policy, and none is quantised."""
+    """Return whether a composite has an inference form.
+
+    A subclass of a user may compute something else, and sub-layers may be quantised or have another dtype policy.
+    """
+    is_own = type(layer).__module__.startswith("keras_resattn.layers.")
     settings = layer.get_config().get("sublayer_settings", {})
-    return not layer.folded and not _changes_numbers(settings)
+    return is_own and not layer.folded and not _changes_numbers(settings)
 
 
 def _changes_numbers(settings):
@@ -346,7 +356,7 @@ def _changes_numbers(settings):
 
 
 def _copy_weights(source, target):
-    target.set_weights(source.get_weights())
+    target.set_weights([np.array(value) for value in source.get_weights()])  # JAX frees shared arrays in `predict`
     for layer in (target, *iter_layers(target)):
         if isinstance(layer, _L.Normalization):
             layer.finalize_state()  # it computes with constants that it derives from its weights
@@ -369,7 +379,7 @@ def _fold_composite(source, target):
     inner = {id(variable) for layer in source.sublayers for variable in layer.weights}
     for variable in source.weights:
         if id(variable) not in inner:  # the weights of a linear `GlobalGate`
-            getattr(target, variable.name).assign(variable)
+            getattr(target, variable.name).assign(_array(variable))
 
 
 def _assign_folded(source, target, before, after):

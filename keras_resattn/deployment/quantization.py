@@ -111,6 +111,7 @@ def _onnx(path, written, batches):
         path,
         written,
         Reader(),
+        op_types_to_quantize=["Conv"],  # sums of residual units in uint8 change 21 % of predictions on CIFAR-10
         per_channel=True,
         activation_type=QuantType.QUInt8,  # with signed weights, the faster combination on x86
         weight_type=QuantType.QInt8,
