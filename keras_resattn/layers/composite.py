@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_resattn.layers.batch_normalization import BatchNormalization
 from keras_resattn.layers.inference import InferenceBatchNormalization, InferenceConv2D
-from keras_resattn.layers.initializers import he_gaussian
+from keras_resattn.layers.initializers import HeGaussian
 from keras_resattn.typing import DataFormat, Tensor
 from keras_resattn.utils.data_format import channel_axis, standardize_data_format
 
@@ -133,7 +133,7 @@ class CompositeLayer(keras.layers.Layer):
                 strides=strides,
                 padding="same" if strides == 1 else "valid",
                 use_bias=False,
-                kernel_initializer="zeros" if self.folded else he_gaussian(),
+                kernel_initializer="zeros" if self.folded else HeGaussian(),
                 **options,
                 **self._shared(name),
             )

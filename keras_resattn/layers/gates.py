@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from keras_resattn.layers.composite import CompositeLayer
-from keras_resattn.layers.initializers import he_gaussian
+from keras_resattn.layers.initializers import HeGaussian
 from keras_resattn.typing import Aggregation, BaseOutput, GlobalGating, HeadGating, Shape, Tensor
 from keras_resattn.utils.validation import check_choice, check_count, check_number
 
@@ -101,7 +101,7 @@ class GlobalGate(CompositeLayer):
         if gate in ("softmax", "sigmoid"):
             self._add(
                 keras.layers.Dense(
-                    outputs, use_bias=False, kernel_initializer=he_gaussian(), name="linear", dtype=self.dtype_policy
+                    outputs, use_bias=False, kernel_initializer=HeGaussian(), name="linear", dtype=self.dtype_policy
                 )
             )
             self._batch_norm("bn", axis=-1, relu=False)

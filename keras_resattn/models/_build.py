@@ -10,7 +10,7 @@ import keras
 from keras_resattn import pretrained
 from keras_resattn.layers.batch_normalization import BatchNormalization
 from keras_resattn.layers.composite import BN_MOMENTUM, EPSILON
-from keras_resattn.layers.initializers import he_gaussian
+from keras_resattn.layers.initializers import HeGaussian
 from keras_resattn.models._arguments import check_head, resolve_input
 from keras_resattn.models.class_names import set_class_names
 from keras_resattn.models.normalization import PREPROCESSING, normalization, reject_integers, statistics_for
@@ -30,7 +30,7 @@ def relu(name: str) -> keras.layers.Activation:
 
 def convolution(name: str, filters: int, kernel_size: int | tuple[int, int], **options: Any) -> keras.layers.Conv2D:
     """Return a bias-free convolution with the initialisation of He et al. (2015)."""
-    options = {"use_bias": False, "kernel_initializer": he_gaussian(), **options}
+    options = {"use_bias": False, "kernel_initializer": HeGaussian(), **options}
     return keras.layers.Conv2D(filters, kernel_size, name=name, **options)
 
 

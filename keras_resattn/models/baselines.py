@@ -6,7 +6,7 @@ from collections.abc import Callable
 import keras
 
 from keras_resattn.layers.global_attention import AttendedSum, GlobalAttentionMap
-from keras_resattn.layers.initializers import he_gaussian
+from keras_resattn.layers.initializers import HeGaussian
 from keras_resattn.layers.residual import PreActivationUnit
 from keras_resattn.models._build import batch_norm, build_model, builder, classifier, convolution, relu
 from keras_resattn.models.wide_resnet import CLASSES, SIZE, STEM_WIDTH, WIDTHS, check_wide, groups
@@ -158,7 +158,7 @@ def _global_vector(x, channels):
     x = keras.layers.SpatialDropout2D(0.4, name="global_dropout1")(x)
     x = keras.layers.GlobalMaxPooling2D(name="global_pool2")(x)
     x = keras.layers.Dropout(0.5, name="global_dropout2")(x)
-    return keras.layers.Dense(channels, use_bias=False, kernel_initializer=he_gaussian(), name="global_dense")(x)
+    return keras.layers.Dense(channels, use_bias=False, kernel_initializer=HeGaussian(), name="global_dense")(x)
 
 
 def _top(x, include_top, pooling, classes, classifier_activation):

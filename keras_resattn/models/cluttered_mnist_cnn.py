@@ -4,7 +4,7 @@ from typing import Literal
 
 import keras
 
-from keras_resattn.layers.initializers import he_gaussian
+from keras_resattn.layers.initializers import HeGaussian
 from keras_resattn.layers.spatial_transformer import AffineGrid, BilinearSampler
 from keras_resattn.models._arguments import check_head, resolve_input
 from keras_resattn.models._build import batch_norm, classifier, convolution, relu
@@ -135,7 +135,7 @@ def _convolutions(x, rows, prefix=""):
 def _features(x, units, use_bias, prefix=""):
     """Apply a dense layer over all positions and channels, ReLU and batch normalisation; returns `(n, units)`."""
     x = keras.layers.Flatten(name=f"{prefix}flatten")(x)
-    x = keras.layers.Dense(units, use_bias=use_bias, kernel_initializer=he_gaussian(), name=f"{prefix}fc1")(x)
+    x = keras.layers.Dense(units, use_bias=use_bias, kernel_initializer=HeGaussian(), name=f"{prefix}fc1")(x)
     x = relu(f"{prefix}fc1_relu")(x)
     return batch_norm(f"{prefix}fc1_bn")(x)
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 import keras
 
-from keras_resattn.layers.initializers import he_gaussian
+from keras_resattn.layers.initializers import HeGaussian
 from keras_resattn.models._build import build_model, classifier, head
 from keras_resattn.models.gated_attention import check_attention, rectified
 from keras_resattn.models.wide_resnet import CLASSES, SIZE, bottleneck_body, check_wide
@@ -199,7 +199,7 @@ def _build_warn(
             return head(x, False, pooling, classes, classifier_activation)
         features = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
         return rectified(
-            classifier(features, classes, None, name="classifier", kernel_initializer=he_gaussian()),
+            classifier(features, classes, None, name="classifier", kernel_initializer=HeGaussian()),
             taps[-depth:],
             features,
             names=[f"attention{group}" for group in (1, 2, 3)][-depth:],

@@ -99,7 +99,8 @@ class WeightsSource:
                 f"Expected classes={len(tag.classes)} with the top of {tag.id}; received: classes={classes}. "
                 "For other classes, build the network without its top and add a new classifier:\n"
                 f"    backbone = {backbone}\n"
-                f"    outputs = keras.layers.Dense({classes}, activation='softmax')(backbone.output)"
+                f"    outputs = keras.layers.Dense({classes}, activation='softmax')(backbone.output)\n"
+                "    model = keras.Model(backbone.input, outputs)"
             )
         if channels not in (1, tag.input_shape[-1]):
             raise ValueError(
