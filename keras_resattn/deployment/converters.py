@@ -31,6 +31,9 @@ def convert(model: keras.Model, path: Path, format: str, input_shape: tuple[int 
     dtype = keras.backend.standardize_dtype(model.inputs[0].dtype)
     signature = [keras.InputSpec(shape=input_shape, dtype=dtype, name=INPUT_NAME)]
     options = _OPTIONS.get(format, _no_options)(input_shape)
+    if format == "openvino" and keras.backend.backend() == "torch" and len(model.outputs) > 1:
+        # PyTorch's tracer accepts several outputs only as a tuple.
+        model = keras.Model(model.input, tuple(keras.tree.flatten(model.output)), name=model.name)
     try:
         with _quiet(), _torch_training_flags_kept(model), _normalization_by_constants(model):
             model.export(str(path), format=format, verbose=False, input_signature=signature, **options)
