@@ -159,6 +159,7 @@ LAST_MAPS = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("topology", LAST_MAPS)
 def test_any_size_static_or_dynamic(narrow_network, topology):
     dynamic = randomise(narrow_network(topology, input_shape=(None, None, 3), include_top=False))

@@ -68,8 +68,9 @@ def test_every_preset_trains(name):
 
 
 def test_a_residual_attention_network_trains():
+    units = {"p": 0, "t": 1, "bottom_units": 1, "mask_depth": (1, 1, 1)}
     model = keras_resattn.ResidualAttentionNet(
-        weights=None, topology="cifar", modules=(0, 0, 1), widths=(2, 2, 2), classes=3, bottom_units=1
+        weights=None, topology="cifar", modules=(0, 0, 1), widths=(2, 2, 2), classes=3, **units
     )
     before = weights_of(model)
     report = compile_and_fit(model, RECIPE.replace(epochs=2), (X, Y), verbose=0)

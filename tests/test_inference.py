@@ -153,7 +153,10 @@ def test_weights_cannot_be_trained_and_training_mode_changes_nothing():
 # --- Precision, data format, sizes --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "policy",
+    [pytest.param("mixed_bfloat16", marks=SLOW_ON_JAX), pytest.param("mixed_float16", marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("name", ["cifar", pytest.param("warn", marks=pytest.mark.slow)])
 def test_half_precision_is_stored_and_near_the_original(name, policy, tmp_path):
     keras.config.set_dtype_policy(policy)

@@ -150,6 +150,7 @@ def test_a_network_that_is_called_twice_counts_twice(backbone):
     assert count_macs(pair) == 2 * count_macs(backbone)
 
 
+@pytest.mark.once
 def test_counting_does_not_change_the_model(narrow_network, tmp_path):
     model = randomise(narrow_network())
     model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)

@@ -59,6 +59,7 @@ def test_a_file_saved_with_an_optimizer_loads(narrow, tmp_path, file):
     np.testing.assert_equal(weights_by_path(again), weights_by_path(narrow(weights=file)))
 
 
+@pytest.mark.once
 def test_one_channel_sums_the_stem_over_rgb_with_a_warning(narrow, file):
     with pytest.warns(UserWarning, match="summed over RGB"):
         gray = narrow(weights=file, input_shape=(32, 32, 1))

@@ -90,6 +90,7 @@ def test_a_file_that_changes_too_many_predictions_is_deleted(network, calibratio
     assert path.read_text() == "kept"
 
 
+@pytest.mark.slow
 def test_other_networks_are_compared_by_the_root_mean_square(calibration, tmp_path, unquantized):
     features = randomise(narrow_residual(include_top=False))
     options = {"quantization": "int8", "calibration_images": calibration}
