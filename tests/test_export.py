@@ -214,14 +214,23 @@ def test_missing_packages_and_unsuitable_paths(tmp_path, monkeypatch):
     with pytest.raises(ImportError, match="pip install tensorflow"):
         formats.check_format("tf_saved_model", "jax")
     monkeypatch.undo()
+    (tmp_path / "saved").mkdir()
     for path, format, message in [
         ("network.onnx", "torch", r"Expected a path that ends in \.pt2"),
         ("missing/network.pt2", "torch", "Expected a path in an existing folder"),
         ("network.onnx", "tf_saved_model", "Expected the path of a folder"),
-        ("", "tf_saved_model", "exists"),
+        ("saved", "tf_saved_model", "exists"),
     ]:
         with pytest.raises((ValueError, FileExistsError), match=message):
             files.check_path(tmp_path / path, FORMATS[format], overwrite=False)
+
+
+@pytest.mark.once
+def test_a_folder_that_is_no_saved_model_is_never_replaced(tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "report.json").touch()
+    with pytest.raises(ValueError, match=r"Expected a new path, or the folder of a SavedModel; .*runs is a folder"):
+        files.check_path(tmp_path / "runs", FORMATS["tf_saved_model"], overwrite=True)
 
 
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="TensorFlow leaves the size open")

@@ -5,7 +5,7 @@ import pytest
 from helpers import tiny
 from training import RECIPE, X, Y
 
-from keras_resattn import compile_and_fit
+from keras_resattn import compile_and_fit, optimize_for_inference
 
 pytestmark = pytest.mark.once
 
@@ -110,4 +110,10 @@ def test_a_run_dir_that_is_a_file(tmp_path):
 def test_a_warm_up_longer_than_the_run(tmp_path):
     with pytest.raises(ValueError, match="more than the 2 steps of the warm-up"):
         compile_and_fit(tiny(), RECIPE.replace(iterations=2), (X, Y), run_dir=tmp_path / "run", verbose=0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_without_trainable_weights(tmp_path):
+    with pytest.raises(ValueError, match="Expected a network with trainable weights; received: tiny"):
+        compile_and_fit(optimize_for_inference(tiny()), RECIPE, (X, Y), run_dir=tmp_path / "run", verbose=0)
     assert not (tmp_path / "run").exists()

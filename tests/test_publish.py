@@ -152,8 +152,8 @@ def damage(path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda folder: (folder / "log.csv").unlink(), r"Expected the files .* different: \['log\.csv'\]"),
-        (lambda folder: (folder / ".DS_Store").touch(), r"different: \['\.DS_Store'\]"),
+        (lambda folder: (folder / "log.csv").unlink(), r"missing: log\.csv; unexpected: none"),
+        (lambda folder: (folder / ".DS_Store").touch(), r"missing: none; unexpected: \.DS_Store"),
         (lambda folder: damage(folder / "model.weights.h5"), r"model\.weights\.h5 to have SHA-256 67db"),
         (lambda folder: damage(folder / "config.json"), r"config\.json to have SHA-256"),
         (lambda folder: damage(folder / "predictions.npy"), r"predictions\.npy to have SHA-256"),

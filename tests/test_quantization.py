@@ -83,11 +83,18 @@ def test_a_file_that_changes_too_many_predictions_is_deleted(network, calibratio
     path.write_text("kept")
     unquantized(lambda x: [np.eye(5, dtype="float32")[np.arange(len(x)) % 5]])
     with pytest.raises(
-        ValueError, match=r"most probable class by at most 5\.0%; received: .*on 24 images\. The file was"
+        ValueError, match=r"class of the images by at most 5\.0%; received: .*on 24 images\. The file was"
     ):
         export(network, path, "onnx", quantization="int8", calibration_images=calibration, overwrite=True)
     assert [each.name for each in tmp_path.iterdir()] == ["network.onnx"]
     assert path.read_text() == "kept"
+
+
+def test_raw_images_are_an_error_for_a_network_that_takes_normalised_ones(network, tmp_path):
+    raw = np.zeros((2, *network.input_shape[1:]), "uint8")
+    with pytest.raises(ValueError, match=r"Expected normalised images, .* received: uint8 from 0 to 0"):
+        export(network, tmp_path / "network.onnx", "onnx", quantization="int8", calibration_images=raw)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

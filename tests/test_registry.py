@@ -52,6 +52,12 @@ def test_an_unknown_id_brings_suggestions():
 
 
 @pytest.mark.once
+def test_a_checkpoint_is_no_network():
+    with pytest.raises(ValueError, match=r"Pass weights='cifar10' beside the id 'CifarResidualAttention56'\."):
+        create_model("CifarResidualAttention56/cifar10")
+
+
+@pytest.mark.once
 def test_an_unknown_argument():
     with pytest.raises(ValueError, match=r"Expected arguments of WARN, include_top, .*; received: mask, wide\."):
         create_model("WARN-10-1", weights=None, mask="local", wide=True)
@@ -85,7 +91,7 @@ def test_list_models_takes_true_false_or_none():
 @pytest.mark.once
 @pytest.mark.parametrize("name", ["my_network", "", "warn_16"])
 def test_a_model_name_that_belongs_to_no_network(name):
-    with pytest.raises(ValueError, match=r"Expected the default name of one of .*; received: "):
+    with pytest.raises(ValueError, match=r"Expected a network of list_models\(\), .*; received: "):
         registry.id_of_model_name(name)
 
 

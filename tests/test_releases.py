@@ -24,7 +24,7 @@ from tools.release import release as write_release
 pytestmark = pytest.mark.once
 
 CLASSES = ("circle", "square", "triangle")
-RELEASE_OPTIONS = ("dataset", "hub_dataset", "mantissa_bits", "attention_images")
+RELEASE_OPTIONS = ("classes", "dataset", "hub_dataset", "held_out", "mantissa_bits", "attention_images")
 
 
 def release_arguments(root):
@@ -162,6 +162,11 @@ def test_a_release_is_complete_and_immutable(release, run):
         ({"steps": 7}, "stopped after step 7 of 8"),
         ({"class_names": CLASSES[::-1]}, "'triangle', 'square', 'circle', in this order; received: 'circle'"),
         ({"kept_epoch": 0}, r"kept the weights of its last epoch, \d.*kept_epoch=0"),
+        ({"tag": "default"}, "received: 'default', which is an alias"),
+        ({"tag": ".."}, r"start with a letter or digit .* received: '\.\.'"),
+        ({"classes": [" circle", "square", "triangle"]}, "without spaces around them; received: ' circle'"),
+        ({"held_out": -5}, "Expected held_out to be an integer of at least 0"),
+        ({"validated": True}, "Expected held_out, .*, or tested, .* the run has validation metrics"),
         ({"report": None}, r"has no report\.json. Let the run finish first"),
         ({"data": "y_test"}, r"Expected x_test and y_test in .*; received: y_test\."),
     ],
@@ -170,7 +175,8 @@ def test_invalid_releases_raise_before_anything_is_evaluated(release, run, tmp_p
     copy = shutil.copytree(run, tmp_path / "run")
     report = json.loads((copy / "report.json").read_text())
     report |= {"steps": change.get("steps", 8), "training_images": 16, "class_names": change.get("class_names")}
-    report |= {"history": [{"epoch": 2}], "kept_epoch": change.get("kept_epoch", 2)}
+    row = {"epoch": 2, **({"val_loss": 1.0} if "validated" in change else {})}
+    report |= {"history": [row], "kept_epoch": change.get("kept_epoch", 2)}
     report["recipe"] = {"name": "some", "source": "", "epochs": 2, "batch_size": 4, "learning_rate": 0.1}
     (copy / "report.json").write_text(json.dumps(report))
     if "report" in change:
@@ -209,7 +215,7 @@ def test_the_command_takes_class_names_images_and_sentences_for_the_card(release
     monkeypatch.setattr("sys.argv", ["release.py", str(run), str(folder), *flags])
     main()
     card = (folder / "cifar_residual_attention56-shapes_v2" / "README.md").read_text()
-    assert "[`log.csv`](log.csv) holds every epoch; it was stopped twice." in card
+    assert "[`log.csv`](log.csv) has one row per epoch; it was stopped twice." in card
     assert "\nThe test images were used twice.\n" in card
     assert "used once" not in card
     assert "32 x 32 pixels. It is good at 24 to 48 pixels.\n" in card
@@ -295,7 +301,8 @@ def test_a_release_whose_aliases_cannot_be_moved_leaves_nothing(release, run, mo
 def test_an_alias_of_a_missing_tag_raises(release):
     records.move_aliases(release.folder.parent, release.network, "shapes_v3", ["shapes"])
     with pytest.raises(
-        ValueError, match=r"aliases\.json to name released tags; received: CifarResidualAttention56/shapes_v3"
+        ValueError,
+        match=r"aliases\.json to name released tags; there is no config\.json of CifarResidualAttention56/shapes_v3",
     ):
         records.tags()
 

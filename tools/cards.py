@@ -1,4 +1,4 @@
-"""Model cards of released checkpoints, written from their records.
+"""Write the model cards of released checkpoints from their records, and update SHA256SUMS.
 
     python -m tools.cards weights/NETWORK-TAG ...
 
@@ -9,6 +9,7 @@ from the record, so a card is never edited by hand: change the sentences in the 
 import argparse
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,7 @@ def _body(record):
 
 def _released(bits):
     rounded = "" if bits == FLOAT16_MANTISSA else f", kernels rounded to {bits} mantissa bits"
-    return f"float16 weights{rounded}, as released (computed in float32)"
+    return f"float16 weights{rounded}, as released (evaluated in float32)"
 
 
 def _accuracies(metrics):
@@ -173,7 +174,7 @@ def _held_out(training):
 
 def write_card(folder: Path) -> None:
     """Write the card of a released folder from its record, atomically."""
-    record = read_json(folder / RECORD, "Pass a folder of weights/.")
+    record = read_json(folder / RECORD, "Pass the folder of a tag, inside weights/.")
     with atomic_write(folder / CARD) as partial:
         partial.write_text(model_card(record), encoding="utf-8")
 
@@ -183,7 +184,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folders", nargs="+", type=Path, help="folder of a released tag, in weights/")
     for folder in parser.parse_args().folders:
-        write_card(folder)
+        try:
+            write_card(folder)
+        except ValueError as error:
+            sys.exit(f"cards: {error}")
         write_sums(folder.parent, {f"{folder.name}/{name}": sha256(folder / name) for name in (CARD, RECORD)})
         print(f"wrote {folder / CARD}")
 

@@ -53,6 +53,8 @@ def publish(tag: Checkpoint, repository: str, *, dry_run: bool = False) -> str |
     if get_token() is None and not dry_run:
         raise ValueError("Expected a token for the Hub; received: none. Log in with `hf auth login`, or set HF_TOKEN.")
     files = check_folder(tag)
+    for name in sorted(files):
+        print(f"  {name}  {(tag.folder / name).stat().st_size:,} bytes")
     api = HfApi(library_name="keras-resattn")
     with _hub_errors(f"read {repository}", "Nothing was uploaded."):
         if not dry_run:
@@ -62,8 +64,6 @@ def publish(tag: Checkpoint, repository: str, *, dry_run: bool = False) -> str |
     if not complete:
         _check_remote(tag, repository, published, files)
     check_predictions(tag)
-    for name in sorted(files):
-        print(f"  {name}  {(tag.folder / name).stat().st_size:,} bytes")
     if dry_run:
         print(f"Dry run: {repository} {'holds these files already' if complete else 'would receive these files'}.")
         return None
@@ -112,9 +112,13 @@ def check_folder(tag: Checkpoint) -> dict[str, str]:
         raise ValueError(f"Expected {tag.folder / RECORD} to hold the sentences of a card; it is from an old version.")
     expected = REQUIRED | ({ATTENTION} if record["card"]["attention"] else set())
     paths = list(tag.folder.iterdir())
-    if {path.name for path in paths} != expected:
-        different = sorted({path.name for path in paths} ^ expected)
-        raise ValueError(f"Expected the files {', '.join(sorted(expected))} in {tag.folder}; different: {different}.")
+    names = {path.name for path in paths}
+    if names != expected:
+        missing, foreign = (sorted(each) for each in (expected - names, names - expected))
+        raise ValueError(
+            f"Expected only the files of the release in {tag.folder}; missing: {', '.join(missing) or 'none'}; "
+            f"unexpected: {', '.join(foreign) or 'none'}. Restore or delete them."
+        )
     files = {path.name: sha256(path) for path in paths}
     sums = records.read_sums(tag.folder.parent)
     for name, value in files.items():

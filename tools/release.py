@@ -12,6 +12,7 @@ import contextlib
 import json
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ from keras_resattn.recipes.run_files import WEIGHTS
 from keras_resattn.recipes.run_folder import read_report
 from keras_resattn.typing import PathLike
 from keras_resattn.utils.io import sha256, user_path
-from keras_resattn.utils.validation import check_class_names, some_names
+from keras_resattn.utils.validation import check_class_names, check_count, some_names
 from tools.cards import write_card
 from tools.compress_weights import FLOAT16_MANTISSA, check_mantissa_bits
 from tools.release_files import LOG, new_record, write_attention, write_saved_model, write_weights_and_record
@@ -99,8 +100,11 @@ def release(
     network = registry.id_of_model_name(report["network"])
     folder = destination / f"{report['network']}-{tag}"
     classes = check_class_names(classes)
+    if padded := [name for name in classes if name != name.strip()]:
+        raise ValueError(f"Expected class names without spaces around them; received: {some_names(padded)}.")
     check_mantissa_bits(mantissa_bits)
     _check_run(run_dir, report, classes)
+    _check_validation(report, tested, held_out)
     _check_names(folder, network, tag, aliases, dataset)
     if hub_dataset is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", hub_dataset):
         raise ValueError(f"Expected hub_dataset to be owner/name; received: {hub_dataset!r}.")
@@ -153,15 +157,29 @@ def _check_run(run_dir, report, classes):
         )
 
 
+def _check_validation(report, tested, held_out):
+    """Raise a `ValueError` if the run may have been validated on the test images, which the card would deny."""
+    check_count("held_out", held_out, least=0)
+    validated = any(key.startswith("val_") for row in report.get("history", []) for key in row)
+    if validated and not held_out and tested == TESTED:
+        raise ValueError(
+            "Expected held_out, the number of training images that the run was validated on, or tested, a sentence for "
+            "the card about the use of the test images; received: neither, and the run has validation metrics."
+        )
+
+
 def _check_names(folder, network, tag, aliases, dataset):
     """Raise a `ValueError` for a tag that exists, and for names that are invalid or ambiguous."""
     if folder.exists():
         raise ValueError(f"Expected a new tag, because released tags are immutable; {folder} exists.")
     for name in (tag, *aliases, dataset):
-        if not re.fullmatch(r"[\w.-]+", name):
+        if not re.fullmatch(r"\w[\w.-]*", name) or name.endswith(".h5") or registry.is_network(name):
             raise ValueError(
-                f"Expected tags, aliases and dataset ids of letters, digits, '.', '_' and '-'; received: {name!r}."
+                "Expected tags, aliases and dataset ids of letters, digits, '.', '_' and '-' that start with a letter "
+                f"or digit and are neither networks nor files; received: {name!r}."
             )
+    if tag == "default":
+        raise ValueError("Expected a tag such as cifar10_v1; received: 'default', which is an alias.")
     if tag in records.read_aliases(folder.parent).get(network, {}):
         raise ValueError(f"Expected a tag that is not an alias of {network}; received: {tag}.")
     tags = {tag, *(Checkpoint.read(record.parent).tag for record in folder.parent.glob(f"*/{RECORD}"))}
@@ -203,13 +221,19 @@ def _register(folder, network, tag, aliases):
 
 def main() -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=f"{(__doc__ or '').splitlines()[0]} Evaluates the run on the test images."
+    )
     parser.add_argument("run_dir", help="folder of a finished compile_and_fit run")
-    parser.add_argument("destination", help="folder of released checkpoints")
+    parser.add_argument("destination", help="folder of released checkpoints: weights")
     parser.add_argument("--tag", required=True, help="name of the new tag, such as cifar10_v1")
     parser.add_argument("--alias", action="append", default=[], help="name to move to the new tag; repeatable")
     classes = parser.add_mutually_exclusive_group(required=True)
-    classes.add_argument("--classes", type=lambda text: text.split(","), help="names of the classes, comma-separated")
+    classes.add_argument(
+        "--classes",
+        type=lambda text: [name.strip() for name in text.split(",")],
+        help="names of the classes, comma-separated",
+    )
     classes.add_argument(
         "--classes-file", dest="classes", type=_read_names, metavar="FILE", help="file with one class name on each line"
     )
@@ -221,21 +245,29 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=0, help="training images that were held out for validation")
     parser.add_argument("--command", required=True, help="command that trained the run")
     parser.add_argument("--notes", default=NOTES, help="end of the card's sentence about the log")
-    parser.add_argument("--tested", default=TESTED, help="sentence for the card about the use of the test images")
+    parser.add_argument(
+        "--tested",
+        default=TESTED,
+        help="sentence for the card about the use of the test images (default: used once, after the last epoch)",
+    )
     parser.add_argument("--sizes", default=SIZES, help="sentence for the card about image sizes")
     images = "images for the attention figure (default: the first test images)"
     parser.add_argument("--attention-images", nargs="+", default=[], metavar="FILE", help=images)
-    parser.add_argument("--attention-credit", default="", help="sentence for the card about origin of these images")
+    parser.add_argument("--attention-credit", default="", help="sentence for the card about the origin of these images")
     bits = "mantissa bits of the released weights (default: %(default)s); see tools/compress_weights.py"
     parser.add_argument("--mantissa-bits", type=int, default=FLOAT16_MANTISSA, help=bits)
     arguments = vars(parser.parse_args())
-    tag = release(arguments.pop("run_dir"), arguments.pop("destination"), aliases=arguments.pop("alias"), **arguments)
+    positional = [arguments.pop(name) for name in ("run_dir", "destination")]
+    try:
+        tag = release(*positional, aliases=arguments.pop("alias"), **arguments)
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"release: {error}")
     print(f"{tag.id}: {tag.metrics}")
 
 
 def _read_names(path):
     try:
-        return user_path(path).read_text(encoding="utf-8").splitlines()
+        return [name.strip() for name in user_path(path).read_text(encoding="utf-8").strip().splitlines()]
     except (OSError, ValueError) as error:
         raise argparse.ArgumentTypeError(f"{path} cannot be read ({error})") from error
 

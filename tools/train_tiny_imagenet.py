@@ -1,4 +1,4 @@
-"""Train a Residual Attention Network on Tiny-ImageNet: CPU cores, TensorFlow, bfloat16. The runs behind the tags.
+"""Train a Residual Attention Network on Tiny-ImageNet: in bfloat16 on TensorFlow and CPU cores.
 
     python -m tools.train_tiny_imagenet DATA.npz RUN_DIR
     python -m tools.train_tiny_imagenet DATA.npz RUN_DIR --network ResidualAttention92 \

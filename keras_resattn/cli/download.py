@@ -24,4 +24,4 @@ def run(arguments: argparse.Namespace) -> None:
         weights if weights.startswith(PREFIX) else network_arguments.find_tag(weights), arguments.to
     )
     print(f"{folder}: complete, SHA-256 verified.")
-    print(f"To use it without network access, set {VARIABLE}={folder.parent}")
+    print(f"To use it without network access, set {VARIABLE}={folder.parent.absolute()}")

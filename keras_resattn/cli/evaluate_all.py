@@ -133,10 +133,12 @@ def _print_text(comparisons):
                 f"{', '.join(map(str, each['changed']))}"
             )
         elif each["changed"] is None:
-            print(
-                f"{each['weights']}: individual predictions were not compared, because the labels are not in the "
-                "order of the release."
+            counts = each["measured_images"], each["card_images"]
+            reason = "the labels are not in the order of the release"
+            reason = (
+                reason if counts[0] == counts[1] else f"there are {counts[0]:,} images, and {counts[1]:,} on the card"
             )
+            print(f"{each['weights']}: individual predictions were not compared, because {reason}.")
 
 
 def _counts(each, suffix):

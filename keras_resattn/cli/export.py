@@ -90,7 +90,8 @@ def run(arguments: argparse.Namespace) -> None:
             calibration_images=_calibration(net, arguments),
             overwrite=arguments.overwrite,
         )
-    _print(report, arguments)
+    raw = arguments.include_preprocessing or net.mean == 0.0
+    _print(report, "0 to 255" if raw else "normalised", arguments)
 
 
 def _name_of(choice):
@@ -144,15 +145,16 @@ def _as_input(pixels, net, arguments):
     return in_data_format(pixels) if arguments.include_preprocessing else net.preprocess(pixels)
 
 
-def _print(report, arguments):
+def _print(report, pixels, arguments):
     record = {**dataclasses.asdict(report), "path": str(report.path), "input_shape": list(report.input_shape)}
+    record["pixels"] = pixels
     if arguments.format is not None:
         return output.print_records(arguments.format, record)
     shape = " x ".join("any" if size is None else str(size) for size in report.input_shape)
     rows = {
         "file": str(report.path),
         "format": f"{report.format}, from {report.backend}",
-        "input": shape,
+        "input": f"{shape}, pixels {pixels}",
         "precision": report.quantization or "float32",
         "size": f"{report.size:,} bytes",
         "largest difference from Keras": f"{report.max_difference:.2g}, on {report.images} images",

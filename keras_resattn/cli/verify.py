@@ -19,5 +19,8 @@ def run(arguments: argparse.Namespace) -> int:
     for result in failed:
         complain(result.problem)
     if failed:
-        complain("Reinstall keras_resattn to restore its weights; repeat `download` for those of other folders.")
+        complain(
+            "To restore weights of the package, reinstall it, or run `git checkout weights` in a clone. To restore those "
+            "of another folder, delete its subfolder and repeat `keras-resattn download`."
+        )
     return 1 if failed else 0

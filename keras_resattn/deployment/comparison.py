@@ -12,6 +12,7 @@ from keras_resattn.data.images import load_image, to_numpy
 from keras_resattn.data.normalization import network_input, nonzero_std
 from keras_resattn.deployment.network import DeployedNetwork
 from keras_resattn.deployment.runtimes import open_runtime
+from keras_resattn.models.normalization import convolution_on_raw_input
 from keras_resattn.utils.data_format import channel_axis, image_channels, image_size, spatial_axes
 
 #: Height and width at which a network of open image size is compared.
@@ -65,7 +66,25 @@ def comparison_images(network: DeployedNetwork, images: Any = None) -> np.ndarra
             f"Expected images, finite numbers of shape {(None, *shape[1:])}, as the exported file takes them; "
             f"received: shape {array.shape}, {array.dtype}."
         )
+    _check_normalized(array, network, dtype)
     return array.astype(dtype)
+
+
+def _check_normalized(array, network, dtype):
+    """Raise a `ValueError` for integers, which are raw images, if the file takes normalised ones."""
+    if array.dtype.kind == "f" or "int" in dtype or network.normalizes:
+        return
+    if network.statistics is None:
+        takes_raw = convolution_on_raw_input(network.reference) is None
+    else:
+        takes_raw = not np.any(network.statistics[0])  # subtracts nothing, because the network normalises images itself
+    if takes_raw:
+        return
+    raise ValueError(
+        f"Expected normalised images, as the exported file takes them; received: {array.dtype} from {array.min()} to "
+        f"{array.max()}. Normalise them, for example with preprocess_input(images), or export with "
+        "include_preprocessing=True."
+    )
 
 
 def sample_images(size: tuple[int, ...], channels: int) -> np.ndarray:
@@ -99,17 +118,23 @@ def compare(path: Path, format: str, network: DeployedNetwork, images: np.ndarra
     """
     expected = _keras_outputs(network, images)
     run = _runner(path, format)
-    pairs = [(run(images[i]), [output[i] for output in expected]) for i in _batches(len(images), network.input_shape)]
+    batches = _batches(len(images), network.input_shape)
+    pairs = [(run(images[batch]), [output[batch] for output in expected]) for batch in batches]
+    agreement = None if network.outputs is None else _agreement(batches, pairs, len(images))
     if None in image_size(network.input_shape):
         other = _other_size(images, network.input_shape)
         pairs.append((run(other), _keras_outputs(network, other)))
     outputs = [pair for actual, wanted in pairs for pair in _outputs(wanted, actual)]
     absolute, relative, rms = np.max([_differences(*pair) for pair in outputs], axis=0)  # NaN if one is
-    agreement = None
-    if network.outputs is not None:
-        same = [actual[0].argmax(-1) == wanted[0].argmax(-1) for actual, wanted in pairs]
-        agreement = float(np.concatenate(same).mean())
     return Comparison(float(absolute), float(relative), float(rms), agreement, len(images))
+
+
+def _agreement(batches, pairs, count):
+    """Return the fraction of images with the same most probable class in every batch that holds them."""
+    agrees = np.ones(count, bool)
+    for batch, (actual, wanted) in zip(batches, pairs, strict=True):
+        np.logical_and.at(agrees, batch, actual[0].argmax(-1) == wanted[0].argmax(-1))
+    return float(agrees.mean())
 
 
 def _batches(count, input_shape):

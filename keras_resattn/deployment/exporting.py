@@ -164,10 +164,10 @@ def _check_differences(found, tolerance, quantization):
         return
     loss, changed = found.rms_difference, "the outputs (by root mean square)"
     if found.agreement is not None and np.isfinite(loss):
-        loss, changed = 1 - found.agreement, "the most probable class"
+        loss, changed = 1 - found.agreement, "the most probable class of the images"
     if not loss <= tolerance:
         raise ValueError(
-            f"Expected {quantization} to change {changed} by at most {tolerance:.1%}; received: {loss:.1%} on "
+            f"Expected {quantization} to change {changed} by at most {tolerance:.1%}; received: {loss:.1%}, on "
             f"{found.images} images. The file was deleted. Use more calibration images, from the training set, or a "
             "larger tolerance."
         )

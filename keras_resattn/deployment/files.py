@@ -33,6 +33,10 @@ def check_path(path: PathLike, format: Format, overwrite: bool, option: str = "o
         if file.is_dir() != (not format.suffix):
             kinds = "file", "folder"
             raise ValueError(f"Expected the path of a {kinds[not format.suffix]}; {file} is a {kinds[file.is_dir()]}.")
+        if file.is_dir() and any(file.iterdir()) and not (file / "saved_model.pb").is_file():
+            raise ValueError(
+                f"Expected a new path, or the folder of a SavedModel; {file} is a folder with other content."
+            )
         if not overwrite:
             raise FileExistsError(f"Expected a new path; {file} exists. Choose another path, or pass {option}.")
     return target

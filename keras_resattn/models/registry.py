@@ -137,10 +137,12 @@ def check_id(id: object) -> None:
     """
     if isinstance(id, str) and is_network(id):
         return
+    network, _, tag = id.partition("/") if isinstance(id, str) else (None, "", "")
+    hint = f" Pass weights={tag!r} beside the id {network!r}." if network in NETWORKS else did_you_mean(id, NETWORKS)
     families = ", ".join(f"'{family}-DEPTH-WIDTH'" for family in FAMILIES)
     raise ValueError(
         f"Expected network to be an id that keras_resattn.list_models() returns, or one of {families}; "
-        f"received: network={id!r}.{did_you_mean(id, NETWORKS)}"
+        f"received: network={id!r}.{hint}"
     )
 
 
@@ -157,4 +159,7 @@ def id_of_model_name(model_name: str) -> str:
     for id in NETWORKS:
         if letters(id) == letters(model_name):
             return id
-    raise ValueError(f"Expected the default name of one of {', '.join(NETWORKS)}; received: {model_name!r}.")
+    raise ValueError(
+        f"Expected a network of list_models(), under its default model name; received: {model_name!r}. "
+        "Other networks cannot be released."
+    )

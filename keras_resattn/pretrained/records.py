@@ -193,7 +193,10 @@ def _read_tags(folders):
     package = folders[0][0]
     named = {f"{network}/{tag}" for network, targets in read_aliases(package).items() for tag in targets.values()}
     if missing := sorted(named - set(found)):
-        raise ValueError(f"Expected {package / ALIASES} to name released tags; received: {', '.join(missing)}.")
+        raise ValueError(
+            f"Expected {package / ALIASES} to name released tags; there is no {RECORD} of {', '.join(missing)}. "
+            f"{COPY_AGAIN} `keras-resattn verify` lists what is missing."
+        )
 
     repositories = _read_index(package / REPOSITORIES)
 

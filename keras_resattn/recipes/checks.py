@@ -37,6 +37,11 @@ def check_model(model: keras.Model, recipe: Recipe) -> None:
             '    outputs = keras.layers.Dense(2, activation="softmax")(model.layers[-1].input)\n'
             "    model = keras.Model(model.inputs, outputs)"
         )
+    if not model.trainable_variables:
+        raise ValueError(
+            f"Expected a network with trainable weights; received: {model.name}, which has none. Set its layers to "
+            "trainable=True; of a network from optimize_for_inference, train the original."
+        )
     if recipe.precision not in (None, model.dtype_policy.name):
         raise ValueError(
             f"Expected a network built under keras.config.set_dtype_policy({recipe.precision!r}), as the recipe "
