@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch-size", type=int, metavar="N", help="fixed number of images per batch (default: any)")
     parser.add_argument(
-        "--include-preprocessing", action="store_true", help="let the file normalize images from 0 to 255 itself"
+        "--include-preprocessing", action="store_true", help="let the file normalise images from 0 to 255 itself"
     )
     parser.add_argument(
         "--images",

@@ -20,7 +20,7 @@ def run(arguments: argparse.Namespace) -> int:
         complain(result.problem)
     if failed:
         complain(
-            "To restore weights of the package, reinstall it, or run `git checkout weights` in a clone. To restore those "
-            "of another folder, delete its subfolder and repeat `keras-resattn download`."
+            "To restore weights of the package, reinstall it, or run `git checkout weights` in a clone. To restore "
+            "those of another folder, delete its subfolder and repeat `keras-resattn download`."
         )
     return 1 if failed else 0
