@@ -131,6 +131,30 @@ def refuses(monkeypatch):
     return check
 
 
+# --- The Hub -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hub_cache(tmp_path, monkeypatch):
+    """An empty folder in place of the Hub's cache."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A local server in place of the Hub, with one repository."""
+    from hub_cases import REPOSITORY, files
+    from hub_server import HubServer
+
+    with HubServer() as server:
+        server.use(monkeypatch)
+        server.add(REPOSITORY, files())
+        yield server
+
+
 # --- What attention is put on --------------------------------------------------------------------
 
 

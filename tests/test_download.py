@@ -12,15 +12,9 @@ from huggingface_hub import constants
 from keras_resattn import pretrained
 from keras_resattn.cli import main
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("hub_cache")]
 
 TAG = "CifarResidualAttention56/cifar10_v2"
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 @pytest.fixture

@@ -17,21 +17,7 @@ import keras_resattn
 from keras_resattn import pretrained
 from keras_resattn.pretrained.hub import Address
 
-pytestmark = pytest.mark.once
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def server(monkeypatch):
-    with HubServer() as server:
-        server.use(monkeypatch)
-        server.add(REPOSITORY, files())
-        yield server
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("hub_cache")]
 
 
 @pytest.mark.parametrize(
@@ -104,16 +90,21 @@ def test_weights_of_another_network_raise(server):
         keras_resattn.CifarResidualAttention92(weights=WEIGHTS, classes=3)
 
 
-def test_two_processes_fill_an_empty_cache(server, cache):
-    program = f"from hub_cases import *; assert read() == TENSORS; print({str(cache)!r})"
-    environment = {**os.environ, "HF_ENDPOINT": server.endpoint, "HF_HUB_CACHE": str(cache), "HF_HUB_DISABLE_XET": "1"}
+def test_two_processes_fill_an_empty_cache(server, hub_cache):
+    program = f"from hub_cases import *; assert read() == TENSORS; print({str(hub_cache)!r})"
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": server.endpoint,
+        "HF_HUB_CACHE": str(hub_cache),
+        "HF_HUB_DISABLE_XET": "1",
+    }
     environment["PYTHONPATH"] = os.path.dirname(__file__)
     command = [sys.executable, "-c", program]
     processes = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     for process in processes:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
-    assert not [path for path in cache.rglob("*") if path.name.endswith(".incomplete")]
+    assert not [path for path in hub_cache.rglob("*") if path.name.endswith(".incomplete")]
     assert read() == TENSORS
 
 

@@ -87,14 +87,6 @@ def cache(request, tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-@pytest.fixture
-def server(monkeypatch):
-    with HubServer() as server:
-        server.use(monkeypatch)
-        server.add(REPOSITORY, files())
-        yield server
-
-
 def fails(weights=WEIGHTS):
     """Check that reading raises one of the documented errors, which names the repository and says what to do."""
     with pytest.raises((OSError, ValueError)) as caught:

@@ -95,6 +95,9 @@ def test_raw_images_are_an_error_for_a_network_that_takes_normalised_ones(networ
     with pytest.raises(ValueError, match=r"Expected normalised images, .* received: uint8 from 0 to 0"):
         export(network, tmp_path / "network.onnx", "onnx", quantization="int8", calibration_images=raw)
     assert not list(tmp_path.iterdir())
+    raw = np.full(raw.shape, 200.0, "float32")
+    with pytest.warns(UserWarning, match="The images look raw"):
+        export(network, tmp_path / "network.onnx", "onnx", images=raw)
 
 
 @pytest.mark.slow

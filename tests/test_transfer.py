@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from helpers import assert_close, weights_by_path
 
-from keras_resattn import fine_tune, preprocess_input, with_normalization
+from keras_resattn import fine_tune, optimize_for_inference, preprocess_input, with_normalization
 from keras_resattn.data import ArrayDataset, network_input
 from keras_resattn.layers import PreActivationUnit
 from keras_resattn.recipes import get_recipe, transfer_phases
@@ -230,6 +230,7 @@ def with_top():
         ({"data": (np.zeros((32, 8, 8, 3), "uint8"), np.zeros(32, int))}, "at least two classes; received: 1"),
         ({"head_recipe": "nothing"}, "Expected a Recipe or one of"),
         ({"head_recipe": (np.zeros(2), np.zeros(2))}, "Expected a Recipe or one of .* received: recipe=a tuple"),
+        ({"base": lambda: optimize_for_inference(backbone())}, "which was optimised for inference. Pass the original"),
         ({"unfreeze": "stage2"}, "Expected unfreeze to be 'last_stage', a list"),
         ({"unfreeze": []}, "Expected unfreeze to be"),
         ({"unfreeze": ["stage2", "stage7"]}, "received: 'stage7'. Its layers are .*stage1_conv"),

@@ -13,6 +13,7 @@ from keras_resattn.data.normalization import network_input, nonzero_std
 from keras_resattn.deployment.network import DeployedNetwork
 from keras_resattn.deployment.runtimes import open_runtime
 from keras_resattn.models.normalization import convolution_on_raw_input
+from keras_resattn.preprocessing import warn_if_raw
 from keras_resattn.utils.data_format import channel_axis, image_channels, image_size, spatial_axes
 
 #: Height and width at which a network of open image size is compared.
@@ -71,14 +72,12 @@ def comparison_images(network: DeployedNetwork, images: Any = None) -> np.ndarra
 
 
 def _check_normalized(array, network, dtype):
-    """Raise a `ValueError` for integers, which are raw images, if the file takes normalised ones."""
-    if array.dtype.kind == "f" or "int" in dtype or network.normalizes:
+    """Raise a `ValueError` for integers, and warn about floats that look raw, if the file takes normalised images."""
+    unnormalized = convolution_on_raw_input(network.reference)
+    if "int" in dtype or network.normalizes or unnormalized is None:
         return
-    if network.statistics is None:
-        takes_raw = convolution_on_raw_input(network.reference) is None
-    else:
-        takes_raw = not np.any(network.statistics[0])  # subtracts nothing, because the network normalises images itself
-    if takes_raw:
+    if array.dtype.kind == "f":
+        warn_if_raw(array, unnormalized, stacklevel=4)
         return
     raise ValueError(
         f"Expected normalised images, as the exported file takes them; received: {array.dtype} from {array.min()} to "

@@ -8,8 +8,9 @@ from typing import Self
 import keras
 
 from keras_resattn.data import BatchStream, Dataset
+from keras_resattn.layers.inference import InferenceConv2D
 from keras_resattn.models import registry
-from keras_resattn.models.inspection import freeze_batch_norm, tensors_of_layers
+from keras_resattn.models.inspection import freeze_batch_norm, iter_layers, tensors_of_layers
 from keras_resattn.models.normalization import statistics_for
 from keras_resattn.pretrained import find, tags
 from keras_resattn.recipes.checks import resolve_statistics
@@ -97,6 +98,11 @@ class Backbone:
         names = [layer.name for layer in self.model.layers]
         if unfreeze is None:
             return []
+        if any(isinstance(layer, InferenceConv2D) for layer in iter_layers(self.model)):
+            raise ValueError(
+                f"Expected a network whose layers can be trained; received: {self.model.name}, which was optimised for "
+                "inference. Pass the original, or unfreeze=None."
+            )
         if unfreeze == "last_stage":
             return names[_first_of_last_stage(self.model) :]
         missing = [pattern for pattern in unfreeze if not any(re.match(pattern, name) for name in names)]
