@@ -1,4 +1,4 @@
-"""Tables and plot of the measured benchmarks: writes docs/benchmarks.md and docs/images/benchmarks.png.
+"""Tables and plot of the measured benchmarks: writes docs/results/benchmarks.md and docs/images/benchmarks.png.
 
     python benchmarks/report.py
 
@@ -16,7 +16,7 @@ from _suites import STARTING, SUITES
 from keras_resattn.utils.io import atomic_write, read_rows
 
 ROOT = Path(__file__).parents[1]
-PAGE, PLOT = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "images" / "benchmarks.png"
+PAGE, PLOT = ROOT / "docs" / "results" / "benchmarks.md", ROOT / "docs" / "images" / "benchmarks.png"
 MISSING = "Not measured yet.\n"
 COLORS = {"keras_resattn": "#2a6fb0", "pytorchcv": "#d9822b", "keras.applications": "#8a8a8a"}
 
@@ -25,7 +25,7 @@ def tables(rows):
     """Return `{name of a marker: Markdown}` of rows of results."""
     found = {suite.name: _table_of_suite(suite, rows) for suite in SUITES if not suite.name.startswith("warn_")}
     found["plot"] = (
-        f"![Images per second of each path](images/{PLOT.name})\n" if _good(rows, SUITES[0].name) else MISSING
+        f"![Images per second of each path](../images/{PLOT.name})\n" if _good(rows, SUITES[0].name) else MISSING
     )
     found["warn"] = _table_of_warn(rows)
     found[STARTING[0]] = _table_of_starting(rows)

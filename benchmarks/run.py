@@ -6,7 +6,7 @@ Each measured path is a process of its own with one Keras backend or runtime. It
 so that a change in the machine's load affects both. A row of results/benchmarks.csv holds the medians and the median
 ratio of the pairs, the time and memory that the process needed, versions, and machine. Rows that the file already has
 for these versions and this machine are skipped: rerun the command to resume. A path that fails or takes longer than the
-limit is a row with its error. Prints at the end which goals are met. See docs/benchmarks.md.
+limit is a row with its error. Prints at the end which goals are met. See docs/results/benchmarks.md.
 """
 
 import argparse

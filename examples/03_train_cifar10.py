@@ -4,7 +4,8 @@
 
 `cifar10.npz` holds x_train, y_train, x_test and y_test as uint8 arrays; create it with `np.savez("cifar10.npz", ...)`
 from the arrays of `keras.datasets.cifar10.load_data()`. The run is safe to interrupt: rerun the same command to resume
-from the last checkpoint. The test images are not used here; docs/training.md explains how to evaluate a run on them.
+from the last checkpoint. The test images are not used here; docs/how-to/training.md explains how to evaluate a
+run on them.
 """
 
 import argparse

@@ -3,10 +3,10 @@
     python examples/07_another_cycle.py cifar10.npz runs/cifar56-again
 
 A cycle that restarts at a high learning rate leaves its minimum and ends in another one (Loshchilov & Hutter, "SGDR",
-ICLR 2017), which is not always better: docs/experiments.md has the result of this run. The data is that of
+ICLR 2017), which is not always better: docs/results/experiments.md has the result of this run. The data is that of
 examples/03_train_cifar10.py and should be the data that the weights were trained on; for other classes or images, use
 `keras_resattn.fine_tune`. The run is safe to interrupt: rerun the same command to resume from the last checkpoint. The
-test images are not used here; docs/training.md explains how to evaluate a run on them.
+test images are not used here; docs/how-to/training.md explains how to evaluate a run on them.
 """
 
 import argparse

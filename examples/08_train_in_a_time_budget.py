@@ -8,8 +8,8 @@ again. `--benchmark FILE.csv` also appends the measurements as a row. When its t
 and exits with status 143; rerun the same command to resume, until the schedule is complete. The run (log, checkpoint,
 weights, report) is in the subfolder `run/`. All images stay on the device, and the network computes in bfloat16.
 `matrix_utilisation`, the speed relative to the peak rate of matrix products, is meaningful on JAX and on a CPU. The
-test images are not used here; docs/training.md explains how to evaluate a run on them. On a GPU, install the backend
-with CUDA.
+test images are not used here; docs/how-to/training.md explains how to evaluate a run on them. On a GPU, install
+the backend with CUDA.
 """
 
 import argparse

@@ -15,7 +15,7 @@ import keras_resattn
 pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))]
+PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))]
 
 
 def blocks_of(page):
@@ -121,7 +121,7 @@ def variables(tmp_path, monkeypatch):
 @pytest.mark.filterwarnings("ignore:The structure of `inputs` doesn't match")
 @pytest.mark.parametrize("page", [page for page in PAGES if any(name.startswith(page) for name in BLOCKS)])
 def test_blocks_run_in_their_order(page, variables, capsys):
-    if page == "docs/gated-attention.md":
+    if page == "docs/how-to/gated-attention.md":
         variables["model"] = keras_resattn.attend_and_rectify(variables["model"], attention_depth=1)
     for line, code in blocks_of(page):
         if not NEEDS_MORE.search(code):

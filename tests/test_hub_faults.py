@@ -318,7 +318,7 @@ def test_a_wrong_hash_neither_deletes_nor_repeats_the_download(server, cache):
 
 def test_the_documentation_counts_these_faults():
     """Of the cache: damage to two files, with and without links; without network; references; write access."""
-    text = (Path(__file__).parents[1] / "docs" / "weights.md").read_text()
+    text = (Path(__file__).parents[1] / "docs" / "how-to" / "weights.md").read_text()
     table = re.search(r"\| tested with a local server \|.*?\n\n", text, re.DOTALL).group()
     counted = [int(number) for number in re.findall(r"\| (\d+) \|\n", table)]
     assert counted == [len(FAULTS), 6, len(DAMAGE) * 2 * 2 + 2 + 4 + 3, len(RECORDS) + 1]

@@ -20,7 +20,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 def documented():
     """Return the names that the reference pages document or packages export."""
-    text = "".join(page.read_text(encoding="utf-8") for page in sorted(DOCS.glob("*.md")))
+    text = "".join(page.read_text(encoding="utf-8") for page in sorted(DOCS.rglob("*.md")))
     names = re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE)
     exported = [f"{package.__name__}.{name}" for package in PACKAGES for name in package.__all__]
     return sorted({*names, *exported})

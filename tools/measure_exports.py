@@ -1,7 +1,7 @@
 """Export networks from the current backend, compare the files with Keras, and write the results and their table.
 
     KERAS_BACKEND=tensorflow python tools/measure_exports.py    # then jax and torch
-    python tools/measure_exports.py --table                     # docs/export.md from results/exports.csv
+    python tools/measure_exports.py --table                     # docs/how-to/export.md from results/exports.csv
 
 Measured rows are kept: delete those of results/exports.csv that are to be measured again.
 """
@@ -18,7 +18,7 @@ from keras_resattn.utils.provenance import processor
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results" / "exports.csv"
-PAGE = ROOT / "docs" / "export.md"
+PAGE = ROOT / "docs" / "how-to" / "export.md"
 BEGIN, END = "<!-- begin: tools/measure_exports.py -->\n", "<!-- end -->\n"
 MEASURED = ("difference", "relative_difference", "agreement")
 OPEN = "CifarResidualAttention56, cifar10, any image size"
