@@ -21,7 +21,7 @@ test-all: MARKS = not gpu
 test-all: ONCE =
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint bench constraints clean check-python
+.PHONY: help demo test test-all lint docs tables bench constraints clean check-python
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -53,24 +53,34 @@ lint: .venv-lint/installed .venv-test/installed ## Check style, formatting, spel
 	.venv-lint/bin/pyright
 	.venv-lint/bin/lint-imports
 
+docs: .venv-docs/installed ## Build the documentation into site/; an unresolved link or reference is an error
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+
+tables: .venv-test/installed ## Update the tables of README and docs that are generated from data
+	.venv-test/bin/python -m tools.tables
+
 # Rows that results/benchmarks.csv already has for this machine and these versions are not measured again.
 bench: .venv-test/installed ## Measure speed and memory beside alternatives; BENCH='--only SUITE' passes arguments
 	.venv-test/bin/python benchmarks/run.py $(BENCH)
 	.venv-test/bin/python benchmarks/report.py
+	.venv-test/bin/python -m tools.tables
 
 clean: ## Remove everything that make creates: environments, caches and builds
-	rm -rf .venv-demo .venv-test .venv-lint .pytest_cache .ruff_cache build dist site *.egg-info demo.png
+	rm -rf .venv-demo .venv-test .venv-lint .venv-docs .pytest_cache .ruff_cache build dist site *.egg-info demo.png
 	find keras_resattn tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # On Linux x86_64; the file serves the other platforms too.
 constraints: | check-python ## Update constraints.txt to the newest versions
-	$(PYTHON) tools/update_constraints.py tensorflow tensorflow-cpu $(TEST_PACKAGES) $(LINT_PACKAGES)
+	$(PYTHON) tools/update_constraints.py tensorflow tensorflow-cpu $(TEST_PACKAGES) $(LINT_PACKAGES) $(DOCS_PACKAGES)
 
 TEST_PACKAGES = -e ".[jax,torch,viz,data,bench,export,int8,dev]"
 LINT_PACKAGES = ruff codespell "pyright[nodejs]" import-linter
+# ruff formats the signatures of the reference.
+DOCS_PACKAGES = mkdocs-material "mkdocstrings[python]" ruff
 .venv-demo/installed: PACKAGES = $(TENSORFLOW) -e ".[viz]"
 .venv-test/installed: PACKAGES = $(TENSORFLOW) $(TEST_PACKAGES)
 .venv-lint/installed: PACKAGES = $(LINT_PACKAGES)
+.venv-docs/installed: PACKAGES = $(DOCS_PACKAGES)
 
 .venv-%/installed: $(REQUIREMENTS) | check-python
 	@echo "Installing into $(@D) ..."

@@ -1,11 +1,10 @@
-"""Tables and plot of the measured benchmarks: writes docs/results/benchmarks.md and docs/images/benchmarks.png.
+"""Tables and plot of the measured benchmarks, results/benchmarks.csv.
 
-    python benchmarks/report.py
+    python benchmarks/report.py     # draws docs/images/benchmarks.png
 
-Reads results/benchmarks.csv. In the page, it replaces the text between `<!-- NAME -->` and `<!-- /NAME -->`.
+`make tables` writes the tables to docs/results/benchmarks.md.
 """
 
-import re
 import sys
 from pathlib import Path
 
@@ -16,13 +15,13 @@ from _suites import STARTING, SUITES
 from keras_resattn.utils.io import atomic_write, read_rows
 
 ROOT = Path(__file__).parents[1]
-PAGE, PLOT = ROOT / "docs" / "results" / "benchmarks.md", ROOT / "docs" / "images" / "benchmarks.png"
+PLOT = ROOT / "docs" / "images" / "benchmarks.png"
 MISSING = "Not measured yet.\n"
 COLORS = {"keras_resattn": "#2a6fb0", "pytorchcv": "#d9822b", "keras.applications": "#8a8a8a"}
 
 
 def tables(rows):
-    """Return `{name of a marker: Markdown}` of rows of results."""
+    """Return `{name: Markdown}` of rows of results."""
     found = {suite.name: _table_of_suite(suite, rows) for suite in SUITES if not suite.name.startswith("warn_")}
     found["plot"] = (
         f"![Images per second of each path](../images/{PLOT.name})\n" if _good(rows, SUITES[0].name) else MISSING
@@ -30,24 +29,6 @@ def tables(rows):
     found["warn"] = _table_of_warn(rows)
     found[STARTING[0]] = _table_of_starting(rows)
     return found | {"goals": _table_of_goals(rows), "machine": _machine(rows), "failed": _failed(rows)}
-
-
-def updated(text, rows):
-    """Return the text of the page with the tables of `rows`.
-
-    Raises:
-        ValueError: if a marker is missing or unknown.
-    """
-    content = tables(rows)
-    markers = re.findall(r"^<!-- (\w+) -->$", text, re.MULTILINE)
-    if sorted(markers) != sorted(content):
-        raise ValueError(f"Expected a pair of markers for {', '.join(content)}; received: {', '.join(markers)}.")
-    for name, table in content.items():
-        block = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->\n)"
-        text = re.sub(
-            block, lambda match, table=table: match[1] + "\n" + table + "\n" + match[2], text, flags=re.DOTALL
-        )
-    return text
 
 
 def _markdown(header, alignment, lines):
@@ -160,9 +141,6 @@ def plot(rows, path):
 
 def main():
     rows = read_rows(RESULTS / "benchmarks.csv")
-    text = updated(PAGE.read_text(encoding="utf-8"), rows)
-    with atomic_write(PAGE) as partial:
-        partial.write_text(text, encoding="utf-8")
     if _good(rows, SUITES[0].name):
         plot(rows, PLOT)
     return 0

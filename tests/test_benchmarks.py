@@ -1,4 +1,4 @@
-"""The benchmarks: processes that take turns, resumable results, goals, and the page that is generated from them."""
+"""The benchmarks: processes that take turns, resumable results, goals, tables and plot."""
 
 import dataclasses
 import io
@@ -271,28 +271,17 @@ def test_paths_run(suite, words, tmp_path, monkeypatch, capsys):
     assert [row["error"] for row in read_rows(output)] == [""]
 
 
-# --- The page -----------------------------------------------------------------------------------
-
-
-def test_the_page_agrees_with_the_results():
-    text = report.PAGE.read_text(encoding="utf-8")
-    message = "run `python benchmarks/report.py`"
-    assert report.updated(text, read_rows(_harness.RESULTS / "benchmarks.csv")) == text, message
+# --- Tables and plot -----------------------------------------------------------------------------------
 
 
 def test_tables_show_every_row():
-    text = report.updated(report.PAGE.read_text(encoding="utf-8"), rows_of_everything())
+    text = "".join(report.tables(rows_of_everything()).values())
     assert report.MISSING not in text
     assert "| ResNet50V2 | openvino | float32 |  | 16.0 | 500 | 1.00 | 2.0 | 1,234 |" in text
     assert "| `import keras_resattn` | jax | 0.50 | import keras: 0.50 | 1,234 |" in text
     assert "| training | torch | 0.500 | 0.500 | 1.000 |" in text
-    failed = report.updated(text, rows_of_everything(error="no reply within 300 s"))
+    failed = report.tables(rows_of_everything(error="no reply within 300 s"))["failed"]
     assert "- `inference_224_b8`: resattnet56 torch float32: no reply within 300 s" in failed
-
-
-def test_a_missing_marker_is_an_error():
-    with pytest.raises(ValueError, match=r"Expected a pair of markers for inference_224_b8, .*; received: goals\."):
-        report.updated("<!-- goals -->\n<!-- /goals -->\n", [])
 
 
 def test_plot(tmp_path):

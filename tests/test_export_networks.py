@@ -20,7 +20,7 @@ from keras_resattn.deployment.runtimes import open_runtime
 BACKEND = keras.backend.backend()
 WRITABLE = [name for name, format in FORMATS.items() if BACKEND in format.packages]
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "how-to" / "export.md"
+PAGE = ROOT / "docs" / "how-to" / "run-exports.md"
 
 
 def target(folder, format):

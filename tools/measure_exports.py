@@ -1,25 +1,22 @@
-"""Export networks from the current backend, compare the files with Keras, and write the results and their table.
+"""Export networks from the current backend, compare the files with Keras, and append the results to a table.
 
     KERAS_BACKEND=tensorflow python tools/measure_exports.py    # then jax and torch
-    python tools/measure_exports.py --table                     # docs/how-to/export.md from results/exports.csv
+    make tables                                                 # the documentation, from results/exports.csv
 
 Measured rows are kept: delete those of results/exports.csv that are to be measured again.
 """
 
-import argparse
 import functools
 import os
 import tempfile
 from pathlib import Path
 
 from keras_resattn.deployment.formats import FORMATS
-from keras_resattn.utils.io import append_row, atomic_write, read_rows
+from keras_resattn.utils.io import append_row, read_rows
 from keras_resattn.utils.provenance import processor
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results" / "exports.csv"
-PAGE = ROOT / "docs" / "how-to" / "export.md"
-BEGIN, END = "<!-- begin: tools/measure_exports.py -->\n", "<!-- end -->\n"
 MEASURED = ("difference", "relative_difference", "agreement")
 OPEN = "CifarResidualAttention56, cifar10, any image size"
 TITLES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
@@ -117,16 +114,6 @@ def cell(row):
     return f"{row['relative_difference']}{agreement}"
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--table", action="store_true", help="only write the table of the documentation")
-    if not parser.parse_args().table:
-        measure()
-    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-    with atomic_write(PAGE) as partial:
-        partial.write_text(before + BEGIN + table(read_rows(RESULTS)) + END + rest.split(END)[1], encoding="utf-8")
-
-
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    main()
+    measure()
