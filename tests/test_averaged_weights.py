@@ -41,11 +41,14 @@ class Shuffled:
             yield X[rows], Y[rows]
 
 
+AUGMENTED = {"flip": True, "pad": 4, "cutout": 16, "mixup": 1.0}
+
+
 @pytest.mark.parametrize("device_data", [False, True])
-def test_statistics_are_those_of_the_averaged_weights(device_data):
+def test_statistics_are_those_of_the_averaged_weights_and_unaugmented_images(device_data):
     """Means and variances of the averaged convolution's output, averaged over the batches of the last epoch."""
     model = network_with_batch_norm()
-    report = compile_and_fit(model, PLAIN, (X, Y), verbose=0, device_data=device_data)
+    report = compile_and_fit(model, PLAIN.replace(**AUGMENTED), (X, Y), verbose=0, device_data=device_data)
     convolve = keras.Model(model.inputs, model.get_layer("conv").output)
     order = np.random.default_rng((PLAIN.seed, 2)).permutation(len(X))
     moments = []
@@ -135,7 +138,7 @@ def test_an_error_during_recalibration_leaves_the_trained_weights(monkeypatch):
     def fail(batches, step):
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(TrainingBatches, "batch", fail)
+    monkeypatch.setattr(TrainingBatches, "unaugmented_images", fail)
     with pytest.raises(OSError, match="the disk is gone"):
         compile_and_fit(model, PLAIN, (X, Y), validation_data=(X, Y), verbose=0, callbacks=[Remember()])
     for one, other in zip(model.get_weights(), trained, strict=True):

@@ -198,6 +198,11 @@ class ParamBatches(TrainingBatches):
         targets = self._targets(self.dataset.labels[indices], indices, params)
         return param_inputs(self.recipe, indices, params), *targets
 
+    def unaugmented_images(self, global_step: int) -> Any:
+        """Return parameters that leave the images of a step unchanged."""
+        indices: Any = self.indices(global_step)
+        return param_inputs(self.recipe, indices)
+
 
 class _UnaugmentedBatches(keras.utils.PyDataset):
     """Parameters that leave consecutive images on the device unchanged."""

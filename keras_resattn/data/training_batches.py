@@ -170,6 +170,16 @@ class TrainingBatches(keras.utils.PyDataset):
         """Return the batch of a step, counted from the start of the run, without disturbing training."""
         return self._batch(global_step, self._stream_of_lookups if self._stream else None)
 
+    def unaugmented_images(self, global_step: int) -> Any:
+        """Return this process' images of a step as evaluation sees them, without disturbing training.
+
+        They are cropped centrally to the network's size and normalised. Images of a stream are those of `batch`.
+        """
+        indices = self.indices(global_step)
+        if indices is None:
+            return self.batch(global_step)[0]
+        return in_data_format(self.normalize(self.dataset.read(indices[self._own], size=self.size)))
+
     def indices(self, global_step: int) -> np.ndarray | None:
         """Return the indices of the images in a step, `(batch,)`, for all ranks together; `None` for a stream.
 

@@ -2,7 +2,9 @@
 
 Moving batch-norm statistics describe the trained weights of the last few steps. For averaged weights they are wrong,
 which costs a deep network points of accuracy. They are therefore re-estimated, as in stochastic weight averaging
-(Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization", 2018, Sec. 3.2).
+(Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization", 2018, Sec. 3.2), but on images
+without augmentation: statistics of random crops do not describe the images that the network will see (Touvron et al.,
+"Fixing the train-test resolution discrepancy", 2019, Sec. 3).
 """
 
 import contextlib
@@ -108,7 +110,7 @@ class BatchNormRecalibrator:
             variable.assign(value)
 
     def recalibrate(self, epoch: int) -> None:
-        """Set the statistics to their mean over the first batches of an epoch, about 10,000 images."""
+        """Set the statistics to their mean over the first batches of an epoch, about 10,000 unaugmented images."""
         if not self._layers:
             return
         before = self.read()
@@ -127,7 +129,7 @@ class BatchNormRecalibrator:
         count = min(math.ceil(RECALIBRATION_IMAGES / batches.recipe.batch_size), batches.steps_per_epoch)
         retained = None
         for step in range(count):
-            x, *_ = batches.batch(epoch * batches.steps_per_epoch + step)
+            x = batches.unaugmented_images(epoch * batches.steps_per_epoch + step)
             retained = self._retained(x, before) if retained is None else retained
             self._forward.test_on_batch(x)
             now = _concatenated(self._variables)
