@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import keras_resattn
+from keras_resattn import data, deployment, layers, pretrained, recipes, reproduce, visualize
 
 pytestmark = pytest.mark.once
 
@@ -39,15 +40,22 @@ def test_the_pages_have_blocks():
     assert len(BLOCKS) == fences, "a fence that is indented or not closed is not read"
 
 
+def imported(node):
+    """`{name: object}` of `from module import name`."""
+    module = importlib.import_module(node.module)
+    for alias in node.names:
+        if not hasattr(module, alias.name):
+            importlib.import_module(f"{node.module}.{alias.name}")
+    return {alias.asname or alias.name: getattr(module, alias.name) for alias in node.names}
+
+
 def test_imports_resolve(tree):
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 importlib.import_module(alias.name)
         elif isinstance(node, ast.ImportFrom):
-            module = importlib.import_module(node.module)
-            for alias in node.names:
-                assert hasattr(module, alias.name), f"{node.module} has no {alias.name}"
+            assert imported(node)
 
 
 def names_in(tree):
@@ -56,8 +64,7 @@ def names_in(tree):
     names |= {"keras": keras, "keras_resattn": keras_resattn}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
-            module = importlib.import_module(node.module)
-            names |= {alias.asname or alias.name: getattr(module, alias.name) for alias in node.names}
+            names |= imported(node)
     return names
 
 
@@ -80,6 +87,14 @@ def test_calls_use_arguments_that_exist(tree):
         arguments = [inspect.Parameter.empty] * len(node.args)
         keywords = {keyword.arg: None for keyword in node.keywords if keyword.arg}
         inspect.signature(called).bind_partial(*arguments, **keywords)
+
+
+def test_the_reference_has_every_public_name():
+    text = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "reference" / "api").glob("*.md"))
+    found = set(re.findall(r"^::: [\w.]*?(\w+)$", text, re.MULTILINE)) | set(re.findall(r"`(?:[\w.]+\.)?(\w+)", text))
+    for package in (keras_resattn, data, deployment, layers, pretrained, recipes, reproduce, visualize):
+        names = {name for name in package.__all__ if not inspect.ismodule(getattr(package, name))}
+        assert names <= found, f"names of {package.__name__} without documentation"
 
 
 # Blocks that need a download, files of the reader's or hours of training.
@@ -119,7 +134,10 @@ def variables(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The structure of `inputs` doesn't match")
-@pytest.mark.parametrize("page", [page for page in PAGES if any(name.startswith(page) for name in BLOCKS)])
+@pytest.mark.parametrize(
+    "page",  # tests/test_tutorials.py runs the tutorials
+    [page for page in PAGES if "tutorials" not in page and any(name.startswith(page) for name in BLOCKS)],
+)
 def test_blocks_run_in_their_order(page, variables, capsys):
     if page == "docs/how-to/gated-attention.md":
         variables["model"] = keras_resattn.attend_and_rectify(variables["model"], attention_depth=1)

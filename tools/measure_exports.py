@@ -96,7 +96,7 @@ def table(rows):
     names = dict.fromkeys(row["network"] for row in rows)
     lines = [
         f"| network | backend | {' | '.join(f'`{name}`' for name in FORMATS)} |",
-        "|---|---|" + "---|" * len(FORMATS),
+        "| --- | --- |" + " ---: |" * len(FORMATS),
     ]
     for name in names:
         for backend, title in TITLES.items():

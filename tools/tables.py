@@ -93,7 +93,7 @@ def _location(tag):
 
 def networks(selected):
     """Builder calls, default inputs and costs."""
-    header = ("builder", "input", ">classes", ">parameters", ">GMACs")
+    header = ("builder", ">input", ">classes", ">parameters", ">GMACs")
     lines = ((_call(each.id), f"{each.size} x {each.size}", each.classes, *_costs(each)) for each in selected)
     return markdown(header, lines)
 
@@ -125,7 +125,7 @@ def other_units():
         if row.unit in units:
             size = NETWORKS[row.name].size
             lines.append((f"`{row.name}`", units[row.unit], _numbers(row.widths), f"{size} x {size}", *_costs(row)))
-    return markdown(("builder", "unit", "inner widths", "default size", ">parameters", ">GMACs"), lines)
+    return markdown(("builder", "unit", "inner widths", ">default size", ">parameters", ">GMACs"), lines)
 
 
 def _numbers(values):
