@@ -41,7 +41,14 @@ if TYPE_CHECKING:  # for type checkers and editors; `MODULES` below does the sam
     from keras_resattn.preprocessing import class_names_of, decode_predictions, preprocess_input
     from keras_resattn.recipes import compile_and_fit
     from keras_resattn.recipes.transfer import fine_tune, with_normalization
-    from keras_resattn.visualize import attention_gates, attention_maps, plot_attention
+    from keras_resattn.visualize import (
+        attention_gates,
+        attention_maps,
+        attention_relevance,
+        plot_attention,
+        plot_attention_montage,
+        upsample_maps,
+    )
 
 __version__ = "0.2.0.dev0"
 
@@ -75,6 +82,7 @@ __all__ = [
     "attend_and_rectify",
     "attention_gates",
     "attention_maps",
+    "attention_relevance",
     "class_names_of",
     "compile_and_fit",
     "count_macs",
@@ -90,8 +98,10 @@ __all__ = [
     "losses",
     "optimize_for_inference",
     "plot_attention",
+    "plot_attention_montage",
     "preprocess_input",
     "set_class_names",
+    "upsample_maps",
     "with_normalization",
     "zero_init_residual",
 ]
@@ -131,7 +141,14 @@ MODULES |= {
         "preprocessing": ("class_names_of", "decode_predictions", "preprocess_input"),
         "recipes": ("compile_and_fit",),
         "recipes.transfer": ("fine_tune", "with_normalization"),
-        "visualize": ("attention_gates", "attention_maps", "plot_attention"),
+        "visualize": (
+            "attention_gates",
+            "attention_maps",
+            "attention_relevance",
+            "plot_attention",
+            "plot_attention_montage",
+            "upsample_maps",
+        ),
         "models.residual_attention": (
             "AttentionInception56",
             "AttentionNeXt56",

@@ -27,6 +27,9 @@ DataFormat: TypeAlias = Literal["channels_last", "channels_first"]
 Pooling: TypeAlias = Literal["avg", "max"]
 ResizeMode: TypeAlias = Literal["crop", "squash", "pad"]
 
+#: Rank of channels in figures of attention.
+Rank: TypeAlias = Literal["energy", "gradient"]
+
 # Options of residual attention (Wang et al., CVPR 2017).
 Topology: TypeAlias = Literal["imagenet", "cifar"]
 Mask: TypeAlias = Literal["encoder_decoder", "local"]

@@ -65,6 +65,12 @@ ERRORS = {
     "file as output folder": ("attend image.png -o text.png/x.png", "to be a writable file"),
     "output format": ("attend image.png -o out.txt", "out.txt"),
     "channels": ("attend image.png -o out.png --channels -1", "--channels to be 0 or more; received: -1"),
+    "channels of a montage": ("attend image.png -o out.png --montage --channels 1", "--channels without --montage"),
+    "class without its rank": ("attend image.png -o out.png --class cat", "--class with --rank gradient"),
+    "unknown class": (
+        "attend image.png -o out.png --rank gradient --class cow",
+        "such as airplane, or an index from 0",
+    ),
     "no data": ("evaluate --data no.npz", "no.npz"),
     "misspelled dataset": ("evaluate --data cifar01", "Did you mean 'cifar10'"),
     "data_dir": ("evaluate --data text.png --data-dir sets", "data_dir only with the name"),

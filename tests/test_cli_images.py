@@ -62,8 +62,8 @@ def test_an_unreadable_image_is_reported_and_skipped(folder, capsys):
 def test_a_figure_has_one_row_per_readable_image(folder, monkeypatch, capsys):
     seen = {}
 
-    def plot(model, images, display_images, titles, channels):
-        seen.update(titles=titles, display_images=display_images)
+    def plot(model, images, **options):
+        seen.update(options)
         raise ValueError("seen")
 
     monkeypatch.setattr("keras_resattn.visualize.plot_attention", plot)
@@ -72,8 +72,25 @@ def test_a_figure_has_one_row_per_readable_image(folder, monkeypatch, capsys):
     paths = [str(folder / name) for name in ("a", "b/1.png", "a$b$.png")]
     assert main(["attend", *paths, "-o", str(folder / "masks.png")]) == 2
     assert [title.splitlines()[0] for title in seen["titles"]] == ["a/1.png", "b/1.png", "a$b$.png"]
-    assert seen["display_images"].shape == (3, 32, 32, 3)
+    assert [image.shape for image in seen["display_images"]] == [(32, 32, 3)] * 3
     assert not (folder / "masks.png").exists()
+
+
+def test_a_photo_is_shown_at_its_own_resolution_with_the_class_that_is_named(folder, monkeypatch):
+    seen = {}
+
+    def plot(model, images, **options):
+        seen.update(options, shape=images.shape)
+        raise ValueError("seen")
+
+    monkeypatch.setattr("keras_resattn.visualize.plot_attention_montage", plot)
+    Image.new("RGB", (1200, 800)).save(folder / "photo.png")
+    options = ["--montage", "--class", "ship", "--resize-mode", "pad"]
+    assert main(["attend", str(folder / "photo.png"), "-o", str(folder / "masks.png"), *options]) == 2
+    assert seen["shape"] == (1, 32, 32, 3)
+    assert [image.shape for image in seen["display_images"]] == [(341, 512, 3)]
+    assert seen["titles"][0].splitlines()[2] == "masks for ship"
+    assert (seen["classes"], seen["rank"], seen["resize_mode"]) == (8, "gradient", "pad")
 
 
 def test_a_figure_does_not_overwrite_an_input_image(folder, capsys):

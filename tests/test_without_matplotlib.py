@@ -10,7 +10,7 @@ from helpers import tiny
 from PIL import Image
 from training import RECIPE, X, Y
 
-from keras_resattn import attention_maps, compile_and_fit, plot_attention
+from keras_resattn import attention_maps, compile_and_fit, plot_attention, plot_attention_montage
 from keras_resattn.cli import main
 from keras_resattn.recipes.history import plot_history
 from keras_resattn.visualize.responses import plot_responses
@@ -39,8 +39,9 @@ def test_a_run_is_complete_but_for_its_figure(tmp_path):
 def test_masks_are_arrays_and_figures_say_what_to_install(narrow_network, images):
     model = narrow_network()
     assert list(attention_maps(model, images)) == ["stage1_attention1_mask"]
-    with pytest.raises(ImportError, match=r"pip install 'keras-resattn\[viz\]'"):
-        plot_attention(model, images)
+    for plot in (plot_attention, plot_attention_montage):
+        with pytest.raises(ImportError, match=r"pip install 'keras-resattn\[viz\]'"):
+            plot(model, images)
     with pytest.raises(ImportError, match=r"pip install 'keras-resattn\[viz\]'"):
         plot_responses({"stage1": 1.0})
 

@@ -31,6 +31,7 @@ LARGEST_IN_WHEEL = 5_000_000  # bytes of a tag; tests/test_wheel.py builds the w
 def tables():
     """Return `{name: Markdown}` of all tables."""
     benchmarks = report.tables(read_rows(report.RESULTS / "benchmarks.csv"))
+    deletion = deletion_and_insertion(read_rows(report.RESULTS / "deletion_insertion.csv"))
     return {
         "weights": weights(),
         "networks": networks(NETWORKS.values()),
@@ -40,6 +41,7 @@ def tables():
         "networks: wide": networks(network for network in NETWORKS.values() if re.match("Wide|ResNet", network.id)),
         "int8": int8(read_rows(report.RESULTS / "int8_accuracy.csv")),
         "exports": measure_exports.table(read_rows(measure_exports.RESULTS)),
+        **{f"deletion and insertion: {network}": table for network, table in deletion.items()},
         **{f"benchmarks: {name}": table for name, table in benchmarks.items()},
     }
 
@@ -130,6 +132,26 @@ def other_units():
 
 def _numbers(values):
     return ", ".join(map(str, values))
+
+
+def deletion_and_insertion(rows):
+    """`{network: table}`: areas under both curves for each ranking of pixels, the best in bold."""
+    header = ("ranking", "mask", ">area under deletion (lower is better)", ">area under insertion (higher is better)")
+    networks = {}
+    for row in rows:
+        networks.setdefault(row["network"], []).append(row)
+    tables = {}
+    for network, own in networks.items():
+        best = {name: pick(float(row[name]) for row in own) for name, pick in (("deletion", min), ("insertion", max))}
+        lines = []
+        for row in own:
+            cells = [row["ranking"], row["mask"].replace("stage", "stage ")]
+            for name in best:
+                bold = "**" if float(row[name]) == best[name] else ""
+                cells.append(f"{bold}{float(row[name]):.3f}{bold} ± {float(row[f'{name}_error']):.3f}")
+            lines.append(cells)
+        tables[network] = markdown(header, lines)
+    return tables
 
 
 def int8(rows):

@@ -113,14 +113,19 @@ class BilinearResize(keras.layers.Layer):
         return {**super().get_config(), "data_format": self.data_format}
 
 
+def interpolation_weights(size_in: int, size_out: int) -> np.ndarray:
+    """Return the `(size_out, size_in)` matrix of linear interpolation with aligned corners."""
+    at = np.arange(size_out) * ((size_in - 1) / max(size_out - 1, 1))
+    return np.maximum(0.0, 1.0 - np.abs(at[:, None] - np.arange(size_in)))
+
+
 def _interpolation_matrix(size_in, size_out, dtype):
     """Return the `(size_out, size_in)` matrix of linear interpolation with aligned corners.
 
     It is a constant if both sizes are plain integers, and a tensor expression if one is dynamic.
     """
     if isinstance(size_in, int) and isinstance(size_out, int):
-        at = np.arange(size_out) * ((size_in - 1) / max(size_out - 1, 1))
-        weights = np.maximum(0.0, 1.0 - np.abs(at[:, None] - np.arange(size_in)))
+        weights = interpolation_weights(size_in, size_out)
         if keras.backend.backend() == "torch":  # `torch.compile` cannot trace Keras' conversion of arrays
             import torch
 

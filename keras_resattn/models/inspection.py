@@ -1,11 +1,12 @@
 """Inspection of built models: walk their layers, replay them on other inputs, find tensors of their graphs."""
 
+import functools
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import keras
 
-from keras_resattn.utils.keras_internals import call_inputs, direct_sublayers, producer, symbolic_calls
+from keras_resattn.utils.keras_internals import call_inputs, direct_sublayers, producer, run_graph, symbolic_calls
 
 _CACHE_ATTRIBUTE = "_keras_resattn_cache"
 
@@ -18,7 +19,8 @@ def replay(model: keras.Model, inputs: Any, visit: Callable[[keras.layers.Layer,
     Args:
         model: A functional or sequential `keras.Model`.
         inputs: KerasTensor to call the model on, or a structure of them.
-        visit: Called as `visit(layer, args, outputs)` after each layer.
+        visit: Called as `visit(layer, args, outputs)` after each layer. A result other than `None` replaces the
+            outputs.
 
     Returns:
         The outputs of the model for `inputs`.
@@ -26,19 +28,12 @@ def replay(model: keras.Model, inputs: Any, visit: Callable[[keras.layers.Layer,
     Raises:
         ValueError: if the model is neither functional nor sequential.
     """
-    produced = {}
 
     def call(layer, *args, **kwargs):
         nested = isinstance(layer, (keras.Sequential, keras.Function))
         outputs = replay(layer, args[0], visit) if nested else layer(*args, **kwargs)
-        produced[id(layer)] = keras.tree.flatten(outputs)
-        visit(layer, args, outputs)
-        return outputs
-
-    def replayed(tensor):
-        # `clone_model(...).output` does not work: for inputs that another layer produced, Keras copies the graph again.
-        layer, _, index = producer(tensor)
-        return produced[id(layer)][index]
+        replacement = visit(layer, args, outputs)
+        return outputs if replacement is None else replacement
 
     if isinstance(model, keras.Sequential):
         for layer in model.layers:
@@ -46,10 +41,7 @@ def replay(model: keras.Model, inputs: Any, visit: Callable[[keras.layers.Layer,
         return inputs
     if not isinstance(model, keras.Function):
         raise ValueError(f"Expected a functional or sequential keras.Model; received: {type(model).__name__}.")
-    uncompiled = keras.Model(model.input, model.output)
-    inputs = keras.tree.pack_sequence_as(model.input, keras.tree.flatten(inputs))  # Keras treats x and [x] alike
-    keras.models.clone_model(uncompiled, input_tensors=inputs, clone_function=lambda layer: layer, call_function=call)
-    return keras.tree.map_structure(replayed, model.output)
+    return run_graph(model, inputs, lambda layer: functools.partial(call, layer))
 
 
 class _Cache:

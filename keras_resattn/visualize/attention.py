@@ -43,7 +43,7 @@ def attention_maps(model: keras.Model, images: ArrayLike, batch_size: int = 32) 
             shape.
     """
     found = find_attention(model)
-    return found.predict("masks", {name: tensors[-1] for name, tensors in found.modules.items()}, images, batch_size)
+    return found.predict("masks", found.masks, images, batch_size)
 
 
 def attention_gates(model: keras.Model, images: ArrayLike, batch_size: int = 32) -> dict[str, np.ndarray]:
@@ -79,7 +79,9 @@ class Attention:
         gates: `{layer name: gates}` for the heads' gates and the global gate.
         module_weights: `{module prefix or "base": weight in the global gate}`.
         taps: `{mask name: name of the layer that a module of gated attention attends to}`.
+        merged: `{mask name: output of the merge of trunk and mask}` for soft masks.
         data_format: Image data format of the masks.
+        outputs: Outputs of the model.
         models: Compiled models by the key of `predict`.
     """
 
@@ -89,18 +91,36 @@ class Attention:
     gates: dict[str, Any] = field(default_factory=dict)
     module_weights: dict[str, Any] = field(default_factory=dict)
     taps: dict[str, Any] = field(default_factory=dict)
+    merged: dict[str, Any] = field(default_factory=dict)
     data_format: str | None = None
+    outputs: Any = None
     models: dict[Any, Any] = field(default_factory=dict)
 
-    def predict(self, key: Hashable, tensors: Any, images: ArrayLike, batch_size: int = 32) -> Any:
-        """Return the float32 values of a structure of tensors for images; `key` identifies the structure."""
+    @property
+    def masks(self) -> dict[str, Any]:
+        """Return `{mask name: mask}`."""
+        return {name: tensors[-1] for name, tensors in self.modules.items()}
+
+    def predict(
+        self, key: Hashable, tensors: Any, images: ArrayLike, batch_size: int = 32, stacklevel: int | None = 4
+    ) -> Any:
+        """Return the float32 values of a structure of tensors for images.
+
+        Args:
+            key: Identifies the structure.
+            tensors: The structure.
+            images: Images for the model.
+            batch_size: Images per step.
+            stacklevel: As for `warnings.warn`, about images that look raw; `None` for no warning.
+        """
         check_count("batch_size", batch_size)
         images = to_numpy(images)
         fits = len(images) and images.ndim == len(self.inputs.shape)
         if not fits or any(want not in (None, got) for want, got in zip(self.inputs.shape, images.shape, strict=True)):
             hint = " Pass a single image x as x[None]." if images.ndim == len(self.inputs.shape) - 1 else ""
             raise ValueError(f"Expected images of shape {self.inputs.shape}; received: shape {images.shape}.{hint}")
-        warn_if_raw(images, self.unnormalized, stacklevel=4)
+        if stacklevel is not None:
+            warn_if_raw(images, self.unnormalized, stacklevel)
         if key not in self.models:
             self.models[key] = keras.Model(self.inputs, tensors)
         arrays = self.models[key].predict(images, batch_size=batch_size, verbose=0)
@@ -131,6 +151,7 @@ def _collect(model):
             found.data_format = layer.data_format
         if isinstance(layer, AttentionResidual):
             found.modules[layer.name.removesuffix(MERGE) + MASK] = list(args[0])
+            found.merged[layer.name.removesuffix(MERGE) + MASK] = outputs
         if isinstance(layer, AttentionHead):
             found.modules[layer.name] = [outputs]
             found.taps[layer.name] = _tapped(args[0], layer.name.removesuffix(MASK))
@@ -143,7 +164,7 @@ def _collect(model):
             found.module_weights |= {sums[id(module)]: gates[:, i] for i, module in enumerate(modules)}
             found.module_weights[BASE] = gates[:, -1]
 
-    replay(model, found.inputs, visit)
+    found.outputs = replay(model, found.inputs, visit)
     if not found.modules:
         raise ValueError(f"Expected a model with AttentionResidual or AttentionHead layers; {model.name} has none.")
     found.data_format = found.data_format or keras.config.image_data_format()
