@@ -29,7 +29,7 @@ def main():
     images = np.stack([read_image(path, size=(32, 32)) for path in paths])  # uint8, (n, 32, 32, 3)
 
     model = CifarResidualAttention56()  # the bundled CIFAR-10 weights
-    x = preprocess_input(images)
+    x = preprocess_input(images, weights="cifar10")
 
     titles = []
     for path, best in zip(paths, decode_predictions(model.predict(x, verbose=0), top=3), strict=True):

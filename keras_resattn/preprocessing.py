@@ -42,7 +42,8 @@ def preprocess_input(x: Any, weights: str = "default", data_format: DataFormat |
             - a tensor in `tf.data.Dataset.map`, on any backend, if its rank and channels are known.
 
             The input is not modified.
-        weights: A tag, an alias, or `"network/tag"`.
+        weights: A tag, an alias, or `"network/tag"`, such as `"cifar10"` or `"ResidualAttention56/tiny_imagenet"`. The
+            default is an error as soon as the default tags of several networks differ in normalisation.
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
 
     Returns:
@@ -209,7 +210,7 @@ def decode_predictions(
         probabilities: Output of a classifier, `(n, classes)`.
         top: Number of classes to return for each image; all if there are fewer.
         weights: Source of the class names: a tag, an alias or `"network/tag"`; or a model, a report or the folder of
-            a run, as in `class_names_of`.
+            a run, as in `class_names_of`. Defaults to the released checkpoints with this number of classes.
         class_names: Class names in the order of the columns, instead of those of `weights`.
 
     Returns:
@@ -219,8 +220,10 @@ def decode_predictions(
         ValueError: for unknown weights or weights without class names, a shape that does not match the number of
             names, negative, NaN or infinite values (logits are not probabilities), or `top` below 1.
     """
-    names = class_names_of(weights) if class_names is None else check_class_names(class_names)
     values = keras.ops.convert_to_numpy(probabilities)
+    if class_names is None and weights == "default":
+        class_names = _default_class_names(values.shape)
+    names = class_names_of(weights) if class_names is None else check_class_names(class_names)
     if values.ndim != 2 or values.shape[1] != len(names):
         described = f"weights={str(weights)!r}" if isinstance(weights, (str, os.PathLike)) else type(weights).__name__
         owner = f"{len(names)} class_names" if class_names is not None else f"the {len(names)} classes of {described}"
@@ -237,6 +240,19 @@ def decode_predictions(
         raise ValueError(f"Expected top to be a positive integer; received: top={top!r}.")
     order = np.argsort(-values, axis=1, kind="stable")[:, :top]
     return [[(int(i), names[i], float(row[i])) for i in best] for row, best in zip(values, order, strict=True)]
+
+
+def _default_class_names(shape):
+    """Return the class names of the default checkpoints with this number of classes."""
+    names = {tuple(tag.classes) for tag in find("default")}
+    fitting = [each for each in names if shape[1:] == (len(each),)]
+    if len(fitting) != 1:
+        counts = " or ".join(str(count) for count in sorted({len(each) for each in names}))
+        raise ValueError(
+            f"Expected probabilities of shape (n, {counts}) for the classes of the released checkpoints; received: "
+            f"shape {shape}. For another network, pass weights=model or class_names=[...]."
+        )
+    return fitting[0]
 
 
 def _is_tag(name):

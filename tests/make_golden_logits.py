@@ -20,7 +20,7 @@ def main():
     images = sorted((HERE.parent / "examples" / "images").glob("*.png"))
     x = np.stack([np.asarray(Image.open(path)) for path in images])
     model = keras_resattn.CifarResidualAttention56(classifier_activation=None)
-    logits = model.predict(keras_resattn.preprocess_input(x))
+    logits = model.predict(keras_resattn.preprocess_input(x, weights="cifar10"))
     golden = {"images": [path.name for path in images], "logits": logits.astype("float64").round(6).tolist()}
     (HERE / "golden_logits.json").write_text(json.dumps(golden, indent=1) + "\n")
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 IMAGES = sorted((ROOT / "examples" / "images").glob("*.png"))
 GOLDEN = json.loads((Path(__file__).parent / "golden_logits.json").read_text())
 
-HUB_DATASETS = {"cifar10": ["uoft-cs/cifar10"]}
+HUB_DATASETS = {"cifar10": ["uoft-cs/cifar10"], "tiny_imagenet": ["zh-plus/tiny-imagenet"]}
 
 
 def sample_images():
@@ -72,7 +72,7 @@ def test_bundled_weights_load_offline(monkeypatch):
 def network():
     """The network whose golden logits were computed on TensorFlow, and its logits of the sample images here."""
     model = keras_resattn.CifarResidualAttention56(classifier_activation=None)
-    return model, model.predict(preprocess_input(sample_images()), verbose=0)
+    return model, model.predict(preprocess_input(sample_images(), weights="cifar10"), verbose=0)
 
 
 def test_logits_are_the_same_on_every_backend(network):
@@ -87,7 +87,7 @@ def test_keras_opens_the_released_folder_as_a_saved_model(network):
     [tag] = pretrained.find("cifar10", "CifarResidualAttention56")
     loaded = keras.saving.load_model(tag.folder)
     assert loaded.output_shape == (None, len(tag.classes))
-    probabilities = loaded.predict(preprocess_input(sample_images()), verbose=0)
+    probabilities = loaded.predict(preprocess_input(sample_images(), weights="cifar10"), verbose=0)
     np.testing.assert_allclose(probabilities, keras.ops.softmax(network[1]), rtol=1e-4, atol=1e-6)
 
 
@@ -114,7 +114,9 @@ def test_the_trained_network_round_trips_as_a_safe_keras_file(network, tmp_path)
     model, logits = network
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
-    np.testing.assert_array_equal(loaded.predict(preprocess_input(sample_images()), verbose=0), logits)
+    np.testing.assert_array_equal(
+        loaded.predict(preprocess_input(sample_images(), weights="cifar10"), verbose=0), logits
+    )
 
 
 @pytest.mark.once
@@ -124,7 +126,7 @@ def test_transfer_a_dense_on_the_frozen_backbone():
     before = [keras.ops.convert_to_numpy(weight).copy() for weight in backbone.weights]
     model = keras.Sequential([backbone, keras.layers.Dense(2, activation="softmax")])
     model.compile("adam", "sparse_categorical_crossentropy")
-    x = preprocess_input(sample_images())
+    x = preprocess_input(sample_images(), weights="cifar10")
     losses = model.fit(x, np.arange(len(x)) % 2, epochs=3, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
     for weight, old in zip(backbone.weights, before, strict=True):

@@ -59,7 +59,7 @@ def test_list_names_networks_and_tags(capsys):
     for name, network in NETWORKS.items():  # not wrapped in the 80 columns of a terminal
         assert re.search(rf" {name} .* {network.parameters:,} .* {network.macs / 1e9:.3f} ", out)
     assert "cifar10_v2" in out
-    assert "No ImageNet weights" in out
+    assert "No ImageNet-1k weights" in out
 
 
 @pytest.mark.parametrize(

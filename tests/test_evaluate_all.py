@@ -96,7 +96,7 @@ def test_top5_figures_are_compared_if_the_card_has_them(released, network, capsy
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--data-dir", "empty"], "missing: empty/cifar10.npz, an .npz file with x_test and y_test"),
+        (["--data-dir", "empty"], "missing: empty/cifar10.npz, empty/tiny_imagenet.npz, "),
         ([], "--data-dir with --all, the folder of the datasets; received: none"),
         (["--data-dir", "empty", "--data", "x.npz"], "Expected --all without --data"),
         (["--data-dir", "empty", "--run-dir", "run"], "Expected --all without --run-dir"),

@@ -313,7 +313,7 @@ def test_first_program_of_the_readme(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("KERAS_BACKEND", raising=False)
     exec(compile(program, "README.md", "exec"), {})
-    assert "cat" in capsys.readouterr().out
+    assert "espresso" in capsys.readouterr().out
     assert (tmp_path / "masks.png").exists()
 
 

@@ -1,5 +1,6 @@
 """Networks that preprocess images from 0 to 255 themselves; `preprocess_input` in graphs and in `tf.data`."""
 
+import functools
 import inspect
 import json
 
@@ -28,6 +29,7 @@ from keras_resattn.recipes.backbone import Backbone
 from keras_resattn.utils.io import sha256
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype="uint8")
+preprocess_cifar = functools.partial(preprocess_input, weights="cifar10")
 
 
 MEAN, STD = [100.0, 110.0, 120.0], [50.0, 60.0, 70.0]
@@ -173,7 +175,7 @@ def test_one_channel_uses_the_mean_of_the_three(weights):
 @pytest.mark.once
 def test_the_bundled_weights():
     layer = CifarResidualAttention56(include_preprocessing=True).get_layer("preprocessing")
-    assert_close(ops.convert_to_numpy(layer(IMAGES)), preprocess_input(IMAGES))
+    assert_close(ops.convert_to_numpy(layer(IMAGES)), preprocess_cifar(IMAGES))
 
 
 @pytest.mark.once
@@ -203,14 +205,14 @@ def test_weights_without_statistics(dataset, tmp_path):
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_in_a_functional_model(dtype, tmp_path):
     inputs = keras.Input((32, 32, 3), dtype=dtype)
-    model = keras.Model(inputs, keras.layers.ReLU(negative_slope=1.0)(preprocess_input(inputs)))
+    model = keras.Model(inputs, keras.layers.ReLU(negative_slope=1.0)(preprocess_cifar(inputs)))
     model.save(tmp_path / "model.keras")
     for each in (model, keras.saving.load_model(tmp_path / "model.keras")):
-        assert_close(predict(each, IMAGES), preprocess_input(IMAGES))
+        assert_close(predict(each, IMAGES), preprocess_cifar(IMAGES))
 
 
 def test_as_an_input_tensor(weights):
-    model = small_warn(weights=weights, input_tensor=preprocess_input(keras.Input((32, 32, 3))))
+    model = small_warn(weights=weights, input_tensor=preprocess_cifar(keras.Input((32, 32, 3))))
     assert list(feature_pyramid(model)) == ["P0", "P1", "P2"]
     attention_maps(model, IMAGES)  # without a warning
 
@@ -222,22 +224,26 @@ def test_shapes_of_keras_tensors(shape, channels):
     axis = -1 if data_format == "channels_last" else 0
     images = np.moveaxis(IMAGES[..., :channels], -1, axis if axis else 1)
     inputs = keras.Input(images.shape[1:])
-    model = keras.Model(inputs, preprocess_input(inputs, data_format=data_format))
-    assert_close(predict(model, images), preprocess_input(images, data_format=data_format))
+    model = keras.Model(inputs, preprocess_cifar(inputs, data_format=data_format))
+    assert_close(predict(model, images), preprocess_cifar(images, data_format=data_format))
     with pytest.raises(ValueError, match="Expected images with 1 or 3 channels"):
-        preprocess_input(keras.Input((32, 32, 5)))
+        preprocess_cifar(keras.Input((32, 32, 5)))
 
 
 @pytest.mark.parametrize("batched", [False, True])
 def test_in_tf_data(batched):
     tf = pytest.importorskip("tensorflow")
     data = tf.data.Dataset.from_tensor_slices(IMAGES)
-    data = data.batch(2).map(preprocess_input) if batched else data.map(preprocess_input).batch(2)
+    data = data.batch(2).map(preprocess_cifar) if batched else data.map(preprocess_cifar).batch(2)
     (found,) = data.as_numpy_iterator()
     assert found.dtype == np.float32
-    assert_close(found, preprocess_input(IMAGES))
+    assert_close(found, preprocess_cifar(IMAGES))
     with pytest.raises(ValueError, match=r"unknown rank.*ensure_shape"):
-        data.map(lambda x: preprocess_input(tf.io.decode_image(tf.io.encode_png(tf.zeros((4, 4, 3), "uint8")))))
+        data.map(
+            lambda x: preprocess_input(
+                tf.io.decode_image(tf.io.encode_png(tf.zeros((4, 4, 3), "uint8"))), weights="cifar10"
+            )
+        )
 
 
 def test_while_the_backend_compiles():
@@ -247,12 +253,12 @@ def test_while_the_backend_compiles():
     if backend == "tensorflow":
         import tensorflow as tf
 
-        compiled = tf.function(preprocess_input)
+        compiled = tf.function(preprocess_cifar)
     else:
         import jax
 
-        compiled = jax.jit(preprocess_input)
-    assert_close(ops.convert_to_numpy(compiled(ops.convert_to_tensor(IMAGES))), preprocess_input(IMAGES))
+        compiled = jax.jit(preprocess_cifar)
+    assert_close(ops.convert_to_numpy(compiled(ops.convert_to_tensor(IMAGES))), preprocess_cifar(IMAGES))
 
 
 # --- Raw images ----------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
         for record in records
     ]
     output.print_table("networks", columns, rows)
-    print("No ImageNet weights of Residual Attention Networks were ever released; those networks start untrained.")
+    print("No ImageNet-1k weights of Residual Attention Networks exist. Networks without weights start untrained.")
     print("GMACs of WARN are counted as in the paper; the implementation computes fewer.")
 
 
