@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `MODULES` below does the sam
     from keras_resattn.models.baselines import ResNet164, ResNet1001, WideResNetAtt2
     from keras_resattn.models.class_names import set_class_names
     from keras_resattn.models.cluttered_mnist_cnn import ClutteredMnistCNN
-    from keras_resattn.models.features import feature_pyramid
+    from keras_resattn.models.features import feature_pyramid, pyramid_backbone
     from keras_resattn.models.initialization import zero_init_residual
     from keras_resattn.models.inspection import freeze_batch_norm, iter_layers
     from keras_resattn.models.profiling import count_macs
@@ -100,6 +100,7 @@ __all__ = [
     "plot_attention",
     "plot_attention_montage",
     "preprocess_input",
+    "pyramid_backbone",
     "set_class_names",
     "upsample_maps",
     "with_normalization",
@@ -132,7 +133,7 @@ MODULES |= {
         "models.attend_and_rectify": ("attend_and_rectify",),
         "models.baselines": ("ResNet164", "ResNet1001", "WideResNetAtt2"),
         "models.cluttered_mnist_cnn": ("ClutteredMnistCNN",),
-        "models.features": ("feature_pyramid",),
+        "models.features": ("feature_pyramid", "pyramid_backbone"),
         "models.profiling": ("count_macs",),
         "models.registry": ("create_model", "list_models"),
         "models.initialization": ("zero_init_residual",),
@@ -181,6 +182,7 @@ lazy.import_with_keras(
     "keras_resattn.layers.global_attention",
     "keras_resattn.losses",
     "keras_resattn.models.class_names",
+    "keras_resattn.models.features",
     "keras_resattn.recipes.optimizers",
     "keras_resattn.recipes.schedules",
 )

@@ -40,6 +40,9 @@ def test_the_pages_have_blocks():
     assert len(BLOCKS) == fences, "a fence that is indented or not closed is not read"
 
 
+OPTIONAL = {"keras_hub", "keras_cv"}  # extras that are not installed for the tests; `test_detection` runs their blocks
+
+
 def imported(node):
     """`{name: object}` of `from module import name`."""
     module = importlib.import_module(node.module)
@@ -53,7 +56,8 @@ def test_imports_resolve(tree):
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                importlib.import_module(alias.name)
+                if alias.name not in OPTIONAL:
+                    importlib.import_module(alias.name)
         elif isinstance(node, ast.ImportFrom):
             assert imported(node)
 
@@ -99,7 +103,7 @@ def test_the_reference_has_every_public_name():
 
 # Blocks that need a download, files of the reader's or hours of training.
 NEEDS_MORE = re.compile(
-    r'"cifar10"|load_data|tf_flowers|weights="imagenet"|MobileNetV2\(include_top'
+    r'"cifar10"|keras_hub|keras_cv|load_data|tf_flowers|weights="imagenet"|MobileNetV2\(include_top'
     r'|"network[."]|"birds|"runs/|photo\.jpg|fine_tune\(|ResidualAttention452|ResidualAttention92'
 )
 
