@@ -197,27 +197,6 @@ def test_transfer_is_measured(run, data, tmp_path, monkeypatch):
     assert "| `CifarResidualAttention56` |" in run(*command, "--table")
 
 
-def test_transfer_learning_notebook(tmp_path, monkeypatch, capsys):
-    rng = np.random.default_rng(0)
-    digits = rng.integers(0, 256, (60, 28, 28), dtype="uint8"), np.arange(60) % 10
-    monkeypatch.setattr("keras.datasets.mnist.load_data", lambda: (digits, digits))
-    monkeypatch.setattr("keras_resattn.models.registry.create_model", lambda network, **kwargs: small_network(**kwargs))
-    monkeypatch.setattr("keras_resattn.CifarResidualAttention56", small_network)
-    monkeypatch.chdir(tmp_path)
-    small = {"TRAINING": 40, "VALIDATION": 10, "TEST": 60, "HEAD_EPOCHS": 2, "EPOCHS": 1, "BATCH_SIZE": 20}
-    names = {}
-    for cell in json.loads((ROOT / "examples" / "02_transfer_to_digits.ipynb").read_text())["cells"]:
-        if cell["cell_type"] == "code":
-            exec(compile("".join(cell["source"]), cell["id"], "exec"), names)
-        if "parameters" in cell["metadata"].get("tags", ()):
-            assert small.keys() < names.keys()
-            names.update(small)
-    out = capsys.readouterr().out
-    for model in ("frozen features", "last stage fine-tuned", "from scratch"):
-        assert re.search(rf"{model} +\d+\.\d\d% of 60 test images", out)
-    assert (tmp_path / "digits.keras").exists()
-
-
 @pytest.fixture
 def digits(tmp_path):
     rng = np.random.default_rng(0)
