@@ -221,7 +221,7 @@ def test_the_command_takes_class_names_images_and_sentences_for_the_card(release
     assert "32 x 32 pixels. It is good at 24 to 48 pixels.\n" in card
     assert "8 training images (25 further ones were held out for validation and never trained on)" in card
     assert "float16 weights, kernels rounded to 4 mantissa bits, as released" in card
-    assert "cat.png, with predicted classes and attention masks" in card
+    assert "cat.png, with predicted classes, and attention masks" in card
     assert "A freely licensed cat.\n" in card
     [result] = ModelCard(card).data.eval_results
     assert (result.dataset_type, result.dataset_name, result.dataset_split) == (

@@ -109,7 +109,7 @@ def release(
     if hub_dataset is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", hub_dataset):
         raise ValueError(f"Expected hub_dataset to be owner/name; received: {hub_dataset!r}.")
     x, y = _test_images(data, len(classes))
-    shown = [read_image(path, x.shape[1:3], channels=x.shape[3]) for path in attention_images]
+    photos = [read_image(path, channels=x.shape[3]) for path in attention_images]
     record = new_record(report, network, tag, classes, x.shape[1:], mantissa_bits)
     record |= {"dataset": dataset, "hub_dataset": hub_dataset, "test_split": test_split}
     record["training"] |= {"data": data_name, "command": command, "held_out_images": held_out}
@@ -124,7 +124,7 @@ def release(
         shutil.copy(run_dir / LOG, partial / LOG)
         model = evaluation.load_checkpoint(Checkpoint.read(partial))
         names = [Path(path).name for path in attention_images]
-        record["card"]["attention"] = _attention(partial, model, x, y, shown, names, attention_credit)
+        record["card"]["attention"] = _attention(partial, model, x, y, photos, names, attention_credit)
         write_saved_model(partial, record, model)
         write_card(partial)
         partial.rename(folder)
@@ -195,13 +195,17 @@ def _test_images(data, num_classes):
     return x, as_labels(arrays["y_test"], len(x), num_classes)
 
 
-def _attention(folder, model, x, y, shown, names, credit):
+def _attention(folder, model, x, y, photos, names, credit):
     """Write the attention figure. Return its caption, or `None` for a network without attention."""
-    if shown:
-        caption = f"{', '.join(names)}, with predicted classes and attention masks (`keras_resattn.plot_attention`)."
-        return write_attention(folder, model, np.stack(shown), None, f"{caption} {credit}".strip())
-    caption = f"The first {NUM_SHOWN} test images with their classes and attention masks"
-    return write_attention(folder, model, x[:NUM_SHOWN], y[:NUM_SHOWN], f"{caption} (`keras_resattn.plot_attention`).")
+    by_gradient = (
+        'relevance for the predicted class, and the channel that adds most (`plot_attention`, `rank="gradient"`).'
+    )
+    if photos:
+        caption = f"{', '.join(names)}, with predicted classes, and attention masks: {by_gradient} {credit}".strip()
+        images = np.stack([read_image(photo, x.shape[1:3], channels=x.shape[3]) for photo in photos])
+        return write_attention(folder, model, images, None, caption, photos)
+    caption = f"The first {NUM_SHOWN} test images with their classes, and attention masks: {by_gradient}"
+    return write_attention(folder, model, x[:NUM_SHOWN], y[:NUM_SHOWN], caption)
 
 
 def _register(folder, network, tag, aliases):

@@ -83,7 +83,12 @@ def _evaluate(folder, record, x, y):
 
 
 def write_attention(
-    folder: Path, model: keras.Model, images: np.ndarray, labels: np.ndarray | None, caption: str
+    folder: Path,
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray | None,
+    caption: str,
+    photos: Sequence[np.ndarray] | None = None,
 ) -> str | None:
     """Plot the attention of the checkpoint in `folder`.
 
@@ -93,6 +98,7 @@ def write_attention(
         images: Images, `(n, h, w, c)`, 0 to 255.
         labels: Their classes, which are the titles; `None` for the predicted ones.
         caption: Caption of the figure.
+        photos: The images to display, in their own resolution; by default, `images`.
 
     Returns:
         The caption, or `None` for a network without attention.
@@ -104,7 +110,8 @@ def write_attention(
     if labels is None:
         labels = np.argmax(model.predict(inputs, verbose=0), axis=1)
     titles = [tag.classes[label] for label in labels]
-    figure = plot_attention(model, inputs, display_images=images, titles=titles)
+    shown = images if photos is None else photos
+    figure = plot_attention(model, inputs, display_images=shown, titles=titles, channels=1, rank="gradient")
     figure.savefig(folder / ATTENTION, dpi=80)
     return caption
 
