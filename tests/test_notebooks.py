@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import keras_resattn
+from keras_resattn.pretrained import find
 
 pytestmark = pytest.mark.once
 
@@ -40,9 +41,17 @@ def run(tmp_path, monkeypatch, capsys):
     Networks with released weights are replaced by small ones of random weights.
     """
 
-    def created(network, **arguments):
-        return small_network(**arguments)
+    def natural(include_top=True, **arguments):
+        (tag,) = find("default", "ResidualAttention56")
+        model = small_network(include_top, **{"classes": len(tag.classes), "input_shape": tag.input_shape} | arguments)
+        if include_top:
+            keras_resattn.set_class_names(model, list(tag.classes))
+        return model
 
+    def created(network, **arguments):
+        return {"ResidualAttention56": natural}.get(network, small_network)(**arguments)
+
+    monkeypatch.setattr("keras_resattn.ResidualAttention56", natural)
     monkeypatch.setattr("keras_resattn.CifarResidualAttention56", small_network)
     monkeypatch.setattr("keras_resattn.models.registry.create_model", created)
     (tmp_path / "photos").symlink_to(ROOT / "examples" / "photos")
@@ -75,6 +84,26 @@ def photos(tmp_path):
     return str(path)
 
 
+def test_look_at_attention(run):
+    out = run("01_look_at_attention.ipynb")
+    assert "stage3_attention1_mask" in out
+    assert out.count("%") == 2 * 3, "three classes for each photograph"
+
+
+def test_transfer_to_your_images(run, photos, tmp_path):
+    small = {"DATA": photos, "CLASSES": ("ant", "cow"), "IMAGES": 10, "HEAD_EPOCHS": 1, "EPOCHS": 1, "BATCH_SIZE": 8}
+    out = run("02_transfer_to_your_images.ipynb", **small)
+    assert "['ant', 'cow'] 16 training and 4 validation images" in out
+    assert re.search(r"last stage, epoch 1: \d+\.\d%, validation \d+\.\d%", out)
+    assert re.search(r"\d+\.png \[\[\(\d, '(ant|cow)', ", out)
+    assert keras_resattn.class_names_of(keras.models.load_model(tmp_path / "classifier.keras")) == ["ant", "cow"]
+
+
+def test_transfer_to_a_folder_of_ones_own(run, image_folder):
+    out = run("02_transfer_to_your_images.ipynb", FOLDER=str(image_folder), HEAD_EPOCHS=1, EPOCHS=1, BATCH_SIZE=8)
+    assert "['a', 'b', 'c', 'd'] 17 training and 5 validation images" in out
+
+
 def test_gated_attention(run, photos, monkeypatch):
     def small_mobilenet(include_top, weights, input_shape):
         inputs = x = keras.Input(input_shape)
@@ -97,6 +126,13 @@ def test_transfer_to_digits(run, monkeypatch, tmp_path):
     for model in ("frozen features", "last stage fine-tuned", "from scratch"):
         assert re.search(rf"{model} +\d+\.\d\d% of 60 test images", out)
     assert (tmp_path / "digits.keras").exists()
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX exports neither format")
+def test_export_and_run(run):
+    out = run("13_export_and_run.ipynb", FORMATS={"onnx": "network.onnx"}, RUNS=1)
+    assert "same class for 100%" in out
+    assert re.search(r"coffee\.jpg: .+ \d+%; Keras imported: False", out)
 
 
 def cells_of(name):
@@ -126,11 +162,21 @@ def test_outputs_are_stored_and_hold_no_paths_or_warnings(name):
     assert problems(notebook) == []
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1)), "an interrupted or edited notebook"
-    assert any("image/png" in output.get("data", {}) for cell in code for output in cell.outputs) or "export" in name
+    kinds = {kind for cell in code for output in cell.outputs for kind in output.get("data", ())}
+    assert kinds & {"image/png", "image/jpeg"} or "export" in name
 
 
 SMALL = {
+    "01_look_at_attention.ipynb": {},
+    "02_transfer_to_your_images.ipynb": {
+        "CLASSES": ("ant", "cow"),
+        "IMAGES": 10,
+        "HEAD_EPOCHS": 1,
+        "EPOCHS": 1,
+        "BATCH_SIZE": 8,
+    },
     "04_gated_attention.ipynb": {"WEIGHTS": None, "TRAINING": 64, "TEST": 48, "EPOCHS": 1},
+    "13_export_and_run.ipynb": {"RUNS": 2},
 }
 
 

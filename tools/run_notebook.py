@@ -1,6 +1,6 @@
 """Execute notebooks and store their outputs, which are part of the files.
 
-    python -m tools.run_notebook examples/04_gated_attention.ipynb
+    python -m tools.run_notebook examples/02_transfer_to_your_images.ipynb
     python -m tools.run_notebook examples/04_gated_attention.ipynb --set DATA=cifar10.npz TRAINING=500
 
 `--set` replaces values of the cell tagged `parameters` for this execution; the stored cell does not change. Notebooks
@@ -80,8 +80,7 @@ def executed(path, parameters=None):
         for output in cell.outputs:
             if output.output_type == "execute_result":
                 output.execution_count = count
-            if "image/png" in output.get("data", {}):
-                output.data["image/png"] = _with_palette(output.data["image/png"])
+            _as_jpeg(output.get("data", {}))
     return notebook
 
 
@@ -121,11 +120,14 @@ def _without_noise(outputs):
     return [output for output in outputs if output.output_type != "stream" or output.text.strip()]
 
 
-def _with_palette(png):
-    """Return a PNG (in base64) with 256 colours, about a third of the size."""
+def _as_jpeg(data):
+    """Replace the PNG of an output by a JPEG, which is several times smaller for photographs."""
+    if "image/png" not in data:
+        return
     buffer = io.BytesIO()
-    Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB").quantize(256).save(buffer, "PNG", optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode()
+    image = Image.open(io.BytesIO(base64.b64decode(data.pop("image/png")))).convert("RGB")
+    image.save(buffer, "JPEG", quality=85, subsampling=0)
+    data["image/jpeg"] = base64.b64encode(buffer.getvalue()).decode()
 
 
 if __name__ == "__main__":
