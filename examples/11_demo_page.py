@@ -1,6 +1,6 @@
 """A web page that classifies an image with a released network and draws its attention masks over the image.
 
-    pip install '.[tensorflow,demo]'
+    pip install -e '.[tensorflow,demo]'
     python examples/11_demo_page.py
 
 The page needs no network access. It sends nothing to other servers, unless `--share` opens a public link.
