@@ -147,13 +147,15 @@ def test_two_processes_normalize_their_own_images(two_processes, monkeypatch):
         return {"loss": torch.zeros(())}
 
     measured = []
-    batch = TrainingBatches.batch
-    monkeypatch.setattr(TrainingBatches, "batch", lambda *args: measured.append(batch(*args)) or measured[-1])
+    read = TrainingBatches.unaugmented_images
+    monkeypatch.setattr(
+        TrainingBatches, "unaugmented_images", lambda *args: measured.append(read(*args)) or measured[-1]
+    )
     model.train_step = step
     compile_and_fit(model, RECIPE, (X, Y), verbose=0)
     weights = [keras.ops.convert_to_numpy(weight) for weight in model.weights]
     convolve = keras.Model(model.inputs, model.layers[1].output)
-    halves = [convolve.predict(x[half], verbose=0) for x, _ in measured for half in (slice(0, 4), slice(4, 8))]
+    halves = [convolve.predict(x[half], verbose=0) for x in measured for half in (slice(0, 4), slice(4, 8))]
     places = [i for i, weight in enumerate(model.weights) if "moving" in weight.path]
     weights[places[0]] = np.mean([half.mean((0, 1, 2)) for half in halves], axis=0)
     weights[places[1]] = np.mean([half.var((0, 1, 2)) for half in halves], axis=0)
