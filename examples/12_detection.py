@@ -67,7 +67,8 @@ def main():
 
     started = time.monotonic()
     boxes, classes = padded(truth)
-    detector.fit(images, {"boxes": boxes, labels: classes}, args.batch_size, epochs=args.epochs, verbose=2)
+    fit = {"batch_size": args.batch_size, "epochs": args.epochs, "verbose": 2}
+    detector.fit(images, {"boxes": boxes, labels: classes}, shuffle=False, **fit)  # keras-hub does not shuffle arrays
     seconds = time.monotonic() - started
     if args.save:
         detector.save(args.save)
