@@ -36,7 +36,7 @@ def small_network(include_top=True, classes=10, pooling=None, input_shape=None, 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
-    """Executes the code cells of a notebook in a temporary folder, with other values of its parameters; returns the text.
+    """Execute a notebook's code cells in a temporary folder, with other values of its parameters; return the text.
 
     Networks with released weights are replaced by small ones of random weights.
     """

@@ -24,7 +24,8 @@ from PIL import Image
 LARGEST = 500_000  # bytes of a notebook
 # Messages of TensorFlow: of its C++ code when it starts, and about functions that several models compile.
 NOISE = re.compile(
-    r"^(?:WARNING: All log messages before absl::InitializeLog|[IWE]\d{4} |WARNING:tensorflow:\d+ out of the last ).*\n?",
+    r"^(?:WARNING: All log messages before absl::InitializeLog|[IWE]\d{4} |WARNING:tensorflow:\d+ out of the last )"
+    r".*\n?",
     re.MULTILINE,
 )
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/])/(?:[\w.-]+/)+[\w.-]+")
