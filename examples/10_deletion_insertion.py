@@ -176,7 +176,7 @@ def plot(rows, path):
                     curve = [float(value) for value in row[f"{name}_curve"].split()]
                     at = np.linspace(0, 100, len(curve))
                     axis.plot(at, curve, "-" if row["mask"] else "--", label=row["ranking"], linewidth=1.3)
-            axis.set(xlabel=f"pixels {'replaced' if name == 'deletion' else 'restored'} (%)", ylim=(0, 1))
+            axis.set(xlabel=f"pixels {'replaced' if name == 'deletion' else 'restored'} (%)", ylim=(0, None))
             axis.set_title(f"{name}, {network}", fontsize=9)
         pair[0].set_ylabel("probability of the class")
     handles, labels = axes[0, 0].get_legend_handles_labels()

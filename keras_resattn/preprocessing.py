@@ -155,8 +155,8 @@ def warn_if_raw(images: np.ndarray, unnormalized_layer: str | None, stacklevel: 
     warnings.warn(
         f"The images look raw ({images.dtype}, {images.min():.4g} to {images.max():.4g}), and the layer "
         f"{unnormalized_layer} receives them without normalisation. If the network was trained on normalised images, "
-        "like the released checkpoints, call keras_resattn.preprocess_input(images) first, or build it with "
-        "include_preprocessing=True.",
+        "like the released checkpoints, call keras_resattn.preprocess_input(images, weights=...) first, or build it "
+        "with include_preprocessing=True.",
         stacklevel=stacklevel + 1,
     )
 

@@ -12,7 +12,7 @@ from keras_resattn import (
     WideResNet50x2,
     WideResNetAtt2,
 )
-from keras_resattn.layers import AttentionHead
+from keras_resattn.layers import AttentionHead, AttentionResidual
 from keras_resattn.models import wide_resnet
 from keras_resattn.utils.data_format import image_shape
 from keras_resattn.utils.keras_internals import producer
@@ -126,3 +126,19 @@ def small_network(row, shape, base_weights=None):
     inputs = keras.Input(shape)
     x = keras.layers.GlobalAveragePooling2D()(inputs)
     return keras.Model(inputs, keras.layers.Dense(10)(x), name=f"small_{row.name}")
+
+
+def staged_network(include_top=True, classes=10, pooling=None, input_shape=None, include_preprocessing=False, **_):
+    """Stand in for a released network: three stages with a mask each, under the names of their layers."""
+    inputs = x = keras.Input(input_shape or (32, 32, 3))
+    if include_preprocessing:
+        x = keras.layers.Rescaling(1 / 255)(x)
+    for stage, stride in ((1, 2), (2, 4), (3, 2)):
+        x = keras.layers.Conv2D(4, stride, stride, name=f"stage{stage}_unit1")(x)
+        mask = keras.layers.Conv2D(4, 1, activation="sigmoid", name=f"stage{stage}_attention1_mask")(x)
+        x = AttentionResidual(name=f"stage{stage}_attention1_merge")([x, mask])
+    if include_top or pooling:
+        x = keras.layers.GlobalAveragePooling2D()(x)
+    if include_top:
+        x = keras.layers.Dense(classes, activation="softmax", name="predictions")(x)
+    return keras.Model(inputs, x, name="small")

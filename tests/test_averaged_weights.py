@@ -60,6 +60,18 @@ def test_statistics_are_those_of_the_averaged_weights_and_unaugmented_images(dev
     assert layer.momentum == 0.99
 
 
+def test_statistics_are_those_of_the_last_of_progressive_image_sizes():
+    """The size that validation and the final network use."""
+    inputs = keras.Input((None, None, 3))
+    x = keras.layers.BatchNormalization(name="bn")(keras.layers.Conv2D(4, 5, strides=4, use_bias=False)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x)))
+    sizes = {"crop": "inception", "pad": 0, "image_sizes": ((0, 16), (0.5, 32)), "batch_size": 20}
+    report = compile_and_fit(model, PLAIN.replace(**sizes), (X, Y), verbose=0)
+    y = keras.Model(inputs, model.layers[1].output).predict(network_input(X, report.mean, report.std), verbose=0)
+    expected = [y.mean((0, 1, 2)), y.var((0, 1, 2))]
+    np.testing.assert_allclose(statistics(model.get_layer("bn")), expected, rtol=1e-3, atol=1e-4)
+
+
 def test_a_batch_norm_layer_called_twice_mixes_both_calls():
     """As in training, where the later call has more weight: with a momentum of 1/2, twice that of the earlier one."""
     inputs = keras.Input((32, 32, 3))

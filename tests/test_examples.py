@@ -12,6 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from networks import staged_network
 from PIL import Image
 
 import keras_resattn
@@ -159,30 +160,20 @@ def test_see_the_masks(run, tmp_path):
         assert image.width > 1000
 
 
-def small_network(include_top=True, classes=10, pooling=None, **_):
-    """Stand in for the bundled network: two stages with a mask each, under the same layer names."""
-    inputs = x = keras.Input((32, 32, 3))
-    for stage in (2, 3):
-        x = keras.layers.Conv2D(4, 4, 4, name=f"stage{stage}_unit1")(x)
-        mask = keras.layers.Conv2D(4, 1, activation="sigmoid", name=f"stage{stage}_attention1_mask")(x)
-        x = keras_resattn.layers.AttentionResidual(name=f"stage{stage}_attention1_merge")([x, mask])
-    if include_top or pooling:
-        x = keras.layers.GlobalAveragePooling2D()(x)
-    if include_top:
-        x = keras.layers.Dense(classes, activation="softmax", name="predictions")(x)
-    return keras.Model(inputs, x, name="small")
-
-
 def test_transfer_learning(run, data, tmp_path, monkeypatch):
-    monkeypatch.setattr("keras_resattn.models.registry.create_model", lambda network, **kwargs: small_network(**kwargs))
+    monkeypatch.setattr(
+        "keras_resattn.models.registry.create_model", lambda network, **kwargs: staged_network(**kwargs)
+    )
     out = run("02_transfer_learning.py", data, "--epochs", 2, "--batch-size", 8, "--run-dir", tmp_path / "run")
     assert re.search(r"24 training images, classifier only: test accuracy \d+\.\d\d%", out)
     assert (tmp_path / "run" / "head" / "report.json").exists()
 
 
 def test_transfer_is_measured(run, data, tmp_path, monkeypatch):
-    monkeypatch.setattr("keras_resattn.create_model", lambda network, **kwargs: small_network(**kwargs))
-    monkeypatch.setattr("keras_resattn.models.registry.create_model", lambda network, **kwargs: small_network(**kwargs))
+    monkeypatch.setattr("keras_resattn.create_model", lambda network, **kwargs: staged_network(**kwargs))
+    monkeypatch.setattr(
+        "keras_resattn.models.registry.create_model", lambda network, **kwargs: staged_network(**kwargs)
+    )
     sizes = ("--images", 6, "--seeds", 0, "--size", 32, "--epochs", 2, "--fine-tune-epochs", 1, "--test-images", 5)
     sources = ("--sources", "CifarResidualAttention56/cifar10", "CifarResidualAttention56")
     command = ("09_measure_transfer.py", data, tmp_path / "results.csv")

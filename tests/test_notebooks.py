@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from networks import staged_network
 
 import keras_resattn
 from keras_resattn.pretrained import find
@@ -18,22 +19,6 @@ NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 NAMES = [path.name for path in NOTEBOOKS]
 
 
-def small_network(include_top=True, classes=10, pooling=None, input_shape=None, include_preprocessing=False, **_):
-    """Stand in for a released network: three stages with a mask each, under the names of their layers."""
-    inputs = x = keras.Input(input_shape or (32, 32, 3))
-    if include_preprocessing:
-        x = keras.layers.Rescaling(1 / 255)(x)
-    for stage, stride in ((1, 2), (2, 4), (3, 2)):
-        x = keras.layers.Conv2D(4, stride, stride, name=f"stage{stage}_unit1")(x)
-        mask = keras.layers.Conv2D(4, 1, activation="sigmoid", name=f"stage{stage}_attention1_mask")(x)
-        x = keras_resattn.layers.AttentionResidual(name=f"stage{stage}_attention1_merge")([x, mask])
-    if include_top or pooling:
-        x = keras.layers.GlobalAveragePooling2D()(x)
-    if include_top:
-        x = keras.layers.Dense(classes, activation="softmax", name="predictions")(x)
-    return keras.Model(inputs, x, name="small")
-
-
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
     """Execute a notebook's code cells in a temporary folder, with other values of its parameters; return the text.
@@ -43,16 +28,16 @@ def run(tmp_path, monkeypatch, capsys):
 
     def natural(include_top=True, **arguments):
         (tag,) = find("default", "ResidualAttention56")
-        model = small_network(include_top, **{"classes": len(tag.classes), "input_shape": tag.input_shape} | arguments)
+        model = staged_network(include_top, **{"classes": len(tag.classes), "input_shape": tag.input_shape} | arguments)
         if include_top:
             keras_resattn.set_class_names(model, list(tag.classes))
         return model
 
     def created(network, **arguments):
-        return {"ResidualAttention56": natural}.get(network, small_network)(**arguments)
+        return {"ResidualAttention56": natural}.get(network, staged_network)(**arguments)
 
     monkeypatch.setattr("keras_resattn.ResidualAttention56", natural)
-    monkeypatch.setattr("keras_resattn.CifarResidualAttention56", small_network)
+    monkeypatch.setattr("keras_resattn.CifarResidualAttention56", staged_network)
     monkeypatch.setattr("keras_resattn.models.registry.create_model", created)
     (tmp_path / "photos").symlink_to(ROOT / "examples" / "photos")
     monkeypatch.chdir(tmp_path)

@@ -15,11 +15,11 @@ import pytest
 
 from keras_resattn.pretrained import tags
 from keras_resattn.pretrained.records import weights_folder
+from tools.release import BUNDLED_BELOW
 
 pytestmark = [pytest.mark.slow, pytest.mark.once]
 
 ROOT = Path(__file__).parents[1]
-LARGEST = 5_000_000  # bytes of a released tag that becomes part of the wheel
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +87,10 @@ def test_the_wheel_holds_all_tags_but_the_large_ones(wheel):
     expected = {"SHA256SUMS", *(path.name for path in weights_folder().glob("*.json"))}
     for tag in tags():
         files = [path for path in tag.folder.iterdir() if path.is_file()]
-        small = sum(path.stat().st_size for path in files) <= LARGEST
+        small = sum(path.stat().st_size for path in files) < BUNDLED_BELOW
         expected |= {f"{tag.folder.name}/{path.name}" for path in files if small or path != tag.tensors}
     assert found == expected
-    assert wheel.stat().st_size < len(tags()) * LARGEST
+    assert wheel.stat().st_size < len(tags()) * BUNDLED_BELOW
 
 
 def test_the_installed_package_is_the_one_that_runs(installed):

@@ -17,6 +17,7 @@ from keras_resattn.pretrained.records import RECORD, weights_folder
 from keras_resattn.utils.io import atomic_write, read_json, read_rows
 from keras_resattn.utils.network_ids import python_call
 from tools import measure_exports
+from tools.release import BUNDLED_BELOW
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "benchmarks"))  # whose modules import each other by their names alone
@@ -25,7 +26,6 @@ import report  # noqa: E402
 
 COMMAND = "make tables"
 PLACE = re.compile(r"<!-- table: (?P<name>.+?) -->\n(?P<content>.*?)<!-- end -->\n", re.DOTALL)
-LARGEST_IN_WHEEL = 5_000_000  # bytes of a tag; tests/test_wheel.py builds the wheel
 
 
 def tables():
@@ -86,7 +86,7 @@ def accuracy(metrics, split, best):
 
 
 def _location(tag):
-    if sum(path.stat().st_size for path in tag.folder.iterdir()) <= LARGEST_IN_WHEEL:
+    if sum(path.stat().st_size for path in tag.folder.iterdir()) < BUNDLED_BELOW:
         return "in the package"
     if tag.repository:
         return f"[{tag.repository}](https://huggingface.co/{tag.repository})"

@@ -81,7 +81,7 @@ def _check_normalized(array, network, dtype):
         return
     raise ValueError(
         f"Expected normalised images, as the exported file takes them; received: {array.dtype} from {array.min()} to "
-        f"{array.max()}. Normalise them, for example with preprocess_input(images), or export with "
+        f"{array.max()}. Normalise them, for example with preprocess_input(images, weights=...), or export with "
         "include_preprocessing=True."
     )
 

@@ -55,8 +55,8 @@ def reject_integers(model: keras.Model) -> None:
     """
     (spec,) = model.input_spec
     spec.dtype = _NormalizedImages(
-        "float, for normalised images (call keras_resattn.preprocess_input(images) first, or build the network with "
-        "include_preprocessing=True)"
+        "float, for normalised images (call keras_resattn.preprocess_input(images, weights=...) first, or build the "
+        "network with include_preprocessing=True)"
     )
     model.input_spec = spec
 
