@@ -39,6 +39,16 @@ def test_resize_to_the_same_size_is_a_copy():
     np.testing.assert_array_equal(forward(BilinearResize(), [x, x]), x)
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() == "jax", reason="JAX computes in float32 unless it is configured otherwise"
+)
+def test_resize_keeps_double_precision():
+    x = random_array(1, 4, 4, 2).astype("float64")
+    resized = forward(BilinearResize(dtype="float64"), [x, np.zeros((1, 7, 9, 1))])
+    assert resized.dtype == "float64"
+    assert_close(resized, resize_reference(x, 7, 9), 1e-14)
+
+
 def test_resize_uses_only_the_size_of_its_reference():
     x, size = random_array(1, 3, 4, 2), (1, 6, 9, 1)
     noise = forward(BilinearResize(), [x, 1e3 * random_array(*size)])

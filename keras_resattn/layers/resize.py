@@ -15,9 +15,9 @@ from keras_resattn.utils.data_format import spatial_axes, standardize_data_forma
 class CeilMaxPooling2D(keras.layers.Layer):
     """3x3 max pooling with stride 2, without padding and with sizes rounded up, as in Caffe.
 
-    A size n becomes `ceil((n - 3) / 2) + 1`, which is `n // 2` for all n >= 2: the last window may extend one pixel
-    beyond the bottom and right edge. A row and a column of minus infinity handle this for even, odd and dynamic
-    sizes, and for negative values.
+    A size n becomes `ceil((n - 3) / 2) + 1`, which is `n // 2` for all n >= 2: for even sizes, the last window extends
+    one pixel beyond the bottom and right edge. Where the size is dynamic, or only one side is even, a row and a column
+    of minus infinity are added.
 
     Args:
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
@@ -32,11 +32,14 @@ class CeilMaxPooling2D(keras.layers.Layer):
     def call(self, x: Tensor) -> Tensor:
         if keras.backend.backend() == "torch":
             return self._torch(x)
-        pads = [(0, 0)] * 4
-        for axis in spatial_axes(self.data_format):
-            pads[axis] = (0, 1)
-        x = ops.pad(x, pads, constant_values=-np.inf)
-        return ops.max_pool(x, 3, strides=2, padding="valid", data_format=self.data_format)
+        axes = spatial_axes(self.data_format)
+        remainders = {size % 2 if isinstance(size := x.shape[axis], int) else None for axis in axes}
+        if remainders not in ({0}, {1}):
+            pads = [(0, 1) if axis in axes else (0, 0) for axis in range(4)]
+            x = ops.pad(x, pads, constant_values=-np.inf)
+        # For even sizes, "same" padding is one row below and one column on the right.
+        padding = "same" if remainders == {0} else "valid"
+        return ops.max_pool(x, 3, strides=2, padding=padding, data_format=self.data_format)
 
     def _torch(self, x):
         """Pool without a copy: Keras would pad, and transpose channels-last maps in memory."""
@@ -63,8 +66,8 @@ class BilinearResize(keras.layers.Layer):
 
     Called on `[x, reference]`; only the size of `reference` is used, never its values. The
     source step is `(size_in - 1) / (size_out - 1)` (`align_corners=True`, Caffe's Interp), which
-    neither `keras.layers.UpSampling2D` nor `keras.ops.image.resize` offers. It is computed as one small
-    matrix product per axis, which supports static and dynamic sizes on every backend.
+    neither `keras.layers.UpSampling2D` nor `keras.ops.image.resize` offers. TensorFlow (channels last) and PyTorch have
+    an operation for it; otherwise, it is computed as one small matrix product per axis. Sizes may be dynamic.
 
     Args:
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
@@ -90,6 +93,10 @@ class BilinearResize(keras.layers.Layer):
     def call(self, inputs: Sequence[Tensor]) -> Tensor:
         x, reference = inputs
         height, width = spatial_axes(self.data_format)
+        if keras.backend.backend() == "torch":
+            return self._torch(x, [reference.shape[height], reference.shape[width]])
+        if keras.backend.backend() == "tensorflow" and self.data_format == "channels_last" and x.dtype != "float64":
+            return self._tensorflow(x, ops.shape(reference)[1:3])
         sizes_in, sizes_out = ops.shape(x), ops.shape(reference)
         rows = _interpolation_matrix(sizes_in[height], sizes_out[height], self.compute_dtype)
         columns = _interpolation_matrix(sizes_in[width], sizes_out[width], self.compute_dtype)
@@ -101,6 +108,19 @@ class BilinearResize(keras.layers.Layer):
         x = ops.reshape(ops.matmul(rows, x), (-1, sizes_in[2], channels))
         x = ops.matmul(columns, x)
         return ops.reshape(x, (-1, sizes_out[1], sizes_out[2], channels))
+
+    def _tensorflow(self, x, size):
+        import tensorflow as tf
+
+        return ops.cast(tf.raw_ops.ResizeBilinear(images=x, size=size, align_corners=True), x.dtype)
+
+    def _torch(self, x, size):
+        from torch.nn.functional import interpolate
+
+        if self.data_format == "channels_first":
+            return interpolate(x, size, mode="bilinear", align_corners=True)
+        resized = interpolate(x.permute(0, 3, 1, 2), size, mode="bilinear", align_corners=True)
+        return resized.permute(0, 2, 3, 1)
 
     def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         x, reference = input_shape
