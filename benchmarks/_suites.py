@@ -196,7 +196,7 @@ def _starting():
     for backend in BACKENDS:
         keras = ("import keras", {"do": "imports", "statement": "import keras"})
         ours = {"do": "imports", "statement": "from keras_resattn import *"}
-        yield Once("import keras_resattn", ours, backend, keras, repeats=3)
+        yield Once("import keras_resattn", ours, backend, keras, repeats=7)
     for backend in BACKENDS:
         for network in (OURS, "ResidualAttention452"):
             action = {"do": "build", "network": network, "size": 224, "classes": 1000}

@@ -24,7 +24,7 @@ def tables(rows):
     """Return `{name: Markdown}` of rows of results."""
     found = {suite.name: _table_of_suite(suite, rows) for suite in SUITES if not suite.name.startswith("warn_")}
     found["plot"] = (
-        f"![Images per second of each path](../images/{PLOT.name})\n" if _good(rows, SUITES[0].name) else MISSING
+        f"![Relative speed of each path](../images/{PLOT.name})\n" if _good(rows, SUITES[0].name) else MISSING
     )
     found["warn"] = _table_of_warn(rows)
     found[STARTING[0]] = _table_of_starting(rows)
@@ -119,18 +119,21 @@ def _failed(rows):
 
 
 def plot(rows, path):
-    """Draw images per second of the forward pass at 224 pixels, batch size 8: a bar per path."""
+    """Draw the relative speed of the forward pass at 224 pixels, batch size 8: a bar per path.
+
+    Images per second are not drawn: a change in the machine's load affects them, but not the ratio of a pair.
+    """
     from matplotlib.figure import Figure
 
     suite = SUITES[0]
-    found = sorted(_good(rows, suite.name), key=lambda row: float(row["images_per_s"]))
+    found = sorted(_good(rows, suite.name), key=lambda row: float(row["ratio"]))
     figure = Figure(figsize=(9, 1.2 + 0.24 * len(found)), layout="constrained")
     axes = figure.add_subplot()
-    speeds = [float(row["images_per_s"]) for row in found]
+    speeds = [float(row["ratio"]) for row in found]
     bars = axes.barh(range(len(found)), speeds, color=[COLORS[row["library"]] for row in found])
-    axes.bar_label(bars, [f"{speed:.1f}" for speed in speeds], padding=3, fontsize=8)
+    axes.bar_label(bars, [f"{speed:.2f}" for speed in speeds], padding=3, fontsize=8)
     axes.set_yticks(range(len(found)), [row["name"].replace("_", "-") for row in found], fontsize=8)
-    axes.set_xlabel(f"images per second: {suite.size} x {suite.size} pixels, batch size {suite.batch_size}, inference")
+    axes.set_xlabel(f"speed relative to {suite.peer.name.replace('_', '-')}: inference, batch size {suite.batch_size}")
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(y=0.01)
     handles = [bars[0].__class__((0, 0), 1, 1, color=color) for color in COLORS.values()]
