@@ -30,6 +30,8 @@ def test_create_model_builds_every_network_under_its_own_name(network):
 def test_create_model_builds_any_depth_and_width_of_a_family():
     model = undrawn(create_model, id="WARN-10-1", weights=None, classes=7)
     assert model.name == "warn_10_1"
+    assert registry.id_of_model_name("warn_10_1") == "WARN-10-1"
+    assert registry.id_of_model_name("wide_resnet_att2_22_4") == "WideResNetAtt2-22-4"
     assert model.output_shape == (None, 7)
 
 

@@ -156,6 +156,10 @@ def id_of_model_name(model_name: str) -> str:
     def letters(name):
         return re.sub("[^a-z0-9]", "", name.lower())
 
+    if sized := re.fullmatch(r"(.+)_(\d+)_(\d+)", model_name):
+        for family in FAMILIES:
+            if letters(family) == letters(sized[1]):
+                return f"{family}-{sized[2]}-{sized[3]}"
     for id in NETWORKS:
         if letters(id) == letters(model_name):
             return id
