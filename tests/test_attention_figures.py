@@ -22,9 +22,9 @@ def test_the_channels_that_add_most_to_the_score_are_shown():
     for i, titles in enumerate((titles_of(figure)[:4], titles_of(figure)[4:8])):
         amounts = relevance[i].sum((0, 1))
         first, second = np.argsort(-amounts)[:2]
-        assert f"relevance {relevance[i].sum():+.2f}" in titles[1]
-        assert f"channel {first}, {amounts[first]:+.2f}" in titles[2]
-        assert f"channel {second}, {amounts[second]:+.2f}" in titles[3]
+        assert f"all channels add {relevance[i].sum():+.2f}" in titles[1]
+        assert f"channel {first} adds {amounts[first]:+.2f}" in titles[2]
+        assert f"channel {second} adds {amounts[second]:+.2f}" in titles[3]
     overlay = figure.axes[1].images[1]
     assert_close(overlay.get_array(), upsample_maps(relevance[0].sum(-1), (8, 8)))
     low, high = overlay.get_clim()
@@ -35,7 +35,7 @@ def test_the_heads_that_add_most_to_the_score_are_shown():
     model = gated()
     relevance = attention_relevance(model, IMAGES)["attention1_mask"][0].sum((0, 1))
     titles = titles_of(plot_attention(model, IMAGES[:1], masks="attention1_mask", rank="gradient", channels=1))
-    assert f"head {relevance.argmax() + 1}, {relevance.max():+.2f}" in " ".join(titles[2].split())
+    assert f"head {relevance.argmax() + 1} adds {relevance.max():+.2f}" in " ".join(titles[2].split())
 
 
 def test_maps_are_resized_as_in_the_network():
@@ -66,7 +66,7 @@ def test_a_montage_shows_one_channel_before_and_after_its_mask():
     assert len(figure.axes) == 2 * (1 + 3) + 1, "for each image, itself, and three rows of one module; one colour bar"
     image, before, mask, after = figure.axes[:4]
     channel = attention_relevance(model, IMAGES)[MASK][0].sum((0, 1)).argmax()
-    assert before.get_title().startswith(f"stage 1, module 1\nchannel {channel}, ")
+    assert before.get_title().startswith(f"stage 1, module 1\nchannel {channel} adds ")
     assert mask.get_title().startswith("mask: ")
     ratio = np.asarray(after.images[0].get_array()) / np.asarray(before.images[0].get_array())
     assert_close(upsample_maps(ratio - 1, (8, 8)), mask.images[1].get_array(), 1e-3)

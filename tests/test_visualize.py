@@ -110,7 +110,7 @@ def test_a_figure_has_a_row_for_each_image_and_a_column_for_each_mask(network):
     titles = [axis.get_title() for axis in figure.axes]
     assert titles[0] == "one"
     assert titles[10] == "two"
-    assert titles[1].startswith("stage 1, module 2\nmean\n"), "the last module of each stage, mean first"
+    assert titles[1].startswith("stage 1, module 2\nmean of channels\n"), "the last module of each stage, mean first"
 
 
 def test_the_channels_with_the_highest_trunk_energy_are_shown(network):

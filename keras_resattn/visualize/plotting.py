@@ -50,7 +50,8 @@ def plot_attention(
     All soft masks share one colour scale that starts at 0, so a nearly constant mask looks constant, and colours are
     comparable across images, stages and channels. Each module of gated attention has its own scale for all heads and
     images, because the values of a softmax mask depend on the size of the map; so has the relevance of each mask. A
-    colour bar below the columns shows each scale, and the title of each overlay shows its range.
+    colour bar below the columns shows each scale, and titles show ranges over the positions of a map: of the mask, or
+    of the relevance, whose sum is what the channels or heads add.
 
     Masks are resized to the resolution of the displayed image with `upsample_maps`, and cover the part of it that the
     network received.
@@ -199,11 +200,13 @@ class _Plotted:
             (label, overview), *best = (
                 _channels(trunk[0], mask, relevance, count) if soft else self._heads(i, name, mask, relevance, count)
             )
-            if relevance is not None:
-                overview = relevance.sum(-1)
-            signed = Scale(f"{RELEVANCE} {name}", SIGNED_CMAP, SIGNED_ALPHA, signed=True)
-            cells.append(Cell([*heading, label, range_of(overview)], overview, scale if relevance is None else signed))
-            cells += [Cell([*heading, label, range_of(values)], values, scale) for label, values in best]
+            if relevance is None:
+                cells.append(Cell([*heading, label, f"mask: {range_of(overview)}"], overview, scale))
+            else:
+                total = relevance.sum(-1)
+                signed = Scale(f"{RELEVANCE} {name}", SIGNED_CMAP, SIGNED_ALPHA, signed=True)
+                cells.append(Cell([*heading, label, f"relevance: {range_of(total)}"], total, signed))
+            cells += [Cell([*heading, label, f"mask: {range_of(values)}"], values, scale) for label, values in best]
         return cells
 
     def before_mask_after(self, i, name, cmap, alpha):
@@ -240,10 +243,10 @@ class _Plotted:
         if relevance is None:
             yield share or "all heads", mask @ weights
         else:
-            yield f"relevance {relevance.sum():+.2f}" + (f", {share}" if share else ""), mask @ weights
+            yield f"all heads add {relevance.sum():+.2f}" + (f", {share}" if share else ""), mask @ weights
         scores = weights if relevance is None else relevance.sum((0, 1))
         for head in np.argsort(-scores, kind="stable")[:count]:
-            label = f"head {head + 1}" if relevance is None else f"head {head + 1}, {scores[head]:+.2f}"
+            label = f"head {head + 1}" if relevance is None else f"head {head + 1} adds {scores[head]:+.2f}"
             yield label if gates is None else f"{label}, gate {weights[head]:.2f}", mask[..., head]
 
 
@@ -257,10 +260,10 @@ def _checked_masks(masks, known):
 
 def _channels(trunk, mask, relevance, count):
     """Yield `(label, map)` for a soft mask's mean over channels, and for the best channels."""
-    yield "mean" if relevance is None else f"relevance {relevance.sum():+.2f}", mask.mean(-1)
+    yield "mean of channels" if relevance is None else f"all channels add {relevance.sum():+.2f}", mask.mean(-1)
     for channel in _order(trunk, relevance)[:count]:
         label = f"channel {channel}"
-        yield label if relevance is None else f"{label}, {relevance[..., channel].sum():+.2f}", mask[..., channel]
+        yield label if relevance is None else f"{label} adds {relevance[..., channel].sum():+.2f}", mask[..., channel]
 
 
 def _order(trunk, relevance):
