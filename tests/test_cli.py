@@ -134,7 +134,8 @@ def test_train_writes_a_run_and_leaves_a_finished_one_as_it_is(images, tmp_path,
     command += ["--set", "epochs=2", "batch_size=4", "normalization=unit"]
     assert main(command) == 0
     out = capsys.readouterr().out
-    assert re.search(r"last epoch: epoch 2, .*val_accuracy", out)
+    [summary] = re.findall(r"last epoch: epoch 2, .*", out)
+    assert re.search(r"training accuracy [\d.]+.*validation accuracy [\d.]+", summary)
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert (report["training_images"], report["recipe"]["normalization"]) == (8, "unit")
     log = (tmp_path / "run" / "log.csv").read_text()

@@ -93,6 +93,14 @@ ERRORS = {
 }
 
 
+def test_an_unknown_option_is_reported_with_the_usage_of_its_command(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["predict", "image.png", "--size=32", "--weight-decay=1"])
+    error = capsys.readouterr().err
+    assert error.startswith("usage: keras-resattn predict ")
+    assert error.endswith("keras-resattn predict: error: unrecognized arguments: --weight-decay=1\n")
+
+
 @pytest.mark.parametrize("case", ERRORS)
 def test_an_error_is_one_line_with_exit_code_2(case, files, monkeypatch, capsys):
     monkeypatch.chdir(files)

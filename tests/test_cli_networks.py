@@ -86,6 +86,8 @@ def test_a_classifier_is_fine_tuned_and_used(run, animals, tmp_path, capsys):
         assert one["probability"] == pytest.approx(other["probability"], abs=1e-4)
     result = printed(capsys, "evaluate", "--data", str(animals), "--weights", str(folder / "classifier.keras"))
     assert result["total"] == 8
+    of_folder = printed(capsys, "evaluate", "--data", str(animals), "--run-dir", str(folder))
+    assert of_folder["network"] == str(folder), "not the folder of a phase inside"
     assert class_names_of(keras.models.load_model(folder / "classifier.keras")) == ["ape", "zebra"]
 
 

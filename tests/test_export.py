@@ -258,6 +258,22 @@ def test_the_command_exports_a_file(tmp_path, capsys):
 
 
 @pytest.mark.once
+def test_the_command_exports_a_run_by_its_folder(tmp_path, capsys, monkeypatch):
+    (tmp_path / "run").mkdir()
+    normalizing().save(tmp_path / "run" / "classifier.keras")
+    monkeypatch.chdir(tmp_path)
+    command = ["export", "--format", FORMAT, "--batch-size", "1"]
+    assert main([*command, "--run-dir", "run", "--json"]) == 0
+    path = Path(json.loads(capsys.readouterr().out)["path"])
+    assert path.exists()
+    assert main([*command, "run"]) == 2
+    assert f"{path} exists" in capsys.readouterr().err, "the same file of the same run"
+    for both_or_neither in (["run", "--run-dir", "run"], []):
+        with pytest.raises(SystemExit, match="2"):
+            main([*command, *both_or_neither])
+
+
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

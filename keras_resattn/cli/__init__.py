@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue] (suppressed)
     try:
         try:
-            arguments = _parser().parse_args(argv)
+            arguments = _parse(argv)
             return arguments.run(arguments) or 0
         finally:
             sys.stdout.flush()  # a closed pipe or a full disk can be handled here, but not when Python exits
@@ -102,6 +102,13 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+def _parse(argv):
+    arguments, unknown = _parser().parse_known_args(argv)
+    if unknown:
+        arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")  # with the usage of the command
+    return arguments
+
+
 def _parser():
     description = (__doc__ or "").splitlines()[0].partition(": ")[2].capitalize()
     parser = argparse.ArgumentParser(prog="keras-resattn", description=description)
@@ -110,5 +117,5 @@ def _parser():
     for name, (module, help_) in COMMANDS.items():
         command = commands.add_parser(name, help=help_, description=f"{help_[0].upper()}{help_[1:]}.")
         module.add_arguments(command)
-        command.set_defaults(run=module.run)
+        command.set_defaults(run=module.run, parser=command)
     return parser

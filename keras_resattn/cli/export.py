@@ -100,7 +100,7 @@ def _name_of(choice):
         return f"{choice.source.network}-{choice.source.tag}"
     if choice.kind == "hub":
         return choice.source.partition("@")[0].rpartition("/")[2]
-    return choice.source.resolve().name.removesuffix(".h5").removesuffix(".weights").removesuffix(".keras")
+    return Path(choice.name).resolve().name.removesuffix(".h5").removesuffix(".weights").removesuffix(".keras")
 
 
 def _images(net, arguments):

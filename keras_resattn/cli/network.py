@@ -187,7 +187,7 @@ def _open_run(choice):
     check_data_format(report, folder)
     sizes = report["recipe"].get("image_sizes") or [(None, choice.size)]
     return Network(
-        str(folder),
+        choice.name,
         load_run(folder),
         report["mean"],
         report["std"],

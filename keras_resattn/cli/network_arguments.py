@@ -30,27 +30,33 @@ def add_arguments(parser: argparse.ArgumentParser, default: str | None = DEFAULT
     either = parser.add_mutually_exclusive_group()
     either.add_argument("--weights", default=default, help=f"{WEIGHTS} (default: {default or 'random weights'})")
     if run_dir:
-        either.add_argument(
-            "--run-dir",
-            dest="network_run",
-            type=path,
-            metavar="DIR",
-            help="folder of a finished run of `train` or `fine-tune`",
-        )
+        _add_run_dir(either)
         _add_model_and_size(parser, "height and width of images, for a network of any input size")
     _add_statistics(parser)
 
 
 def add_name(parser: argparse.ArgumentParser, size_help: str) -> None:
-    """Add `NAME`, the network as a positional argument, and arguments for files that do not record what they need.
+    """Add `NAME`, the network as a positional argument, or `--run-dir`, and arguments for files that do not record all.
 
     Args:
         parser: An `argparse` parser.
         size_help: Help of `--size`.
     """
-    parser.add_argument("weights", metavar="NAME", help=f"{WEIGHTS}, or folder of a finished run")
+    either = parser.add_mutually_exclusive_group(required=True)
+    either.add_argument("weights", nargs="?", metavar="NAME", help=f"{WEIGHTS}, or folder of a finished run")
+    _add_run_dir(either)
     _add_model_and_size(parser, size_help)
     _add_statistics(parser)
+
+
+def _add_run_dir(either):
+    either.add_argument(
+        "--run-dir",
+        dest="network_run",
+        type=path,
+        metavar="DIR",
+        help="folder of a finished run of `train` or `fine-tune`",
+    )
 
 
 def _add_model_and_size(parser, size_help):
@@ -105,8 +111,11 @@ class NetworkChoice:
 
     @property
     def name(self) -> str:
-        """Name in messages."""
-        return self.source.id if isinstance(self.source, Checkpoint) else str(self.source)
+        """Name in messages; for a run of `fine-tune`, its folder, not that of the second phase inside."""
+        if isinstance(self.source, Checkpoint):
+            return self.source.id
+        of_transfer = self.kind == "run" and (self.source.parent / TRANSFER).exists()
+        return str(self.source.parent if of_transfer else self.source)
 
 
 def choose(arguments: argparse.Namespace, any_model: bool = False) -> NetworkChoice:

@@ -84,12 +84,19 @@ def change_recipe(name: str, changes: Iterable[str], option: str = "--set") -> R
 
 def print_metrics(report: "Report", label: str = "last epoch") -> None:
     """Print the metrics of a `Report`."""
-    print(f"{label}: {', '.join(f'{name} {value:.4g}' for name, value in report.metrics.items())}")
+    print(f"{label}: {', '.join(f'{_spelled_out(name)} {value:.4g}' for name, value in report.metrics.items())}")
 
 
 def print_written(file: PathLike) -> None:
     """Print that a file was written."""
     print(f"wrote {printable(str(file))}")
+
+
+def _spelled_out(metric):
+    """Return the name of a metric with its data: `accuracy` is that of training images."""
+    if metric.startswith("val_"):
+        return f"validation {metric.removeprefix('val_')}"
+    return f"training {metric}" if metric in ("loss", "accuracy") else metric
 
 
 def _read_recipe(file):

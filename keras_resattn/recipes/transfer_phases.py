@@ -25,6 +25,7 @@ from keras_resattn.recipes.run_identity import differing_fields, read_identity
 from keras_resattn.utils.data_format import image_shape
 from keras_resattn.utils.io import write_json
 from keras_resattn.utils.locking import locked
+from keras_resattn.utils.validation import some_names
 
 HEAD, FINE_TUNE = "head", "fine_tune"  # folders of the two phases
 
@@ -119,6 +120,9 @@ class TransferRun:
 
     def train_head(self, model: keras.Model, recipe: Recipe) -> Report:
         """Train the classifier on the frozen network; return the report of this phase."""
+        images = f"{len(self.dataset):,} images" if isinstance(self.dataset, Dataset) else "batches of images"
+        names = "" if self.dataset.class_names is None else f" ({some_names(self.dataset.class_names)})"
+        self._announce(HEAD, f"a new classifier of {self.classes} classes{names} on the frozen network, {images}")
         self.backbone.model.trainable = False
         by_index = isinstance(self.dataset, Dataset) and isinstance(self.validation, (Dataset, type(None)))
         if not by_index or _augments(recipe):
@@ -135,8 +139,15 @@ class TransferRun:
         """Train the unfrozen layers and the classifier; return the report, or `None` without unfrozen layers."""
         if not self.unfrozen:
             return None
+        layers = f"{self.unfrozen[0]} to {self.unfrozen[-1]}"
+        self._announce(FINE_TUNE, f"the classifier and layers {layers} of the network")
         self.backbone.unfreeze(self.unfrozen)
         return self._fit(FINE_TUNE, model, recipe, self.dataset, self.validation, self.backbone.statistics)
+
+    def _announce(self, phase, trained):
+        if self.fit_options["verbose"] and self.strategy.rank == 0 and not self._finished(phase):
+            number, count = (1 if phase == HEAD else 2), (2 if self.unfrozen else 1)
+            print(f"Phase {number} of {count}: {trained}.", flush=True)
 
     def _fit(self, phase, model, recipe, dataset, validation, statistics):
         with warnings.catch_warnings():
