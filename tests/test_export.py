@@ -206,6 +206,16 @@ def test_what_a_backend_cannot_write_names_one_that_can(tmp_path):
         export(tiny(), tmp_path / "network.h5", "h5")
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="PyTorch exports them, and JAX writes no ONNX")
+def test_grouped_convolutions_get_into_onnx_from_pytorch_only(tmp_path):
+    inputs = keras.Input((8, 8, 4))
+    x = keras.layers.GroupNormalization(groups=2)(inputs)  # groups of another kind
+    model = keras.Model(inputs, keras.layers.Conv2D(4, 3, groups=2, name="grouped")(x), name="mine")
+    with pytest.raises(ValueError, match=r"Expected the backend torch .*; mine has them \('grouped'\)"):
+        export(model, target(tmp_path, "onnx"), "onnx")
+    assert names_in(tmp_path) == []
+
+
 @pytest.mark.once
 def test_missing_packages_and_unsuitable_paths(tmp_path, monkeypatch):
     monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None)

@@ -32,6 +32,12 @@ def target(folder, format):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_network_in_every_format(name, format, tmp_path):
     model = randomise(NETWORKS[name].build())
+    if (name, format, BACKEND) == ("resnext", "onnx", "tensorflow"):
+        with pytest.raises(
+            ValueError, match=r"Expected the backend torch for an export of grouped convolutions to ONNX"
+        ):
+            export(model, target(tmp_path, format), format)
+        return
     report = export(model, target(tmp_path, format), format)
     assert report.relative_difference < 1e-5
     assert report.agreement == 1.0

@@ -14,7 +14,7 @@ from keras_resattn.deployment.files import bytes_of, check_path, replaced
 from keras_resattn.deployment.formats import check_format
 from keras_resattn.deployment.inference import optimize_for_inference
 from keras_resattn.deployment.metadata import write_metadata
-from keras_resattn.deployment.network import check_open_size, deployed_network
+from keras_resattn.deployment.network import check_groups, check_open_size, deployed_network
 from keras_resattn.deployment.quantization import check_quantization, quantize
 from keras_resattn.typing import ArrayLike, ExportFormat, PathLike, Quantization, Statistics
 from keras_resattn.utils.validation import check_number
@@ -123,6 +123,7 @@ def export(
     check_number("tolerance", tolerance)
     network = deployed_network(model, batch_size, image_size, statistics, include_preprocessing, class_names)
     check_open_size(network, format)
+    check_groups(network, format)
     calibration = None if calibration_images is None else comparison_images(network, calibration_images)
     samples = comparison_images(network, images) if calibration is None or images is not None else calibration
     with replaced(target) as partial:

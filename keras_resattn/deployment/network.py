@@ -14,7 +14,7 @@ from keras_resattn.recipes.loss_and_metrics import returns_logits
 from keras_resattn.recipes.transfer import with_normalization
 from keras_resattn.utils import provenance
 from keras_resattn.utils.data_format import channel_axis, image_shape, image_size
-from keras_resattn.utils.validation import check_class_names, check_count
+from keras_resattn.utils.validation import check_class_names, check_count, some_names
 
 OTHER_FLOATS = {"float16", "bfloat16", "float64"}
 
@@ -177,6 +177,23 @@ def check_open_size(network: DeployedNetwork, format: str) -> None:
         raise ValueError(
             f"Expected image_size for an export to {format} on {backend}, because {network.reference.name} has input "
             f"shape {network.input_shape}. Only TensorFlow exports networks of open image size."
+        )
+
+
+def check_groups(network: DeployedNetwork, format: str) -> None:
+    """Raise a `ValueError` for grouped convolutions that the format cannot get from the current backend.
+
+    Keras compiles them with XLA on TensorFlow, which tf2onnx cannot convert.
+    """
+    if format != "onnx" or keras.backend.backend() != "tensorflow":
+        return
+    kinds = keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D
+    grouped = [each.name for each in iter_layers(network.model) if isinstance(each, kinds) and each.groups > 1]
+    if grouped:
+        raise ValueError(
+            f"Expected the backend torch for an export of grouped convolutions to ONNX; {network.reference.name} has "
+            f"them ({some_names(grouped, 3)}), and the backend is tensorflow. Set KERAS_BACKEND before Keras is "
+            "imported, and load the same weights."
         )
 
 
