@@ -49,6 +49,12 @@ def test_resize_keeps_double_precision():
     assert_close(resized, resize_reference(x, 7, 9), 1e-14)
 
 
+def test_resize_of_integers_is_not_truncated():
+    x = np.arange(4).reshape(1, 2, 2, 1)
+    resized = forward(BilinearResize(), [x, np.zeros((1, 3, 3, 1))])
+    assert_close(resized[0, :, :, 0], [[0, 0.5, 1], [1, 1.5, 2], [2, 2.5, 3]])
+
+
 def test_resize_uses_only_the_size_of_its_reference():
     x, size = random_array(1, 3, 4, 2), (1, 6, 9, 1)
     noise = forward(BilinearResize(), [x, 1e3 * random_array(*size)])

@@ -12,7 +12,7 @@ from keras_resattn.cli.arguments import check_least, expanded, path
 from keras_resattn.models import registry
 from keras_resattn.pretrained import hub
 from keras_resattn.pretrained.records import RECORD, TENSORS, Checkpoint
-from keras_resattn.recipes.run_files import ARCHITECTURE, CLASSIFIER, RECIPE, REPORT, TRANSFER
+from keras_resattn.recipes.run_files import ARCHITECTURE, CLASSIFIER, FINE_TUNE, RECIPE, REPORT, TRANSFER
 from keras_resattn.utils.suggestions import did_you_mean
 
 DEFAULT = "CifarResidualAttention56/cifar10"
@@ -114,8 +114,9 @@ class NetworkChoice:
         """Name in messages; for a run of `fine-tune`, its folder, not that of the second phase inside."""
         if isinstance(self.source, Checkpoint):
             return self.source.id
-        of_transfer = self.kind == "run" and (self.source.parent / TRANSFER).exists()
-        return str(self.source.parent if of_transfer else self.source)
+        if self.kind == "run" and self.source.name == FINE_TUNE and (self.source.parent / TRANSFER).exists():
+            return str(self.source.parent)
+        return str(self.source)
 
 
 def choose(arguments: argparse.Namespace, any_model: bool = False) -> NetworkChoice:
@@ -209,7 +210,7 @@ def _find_run(folder, expected="--run-dir to be the folder of a finished run"):
     if not os.path.isdir(folder):
         problem = "is a file" if os.path.exists(folder) else "does not exist"
         raise ValueError(f"Expected {expected}; {folder} {problem}.")
-    for inside in (folder, folder / "fine_tune"):
+    for inside in (folder, folder / FINE_TUNE):
         if (inside / REPORT).exists():
             return "run", inside
     if (folder / CLASSIFIER).exists():

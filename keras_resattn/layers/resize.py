@@ -16,8 +16,8 @@ class CeilMaxPooling2D(keras.layers.Layer):
     """3x3 max pooling with stride 2, without padding and with sizes rounded up, as in Caffe.
 
     A size n becomes `ceil((n - 3) / 2) + 1`, which is `n // 2` for all n >= 2: for even sizes, the last window extends
-    one pixel beyond the bottom and right edge. Where the size is dynamic, or only one side is even, a row and a column
-    of minus infinity are added.
+    one pixel beyond the bottom and right edge. Where the size is dynamic, or only one side is even, TensorFlow and
+    JAX add a row and a column of minus infinity.
 
     Args:
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
@@ -92,10 +92,15 @@ class BilinearResize(keras.layers.Layer):
 
     def call(self, inputs: Sequence[Tensor]) -> Tensor:
         x, reference = inputs
+        x = ops.cast(x, self.compute_dtype)  # Keras casts floats only
         height, width = spatial_axes(self.data_format)
         if keras.backend.backend() == "torch":
             return self._torch(x, [reference.shape[height], reference.shape[width]])
-        if keras.backend.backend() == "tensorflow" and self.data_format == "channels_last" and x.dtype != "float64":
+        if (
+            keras.backend.backend() == "tensorflow"
+            and self.data_format == "channels_last"
+            and self.compute_dtype != "float64"
+        ):
             return self._tensorflow(x, ops.shape(reference)[1:3])
         sizes_in, sizes_out = ops.shape(x), ops.shape(reference)
         rows = _interpolation_matrix(sizes_in[height], sizes_out[height], self.compute_dtype)
@@ -112,7 +117,7 @@ class BilinearResize(keras.layers.Layer):
     def _tensorflow(self, x, size):
         import tensorflow as tf
 
-        return ops.cast(tf.raw_ops.ResizeBilinear(images=x, size=size, align_corners=True), x.dtype)
+        return ops.cast(tf.raw_ops.ResizeBilinear(images=x, size=size, align_corners=True), self.compute_dtype)
 
     def _torch(self, x, size):
         from torch.nn.functional import interpolate

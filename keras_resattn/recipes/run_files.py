@@ -7,7 +7,8 @@ LOG = "log.csv"
 ARCHITECTURE = "model.json"
 WEIGHTS = "model.weights.h5"
 REPORT = "report.json"
-#: `fine_tune` keeps its two phases in the folders `head` and `fine_tune`, and describes itself in this file.
+#: `fine_tune` keeps its two phases in these folders, and describes itself in a file beside them.
+HEAD, FINE_TUNE = "head", "fine_tune"
 TRANSFER = "transfer.json"
 #: The model that `keras-resattn fine-tune` writes.
 CLASSIFIER = "classifier.keras"

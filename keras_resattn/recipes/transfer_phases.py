@@ -19,15 +19,13 @@ from keras_resattn.recipes import Recipe, Report, compile_and_fit, distribution
 from keras_resattn.recipes.backbone import Backbone
 from keras_resattn.recipes.checks import EMPTY_CLASSES, check_class_weight
 from keras_resattn.recipes.frozen_features import FrozenFeatures, fold_statistics
-from keras_resattn.recipes.run_files import TRANSFER
+from keras_resattn.recipes.run_files import FINE_TUNE, HEAD, TRANSFER
 from keras_resattn.recipes.run_folder import RunFolder
 from keras_resattn.recipes.run_identity import differing_fields, read_identity
 from keras_resattn.utils.data_format import image_shape
 from keras_resattn.utils.io import write_json
 from keras_resattn.utils.locking import locked
 from keras_resattn.utils.validation import some_names
-
-HEAD, FINE_TUNE = "head", "fine_tune"  # folders of the two phases
 
 
 @dataclass(frozen=True)
