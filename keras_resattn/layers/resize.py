@@ -43,11 +43,16 @@ class CeilMaxPooling2D(keras.layers.Layer):
 
     def _torch(self, x):
         """Pool without a copy: Keras would pad, and transpose channels-last maps in memory."""
+        import torch
         from torch.nn.functional import max_pool2d
 
+        # For two pixels, a window of two is the same, and OpenVINO refuses windows that are larger than the map. While
+        # the network is traced, which is for a fixed size, sizes are tensors.
+        sizes = [x.shape[axis] for axis in spatial_axes(self.data_format)]
+        window = [2 if isinstance(size, (int, torch.Tensor)) and size == 2 else 3 for size in sizes]
         if self.data_format == "channels_first":
-            return max_pool2d(x, 3, 2, ceil_mode=True)
-        return max_pool2d(x.permute(0, 3, 1, 2), 3, 2, ceil_mode=True).permute(0, 2, 3, 1)
+            return max_pool2d(x, window, 2, ceil_mode=True)
+        return max_pool2d(x.permute(0, 3, 1, 2), window, 2, ceil_mode=True).permute(0, 2, 3, 1)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         shape = list(input_shape)
