@@ -115,22 +115,6 @@ def test_the_second_phase_trains_the_last_stage_but_no_batch_normalisation(tmp_p
 
 
 @pytest.mark.once
-def test_both_phases_are_announced_once(tmp_path, capsys):
-    short = {"head_recipe": HEAD.replace(epochs=1), "fine_tune_recipe": TUNE.replace(epochs=1)}
-    named = ArrayDataset(*images(), class_names=["cat", "dog"])
-    base = backbone()
-    base.save_weights(tmp_path / "base.weights.h5")
-    run(base, named, run_dir=tmp_path / "run", verbose=2, **short)
-    printed = capsys.readouterr().out
-    first = "Phase 1 of 2: a new classifier of 2 classes ('cat', 'dog') on the frozen network, 32 images.\n"
-    second = "Phase 2 of 2: the classifier and layers stage2_conv to stage2_relu of the network.\n"
-    assert 0 <= printed.find(first) < printed.find(second)
-    base.load_weights(tmp_path / "base.weights.h5")
-    run(base, named, run_dir=tmp_path / "run", verbose=2, **short)
-    assert "Phase" not in capsys.readouterr().out, "a finished run trains nothing"
-
-
-@pytest.mark.once
 def test_frozen_layers_stay_frozen_in_a_saved_model(tmp_path):
     inputs = keras.Input((8, 8, 3))
     x = inputs

@@ -9,6 +9,7 @@ from helpers import weights_of
 from resuming import files_of
 from test_transfer import HEAD, TUNE, backbone, images, run
 
+from keras_resattn.data import ArrayDataset
 from keras_resattn.recipes.frozen_features import FrozenFeatures
 from keras_resattn.utils.locking import locked
 
@@ -98,3 +99,17 @@ def test_a_finished_first_phase_needs_no_features(finished, copied, monkeypatch)
     _, report = again(finished, copied, callbacks=[Best()])
     assert report.head == finished[2].head
     assert report.fine_tune.kept_epoch == 1
+
+
+def test_both_phases_are_announced_once(tmp_path, capsys):
+    named = ArrayDataset(*images(), class_names=["cat", "dog"])
+    base = backbone()
+    base.save_weights(tmp_path / "base.weights.h5")
+    run(base, named, run_dir=tmp_path / "run", verbose=2, **SHORT)
+    printed = capsys.readouterr().out
+    first = "Phase 1 of 2: a new classifier of 2 classes ('cat', 'dog') on the frozen network, 32 images.\n"
+    second = "Phase 2 of 2: the classifier and layers stage2_conv to stage2_relu of the network.\n"
+    assert 0 <= printed.find(first) < printed.find(second)
+    base.load_weights(tmp_path / "base.weights.h5")
+    run(base, named, run_dir=tmp_path / "run", verbose=2, **SHORT)
+    assert "Phase" not in capsys.readouterr().out, "a finished run trains nothing"
