@@ -3,6 +3,7 @@
 import functools
 import inspect
 import os
+import shutil
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -16,6 +17,7 @@ from sample_images import write_folder
 from keras_resattn import evaluation
 from keras_resattn.cli import main
 from keras_resattn.models import registry
+from keras_resattn.pretrained import records
 from keras_resattn.reproduce import TABLES, Row, Table, runner
 
 
@@ -129,6 +131,29 @@ def refuses(monkeypatch):
             build(*args, **arguments)
 
     return check
+
+
+# --- Releases ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def released_run(tmp_path_factory):
+    """Folder of a finished run with three classes, and in its subfolder `weights` its release."""
+    from releasing import write_released_run
+
+    root = tmp_path_factory.mktemp("run")
+    write_released_run(root)
+    return root
+
+
+@pytest.fixture
+def release(released_run, tmp_path, monkeypatch):
+    """The only released checkpoint, `CifarResidualAttention56/shapes_v1`, in place of the bundled ones."""
+    shutil.copytree(released_run / "weights", tmp_path / "weights")
+    monkeypatch.setattr(records, "weights_folder", lambda: tmp_path / "weights")
+    records.forget_tags()
+    yield records.tags()[0]
+    records.forget_tags()
 
 
 # --- The Hub -------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Releasing a run: contents of a release, invalid arguments, aliases, and loading a tag or its folder."""
+"""Releasing a run: contents of a release, invalid arguments, and aliases."""
 
 import json
 import math
@@ -7,9 +7,9 @@ import shutil
 import keras
 import numpy as np
 import pytest
-from helpers import randomise, weights_by_path
 from huggingface_hub import ModelCard
 from PIL import Image
+from releasing import CLASSES, release_arguments
 
 import keras_resattn
 from keras_resattn import pretrained
@@ -23,61 +23,7 @@ from tools.release import release as write_release
 
 pytestmark = pytest.mark.once
 
-CLASSES = ("circle", "square", "triangle")
 RELEASE_OPTIONS = ("classes", "dataset", "hub_dataset", "held_out", "mantissa_bits", "attention_images")
-
-
-def release_arguments(root):
-    return {
-        "classes": CLASSES,
-        "data": root / "data.npz",
-        "dataset": "shapes",
-        "data_name": "Shapes",
-        "command": "none",
-    }
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """Folder of a finished run with three classes, and in its subfolder `weights` its release."""
-    root = tmp_path_factory.mktemp("run")
-    model = randomise(keras_resattn.CifarResidualAttention56(weights=None, classes=3))
-    model.save_weights(root / "model.weights.h5")
-    (root / "log.csv").write_text("epoch,loss\n1,1.0\n")
-    report = {
-        "network": model.name,
-        "mean": [120.0, 110.0, 100.0],
-        "std": [60.0, 50.0, 40.0],
-        "training_images": 8,
-        "precision": "mixed_bfloat16",
-        "recipe": {"seed": 0},
-        "metrics": {"loss": 1.0},
-        "seconds": 1.0,
-        "environment": {
-            "processor": "test",
-            "device": "an accelerator",
-            "processors": 2,
-            "backend": keras.backend.backend(),
-            "versions": {keras.backend.backend(): "0", "keras": keras.__version__},
-            "revision": None,
-        },
-    }
-    (root / "report.json").write_text(json.dumps(report))
-    x = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype="uint8")
-    np.savez(root / "data.npz", x_test=x, y_test=np.arange(8) % 3)
-    (root / "weights").mkdir()
-    write_release(root, root / "weights", tag="shapes_v1", aliases=["shapes", "default"], **release_arguments(root))
-    return root
-
-
-@pytest.fixture
-def release(run, tmp_path, monkeypatch):
-    """The only released checkpoint, `CifarResidualAttention56/shapes_v1`, in place of the bundled ones."""
-    shutil.copytree(run / "weights", tmp_path / "weights")
-    monkeypatch.setattr(records, "weights_folder", lambda: tmp_path / "weights")
-    records.forget_tags()
-    yield records.tags()[0]
-    records.forget_tags()
 
 
 # --- Contents of a release ------------------------------------------------------------------------
@@ -117,11 +63,11 @@ def test_compressed_weights_differ_by_half_of_their_last_bit(narrow_network, tmp
     assert small.stat().st_size < full.stat().st_size
 
 
-def test_dropped_mantissa_bits_leave_the_file_and_it_loads_strictly(run, tmp_path):
+def test_dropped_mantissa_bits_leave_the_file_and_it_loads_strictly(released_run, tmp_path):
     sizes = {}
     for bits in (10, 4):
         path = tmp_path / f"{bits}.weights.h5"
-        compress(run / "model.weights.h5", path, bits)
+        compress(released_run / "model.weights.h5", path, bits)
         model = keras_resattn.CifarResidualAttention56(weights=path, classes=3)
         sizes[bits] = path.stat().st_size
     rounded = sum(math.prod(v.shape) for v in model.weights if len(v.shape) > 1)
@@ -134,7 +80,7 @@ def test_mantissa_bits_out_of_range(tmp_path, bits):
         compress(tmp_path / "full.weights.h5", tmp_path / "small.weights.h5", bits)
 
 
-def test_a_release_is_complete_and_immutable(release, run):
+def test_a_release_is_complete_and_immutable(release, released_run):
     assert sorted(path.name for path in release.folder.iterdir()) == [
         "README.md", "attention.png", "config.json", "log.csv", "metadata.json", "model.weights.h5", "predictions.npy",
     ]  # fmt: skip
@@ -147,7 +93,9 @@ def test_a_release_is_complete_and_immutable(release, run):
     assert "1,028,563 trainable parameters" in card, "with three classes, not ten"
     assert release.metrics["test_images"] == 8
     with pytest.raises(ValueError, match="immutable"):
-        write_release(run, release.folder.parent, tag="shapes_v1", aliases=[], **release_arguments(run))
+        write_release(
+            released_run, release.folder.parent, tag="shapes_v1", aliases=[], **release_arguments(released_run)
+        )
 
 
 @pytest.mark.parametrize(
@@ -171,8 +119,8 @@ def test_a_release_is_complete_and_immutable(release, run):
         ({"data": "y_test"}, r"Expected x_test and y_test in .*; received: y_test\."),
     ],
 )
-def test_invalid_releases_raise_before_anything_is_evaluated(release, run, tmp_path, change, message):
-    copy = shutil.copytree(run, tmp_path / "run")
+def test_invalid_releases_raise_before_anything_is_evaluated(release, released_run, tmp_path, change, message):
+    copy = shutil.copytree(released_run, tmp_path / "run")
     report = json.loads((copy / "report.json").read_text())
     report |= {"steps": change.get("steps", 8), "training_images": 16, "class_names": change.get("class_names")}
     row = {"epoch": 2, **({"val_loss": 1.0} if "validated" in change else {})}
@@ -191,8 +139,8 @@ def test_invalid_releases_raise_before_anything_is_evaluated(release, run, tmp_p
     assert sorted(path.name for path in release.folder.parent.iterdir()) == before
 
 
-def test_a_run_with_pixel_normalisation_is_not_released(run, tmp_path):
-    copy = shutil.copytree(run, tmp_path / "run")
+def test_a_run_with_pixel_normalisation_is_not_released(released_run, tmp_path):
+    copy = shutil.copytree(released_run, tmp_path / "run")
     report = json.loads((copy / "report.json").read_text())
     report["recipe"]["normalization"] = "pixel_mean"
     (copy / "report.json").write_text(json.dumps(report))
@@ -201,18 +149,23 @@ def test_a_run_with_pixel_normalisation_is_not_released(run, tmp_path):
     assert not list(tmp_path.glob("*shapes_v2"))
 
 
-def test_the_command_takes_class_names_images_and_sentences_for_the_card(release, run, tmp_path, monkeypatch):
+def test_the_command_takes_class_names_images_and_sentences_for_the_card(release, released_run, tmp_path, monkeypatch):
     folder = release.folder.parent
     (tmp_path / "names.txt").write_text("\n".join(CLASSES) + "\n")
     image = tmp_path / "cat.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 40, 3), dtype="uint8")).save(image)
-    options = {"tag": "shapes_v2", "alias": "shapes", "classes-file": tmp_path / "names.txt", "data": run / "data.npz"}
+    options = {
+        "tag": "shapes_v2",
+        "alias": "shapes",
+        "classes-file": tmp_path / "names.txt",
+        "data": released_run / "data.npz",
+    }
     options |= {"dataset": "shapes", "data-name": "Shapes", "command": "none", "notes": "it was stopped twice."}
     options |= {"tested": "The test images were used twice.", "sizes": "It is good at 24 to 48 pixels."}
     options |= {"hub-dataset": "someone/shapes", "test-split": "validation", "held-out": 25, "mantissa-bits": 4}
     options |= {"attention-images": image, "attention-credit": "A freely licensed cat."}
     flags = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    monkeypatch.setattr("sys.argv", ["release.py", str(run), str(folder), *flags])
+    monkeypatch.setattr("sys.argv", ["release.py", str(released_run), str(folder), *flags])
     main()
     card = (folder / "cifar_residual_attention56-shapes_v2" / "README.md").read_text()
     assert "[`log.csv`](log.csv) has one row per epoch; it was stopped twice." in card
@@ -268,24 +221,28 @@ def test_a_run_of_many_classes_and_progressive_sizes_is_released(tmp_path):
 # --- Aliases -------------------------------------------------------------------------------------
 
 
-def test_an_alias_moves_to_a_better_run_and_the_old_tag_stays(release, run):
+def test_an_alias_moves_to_a_better_run_and_the_old_tag_stays(release, released_run):
     before = {path.name: path.read_bytes() for path in release.folder.iterdir()}
     folder = release.folder.parent
-    write_release(run, folder, tag="shapes_v2", aliases=["shapes", "default"], **release_arguments(run))
+    write_release(
+        released_run, folder, tag="shapes_v2", aliases=["shapes", "default"], **release_arguments(released_run)
+    )
     assert [tag.tag for tag in pretrained.find("shapes")] == ["shapes_v2"]
     assert [tag.tag for tag in pretrained.find("default")] == ["shapes_v2"]
     assert [tag.aliases for tag in pretrained.find("shapes_v1")] == [()]
     assert {path.name: path.read_bytes() for path in release.folder.iterdir()} == before
 
 
-def test_an_alias_must_not_be_a_tag(release, run):
+def test_an_alias_must_not_be_a_tag(release, released_run):
     for alias in ("shapes_v1", "shapes_v2"):
         with pytest.raises(ValueError, match=f"not tags; received: {alias}"):
-            write_release(run, release.folder.parent, tag="shapes_v2", aliases=[alias], **release_arguments(run))
+            write_release(
+                released_run, release.folder.parent, tag="shapes_v2", aliases=[alias], **release_arguments(released_run)
+            )
     assert not (release.folder.parent / "cifar_residual_attention56-shapes_v2").exists()
 
 
-def test_a_release_whose_aliases_cannot_be_moved_leaves_nothing(release, run, monkeypatch):
+def test_a_release_whose_aliases_cannot_be_moved_leaves_nothing(release, released_run, monkeypatch):
     def full(*args):
         raise OSError("No space left on device")
 
@@ -293,72 +250,8 @@ def test_a_release_whose_aliases_cannot_be_moved_leaves_nothing(release, run, mo
     listed = records.read_sums(release.folder.parent)
     monkeypatch.setattr(records, "move_aliases", full)
     with pytest.raises(OSError, match="No space left"):
-        write_release(run, release.folder.parent, tag="shapes_v2", aliases=["x"], **release_arguments(run))
+        write_release(
+            released_run, release.folder.parent, tag="shapes_v2", aliases=["x"], **release_arguments(released_run)
+        )
     assert sorted(path.name for path in release.folder.parent.iterdir()) == before
     assert records.read_sums(release.folder.parent) == listed
-
-
-def test_an_alias_of_a_missing_tag_raises(release):
-    records.move_aliases(release.folder.parent, release.network, "shapes_v3", ["shapes"])
-    with pytest.raises(
-        ValueError,
-        match=r"aliases\.json to name released tags; there is no config\.json of CifarResidualAttention56/shapes_v3",
-    ):
-        records.tags()
-
-
-# --- Loading a release ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["default", "shapes", "shapes_v1", "CifarResidualAttention56/shapes_v1"])
-def test_a_tag_is_found_by_any_of_its_names(release, name):
-    assert pretrained.resolve(name, network=release.network).tag == release
-
-
-def test_a_local_folder_loads_like_a_tag(release, tmp_path):
-    shutil.copytree(release.folder, tmp_path / "copy")
-    records.forget_tags()
-    model = keras_resattn.CifarResidualAttention56(classes=3, weights=tmp_path / "copy")
-    np.testing.assert_equal(weights_by_path(model), weights_by_path(keras_resattn.CifarResidualAttention56(classes=3)))
-    with pytest.raises(ValueError, match="holds weights of CifarResidualAttention56"):
-        keras_resattn.CifarResidualAttention92(classes=3, weights=tmp_path / "copy")
-
-
-def test_classes_and_size_default_to_those_of_the_weights(release, tmp_path):
-    folder = shutil.copytree(release.folder, tmp_path / "copy")
-    record = json.loads((folder / "config.json").read_text()) | {"input_shape": [48, 48, 3]}
-    (folder / "config.json").write_text(json.dumps(record))
-    model = keras_resattn.CifarResidualAttention56(weights=folder)
-    assert (model.input_shape, model.output_shape) == ((None, 48, 48, 3), (None, 3))
-    assert keras_resattn.CifarResidualAttention56(False, weights=folder).input_shape == (None, 48, 48, 3)
-    assert keras_resattn.CifarResidualAttention56(weights=folder, input_shape=(64, 32, 3)).input_shape[1:3] == (64, 32)
-
-
-def test_other_classes_with_top_raise_with_the_code_to_use(release):
-    with pytest.raises(ValueError, match=r"include_top=False, pooling='avg'(?s:.*)Dense\(5"):
-        keras_resattn.CifarResidualAttention56(weights="shapes", classes=5)
-
-
-@pytest.mark.parametrize("channels", [2, 4])
-def test_other_numbers_of_channels_raise_before_building(release, channels):
-    with pytest.raises(ValueError, match=f"received: {channels}"):
-        keras_resattn.CifarResidualAttention56(weights="shapes", classes=3, input_shape=(32, 32, channels))
-
-
-def test_ablations_have_no_released_checkpoints(release):
-    with pytest.raises(ValueError, match="no released checkpoints for custom networks"):
-        keras_resattn.ResidualAttentionNet(variant="CifarResidualAttention56", learning="naive")
-
-
-def damage(path):
-    """Flip one bit of the last byte."""
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-
-
-def test_a_damaged_file_raises_and_verify_reports_it(release):
-    damage(release.tensors)
-    assert [result.status for result in pretrained.verify()] == ["damaged", "ok"]
-    with pytest.raises(ValueError, match="SHA-256"):
-        keras_resattn.CifarResidualAttention56(classes=3)

@@ -1,0 +1,77 @@
+"""Loading a released tag: by its names, from its folder, and what does not fit it."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from helpers import weights_by_path
+
+import keras_resattn
+from keras_resattn import pretrained
+from keras_resattn.pretrained import records
+
+pytestmark = pytest.mark.once
+
+
+def test_an_alias_of_a_missing_tag_raises(release):
+    records.move_aliases(release.folder.parent, release.network, "shapes_v3", ["shapes"])
+    with pytest.raises(
+        ValueError,
+        match=r"aliases\.json to name released tags; there is no config\.json of CifarResidualAttention56/shapes_v3",
+    ):
+        records.tags()
+
+
+@pytest.mark.parametrize("name", ["default", "shapes", "shapes_v1", "CifarResidualAttention56/shapes_v1"])
+def test_a_tag_is_found_by_any_of_its_names(release, name):
+    assert pretrained.resolve(name, network=release.network).tag == release
+
+
+def test_a_local_folder_loads_like_a_tag(release, tmp_path):
+    shutil.copytree(release.folder, tmp_path / "copy")
+    records.forget_tags()
+    model = keras_resattn.CifarResidualAttention56(classes=3, weights=tmp_path / "copy")
+    np.testing.assert_equal(weights_by_path(model), weights_by_path(keras_resattn.CifarResidualAttention56(classes=3)))
+    with pytest.raises(ValueError, match="holds weights of CifarResidualAttention56"):
+        keras_resattn.CifarResidualAttention92(classes=3, weights=tmp_path / "copy")
+
+
+def test_classes_and_size_default_to_those_of_the_weights(release, tmp_path):
+    folder = shutil.copytree(release.folder, tmp_path / "copy")
+    record = json.loads((folder / "config.json").read_text()) | {"input_shape": [48, 48, 3]}
+    (folder / "config.json").write_text(json.dumps(record))
+    model = keras_resattn.CifarResidualAttention56(weights=folder)
+    assert (model.input_shape, model.output_shape) == ((None, 48, 48, 3), (None, 3))
+    assert keras_resattn.CifarResidualAttention56(False, weights=folder).input_shape == (None, 48, 48, 3)
+    assert keras_resattn.CifarResidualAttention56(weights=folder, input_shape=(64, 32, 3)).input_shape[1:3] == (64, 32)
+
+
+def test_other_classes_with_top_raise_with_the_code_to_use(release):
+    with pytest.raises(ValueError, match=r"include_top=False, pooling='avg'(?s:.*)Dense\(5"):
+        keras_resattn.CifarResidualAttention56(weights="shapes", classes=5)
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_other_numbers_of_channels_raise_before_building(release, channels):
+    with pytest.raises(ValueError, match=f"received: {channels}"):
+        keras_resattn.CifarResidualAttention56(weights="shapes", classes=3, input_shape=(32, 32, channels))
+
+
+def test_ablations_have_no_released_checkpoints(release):
+    with pytest.raises(ValueError, match="no released checkpoints for custom networks"):
+        keras_resattn.ResidualAttentionNet(variant="CifarResidualAttention56", learning="naive")
+
+
+def damage(path):
+    """Flip one bit of the last byte."""
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_damaged_file_raises_and_verify_reports_it(release):
+    damage(release.tensors)
+    assert [result.status for result in pretrained.verify()] == ["damaged", "ok"]
+    with pytest.raises(ValueError, match="SHA-256"):
+        keras_resattn.CifarResidualAttention56(classes=3)
