@@ -38,6 +38,17 @@ def test_the_heads_that_add_most_to_the_score_are_shown():
     assert f"head {relevance.argmax() + 1} adds {relevance.max():+.2f}" in " ".join(titles[2].split())
 
 
+def test_a_single_image_has_a_row_for_each_mask_and_the_colour_bars_below_it():
+    figure = plot_attention(gated(), IMAGES[:1], rank="gradient", channels=1)
+    left, bottom = np.round([axis.get_position().p0 for axis in figure.axes], 3).T
+    cells, bars = slice(0, 5), slice(5, None)
+    assert [bool(axis.images) for axis in figure.axes] == [True] * 5 + [False] * 4
+    below, above = np.unique(bottom[cells])
+    np.testing.assert_array_equal(bottom[cells], [above] * 3 + [below] * 2)
+    np.testing.assert_array_equal(left[1:3], left[3:5])
+    assert sorted(bottom[bars] > below) == [False, False, True, True], "each mask has two scales: relevance, and heads"
+
+
 def test_maps_are_resized_as_in_the_network():
     maps = np.random.default_rng(0).normal(size=(2, 5, 3)).astype("float32")
     expected = BilinearResize(data_format="channels_last")([maps[..., None], np.zeros((2, 40, 60, 1))])

@@ -76,16 +76,19 @@ class Row:
 
 
 def draw(rows: Sequence[Row]) -> "Figure":
-    """Draw rows of cells and the colour bars of their scales, as a `matplotlib.figure.Figure`."""
+    """Draw rows of cells, and below the last row of each scale its colour bar, as a `matplotlib.figure.Figure`."""
     import matplotlib.pyplot as plt
 
-    limits, drawn = _limits(rows), {}
-    below = BELOW_BARS + BAR + ABOVE_BARS if any(scale.bar for scale in limits) else ABOVE_BARS
+    limits, drawn, bars = _limits(rows), {}, {}
+    last_rows = {cell.scale: row for row in rows for cell in row.cells if cell and cell.scale and cell.scale.bar}
+    with_bars = BELOW_BARS + BAR + ABOVE_BARS
+    below = [with_bars if any(last is row for last in last_rows.values()) else 0.0 for row in rows]
+    below[-1] = below[-1] or ABOVE_BARS
     columns = max(len(row.cells) for row in rows)
-    bottom = below + sum(row.height for row in rows)
+    bottom = sum(below) + sum(row.height for row in rows)
     figure = plt.figure(figsize=(COLUMN * columns, bottom))
     plt.close(figure)  # a notebook then shows it only once, as the value of the cell
-    for row in rows:
+    for row, height in zip(rows, below, strict=True):
         bottom -= row.height
         for column, cell in enumerate(row.cells):
             if cell is None:
@@ -95,9 +98,11 @@ def draw(rows: Sequence[Row]) -> "Figure":
             axis.set_title(cell.title, fontsize=FONT_SIZE, parse_math=False)
             shown = _show(axis, row, cell, limits)
             drawn.setdefault(cell.scale, []).append((column, shown))
+        bottom -= height
+        bars |= {scale: bottom + BELOW_BARS for scale, last in last_rows.items() if last is row}
     for scale in limits:
         if scale.bar:
-            _draw_bar(figure, *zip(*drawn[scale], strict=True))
+            _draw_bar(figure, bars[scale], *zip(*drawn[scale], strict=True))
     return figure
 
 
@@ -152,15 +157,15 @@ def _show(axis, row, cell, limits):
     return shown
 
 
-def _draw_bar(figure, columns, images):
-    """Draw the colour bar of a scale below its columns."""
+def _draw_bar(figure, bottom, columns, images):
+    """Draw the colour bar of a scale below its columns, at a height of `bottom` inches."""
     from matplotlib.ticker import MaxNLocator
 
     first = min(columns)
     count = next(n for n in range(1, len(columns) + 1) if first + n not in columns)  # masks may be in any order
     inset = 0.12  # half the width of a tick label
     width = (count - 1) * COLUMN + IMAGE - 2 * inset
-    axis = figure.add_axes(_place(figure, first * COLUMN + inset, BELOW_BARS, width, BAR))
+    axis = figure.add_axes(_place(figure, first * COLUMN + inset, bottom, width, BAR))
     ticks = MaxNLocator(min(3 * count, 10))
     bar = figure.colorbar(images[0], cax=axis, orientation="horizontal", ticks=ticks, format="%.3g")
     bar.ax.tick_params(labelsize=FONT_SIZE)

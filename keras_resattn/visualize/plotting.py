@@ -1,5 +1,6 @@
 """Plot attention masks over images, and feature maps before and after them."""
 
+import itertools
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -74,7 +75,8 @@ def plot_attention(
             `keras_resattn.data.read_image`.
 
     Returns:
-        A `matplotlib.figure.Figure` with one row for each image. Requires the extra `viz`.
+        A `matplotlib.figure.Figure` with one row for each image, or for a single image, one for each mask. Requires
+        the extra `viz`.
 
     Raises:
         ImportError: if matplotlib is not installed.
@@ -85,9 +87,14 @@ def plot_attention(
     check_matplotlib("plot_attention")
     check_count("channels", channels, least=0)
     plotted = _Plotted(model, images, display_images, titles, masks, rank, classes, resize_mode)
-    return draw(
-        [plotted.row(i, [plotted.image(i), *plotted.overlays(i, channels, cmap, alpha)]) for i in range(plotted.count)]
-    )
+    rows = []
+    for i in range(plotted.count):
+        image, first, *others = plotted.image(i), *plotted.overlays(i, channels, cmap, alpha)
+        if plotted.count > 1:
+            rows.append(plotted.row(i, [image, *first, *itertools.chain(*others)]))
+        else:
+            rows += [plotted.row(i, [image, *first]), *(plotted.row(i, [None, *cells]) for cells in others)]
+    return draw(rows)
 
 
 def plot_attention_montage(
@@ -189,8 +196,7 @@ class _Plotted:
         return Cell(title)
 
     def overlays(self, i, count, cmap, alpha):
-        """Return the cells of all masks of one image: mean or relevance, then single channels or heads."""
-        cells = []
+        """Yield the cells of each mask of one image: mean or relevance, then single channels or heads."""
         for name in self.masks:
             soft = name in self.found.merged
             *trunk, mask = self._module(i, name)
@@ -201,13 +207,15 @@ class _Plotted:
                 _channels(trunk[0], mask, relevance, count) if soft else self._heads(i, name, mask, relevance, count)
             )
             if relevance is None:
-                cells.append(Cell([*heading, label, f"mask: {range_of(overview)}"], overview, scale))
+                first = Cell([*heading, label, f"mask: {range_of(overview)}"], overview, scale)
             else:
                 total = relevance.sum(-1)
                 signed = Scale(f"{RELEVANCE} {name}", SIGNED_CMAP, SIGNED_ALPHA, signed=True)
-                cells.append(Cell([*heading, label, f"relevance: {range_of(total)}"], total, signed))
-            cells += [Cell([*heading, label, f"mask: {range_of(values)}"], values, scale) for label, values in best]
-        return cells
+                first = Cell([*heading, label, f"relevance: {range_of(total)}"], total, signed)
+            yield [
+                first,
+                *(Cell([*heading, label, f"mask: {range_of(values)}"], values, scale) for label, values in best),
+            ]
 
     def before_mask_after(self, i, name, cmap, alpha):
         """Return three cells for the best channel of a soft mask."""
