@@ -15,8 +15,9 @@ from keras_resattn.data.images import hint_on_bool, hint_on_range, load_image, t
 from keras_resattn.models.class_names import model_class_names
 from keras_resattn.models.normalization import normalization, statistics_for
 from keras_resattn.pretrained import find, tags
+from keras_resattn.pretrained.resolution import record_at
 from keras_resattn.recipes.run_folder import run_class_names
-from keras_resattn.typing import ArrayLike, DataFormat
+from keras_resattn.typing import ArrayLike, DataFormat, PathLike
 from keras_resattn.utils.data_format import channel_axis, standardize_data_format
 from keras_resattn.utils.io import user_path
 from keras_resattn.utils.suggestions import did_you_mean
@@ -26,7 +27,7 @@ _RAISE: Any = object()
 T = TypeVar("T")
 
 
-def preprocess_input(x: Any, weights: str = "default", data_format: DataFormat | None = None) -> Any:
+def preprocess_input(x: Any, weights: PathLike = "default", data_format: DataFormat | None = None) -> Any:
     """Normalise images for a released checkpoint: `(x - mean) / std` for each channel.
 
     Args:
@@ -42,8 +43,9 @@ def preprocess_input(x: Any, weights: str = "default", data_format: DataFormat |
             - a tensor in `tf.data.Dataset.map`, on any backend, if its rank and channels are known.
 
             The input is not modified.
-        weights: A tag, an alias, or `"network/tag"`, such as `"cifar10"` or `"ResidualAttention56/tiny_imagenet"`. The
-            default is an error as soon as the default tags of several networks differ in normalisation.
+        weights: A tag, an alias, or `"network/tag"`, such as `"cifar10"` or `"ResidualAttention56/tiny_imagenet"`; or
+            the folder or Hub repository of a released checkpoint, as for a builder. The default is an error as soon as
+            the default tags of several networks differ in normalisation.
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
 
     Returns:
@@ -53,6 +55,7 @@ def preprocess_input(x: Any, weights: str = "default", data_format: DataFormat |
         ValueError: for unknown weights; for a name shared by checkpoints with different normalisation; for a number of
             channels other than 1 and 3; for values that are not numbers; for integers outside 0 to 255, NaN, infinite
             values, and masked arrays.
+        OSError: if the record of a Hub repository cannot be downloaded.
     """
     tag = _find_checkpoint(weights, lambda tag: (tag.mean, tag.std), "normalisation")
     axis = channel_axis(standardize_data_format(data_format))
@@ -170,7 +173,7 @@ def class_names_of(known: Any, default: Any = _RAISE) -> Any:
 
     Args:
         known: A `keras.Model`; the report of `compile_and_fit` or `fine_tune`; the folder of a finished run of either;
-            a tag, an alias or `"network/tag"`.
+            a tag, an alias, `"network/tag"`, or the folder or Hub repository of a released checkpoint.
         default: Returned if no names are known. Without it, a `ValueError` is raised.
 
     Returns:
@@ -179,18 +182,21 @@ def class_names_of(known: Any, default: Any = _RAISE) -> Any:
     Raises:
         ValueError: for unknown weights or a folder without a finished run. Without `default`, also if no names are
             known, because the data had none or the run's version did not record them.
+        OSError: if the record of a Hub repository cannot be downloaded.
     """
     described = ""
     if isinstance(known, keras.Model):
         names, described = model_class_names(known), f"the model {known.name}"
-    elif isinstance(known, (str, os.PathLike)) and user_path(known).is_dir() and not _is_tag(known):
+    elif _is_folder_of_run(known):
         names, described = run_class_names(known), f"the run in {known}"
     elif isinstance(known, (str, os.PathLike)):
-        names = list(_find_checkpoint(str(known), lambda tag: tag.classes, "classes").classes)
+        names = list(_find_checkpoint(known, lambda tag: tag.classes, "classes").classes)
     elif hasattr(known, "class_names"):
         names, described = known.class_names, f"a {type(known).__name__}"
     else:
-        raise ValueError(f"Expected a keras.Model, a report, the folder of a run, or a tag; received: {known!r}.")
+        raise ValueError(
+            f"Expected a keras.Model, a report, the folder of a run, or a released checkpoint; received: {known!r}."
+        )
     if names is not None:
         return list(names)
     if default is not _RAISE:
@@ -209,8 +215,8 @@ def decode_predictions(
     Args:
         probabilities: Output of a classifier, `(n, classes)`.
         top: Number of classes to return for each image; all if there are fewer.
-        weights: Source of the class names: a tag, an alias or `"network/tag"`; or a model, a report or the folder of
-            a run, as in `class_names_of`. Defaults to the released checkpoints with this number of classes.
+        weights: Source of the class names: a released checkpoint, a model, a report or the folder of a run, as in
+            `class_names_of`. Defaults to the released checkpoints with this number of classes.
         class_names: Class names in the order of the columns, instead of those of `weights`.
 
     Returns:
@@ -255,18 +261,23 @@ def _default_class_names(shape):
     return fitting[0]
 
 
-def _is_tag(name):
-    return isinstance(name, str) and bool(find(name))
+def _is_folder_of_run(known):
+    if not isinstance(known, (str, os.PathLike)) or (isinstance(known, str) and find(known)):
+        return False
+    return user_path(known).is_dir() and record_at(known) is None
 
 
 def _find_checkpoint(weights, trait, description):
-    """Return a checkpoint by name; raise if checkpoints of that name have different values of `trait`."""
+    """Return a checkpoint by name or location; raise if checkpoints of that name have different values of `trait`."""
     found = find(weights) if isinstance(weights, str) else []
+    if not found and isinstance(weights, (str, os.PathLike)) and (tag := record_at(weights)):
+        return tag
     if not found:
         names = sorted({name for tag in tags() for name in (tag.tag, *tag.aliases)})
         raise ValueError(
-            f"Expected weights to be a released tag ({', '.join(names) or 'none exists'}), or network/tag; "
-            f"received: weights={weights!r}.{did_you_mean(weights, {*names, *(tag.id for tag in tags())})}"
+            f"Expected weights to be a released tag ({', '.join(names) or 'none exists'}), network/tag, the folder of "
+            f"a released checkpoint, or 'hf://owner/repo'; received: weights={weights!r}."
+            f"{did_you_mean(weights, {*names, *(tag.id for tag in tags())})}"
         )
     if len({trait(tag) for tag in found}) > 1:
         choices = ", ".join(tag.id for tag in found)

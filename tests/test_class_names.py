@@ -199,7 +199,7 @@ def test_decoding_by_names_models_and_tags():
     ("known", "message"),
     [
         ("imagenet", "Expected weights to be a released tag"),
-        (3, "Expected a keras.Model, a report, the folder of a run, or a tag; received: 3"),
+        (3, "Expected a keras.Model, a report, the folder of a run, or a released checkpoint; received: 3"),
         ([1, 2], "Expected a keras.Model"),
     ],
 )

@@ -34,6 +34,15 @@ def test_addresses_are_parsed():
     assert str(Address.parse("hf://a/b@c")) == "hf://a/b@c"
 
 
+def test_a_repository_also_names_its_preprocessing_and_classes(server):
+    image = np.full((1, 2, 2, 3), 7, "uint8")
+    np.testing.assert_array_equal(keras_resattn.preprocess_input(image, WEIGHTS), image)
+    assert keras_resattn.class_names_of(WEIGHTS) == ["a", "b", "c"]
+    assert keras_resattn.decode_predictions(np.array([[0.1, 0.7, 0.2]]), 1, weights=WEIGHTS) == [[(1, "b", 0.7)]]
+    with pytest.raises(OSError, match="someone/missing"):
+        keras_resattn.preprocess_input(image, "hf://someone/missing")
+
+
 def test_a_download_is_cached_for_offline_use(tmp_path, monkeypatch):
     model = keras_resattn.CifarResidualAttention56(weights=None, classes=3)
     model.save_weights(tmp_path / "model.weights.h5")

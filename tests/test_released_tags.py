@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import weights_by_path
+from releasing import CLASSES
 
 import keras_resattn
 from keras_resattn import pretrained
@@ -35,6 +37,16 @@ def test_a_local_folder_loads_like_a_tag(release, tmp_path):
     np.testing.assert_equal(weights_by_path(model), weights_by_path(keras_resattn.CifarResidualAttention56(classes=3)))
     with pytest.raises(ValueError, match="holds weights of CifarResidualAttention56"):
         keras_resattn.CifarResidualAttention92(classes=3, weights=tmp_path / "copy")
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_the_folder_of_a_release_also_names_its_preprocessing_and_classes(release, tmp_path, kind):
+    folder = kind(shutil.copytree(release.folder, tmp_path / "copy"))
+    image = np.full((1, 2, 2, 3), [180, 60, 100], "uint8")
+    np.testing.assert_array_equal(keras_resattn.preprocess_input(image, folder)[0, 0, 0], [1, -1, 0])
+    assert keras_resattn.class_names_of(folder) == list(CLASSES)
+    [[(_, name, _)]] = keras_resattn.decode_predictions(np.array([[0.1, 0.7, 0.2]]), top=1, weights=folder)
+    assert name == CLASSES[1]
 
 
 def test_classes_and_size_default_to_those_of_the_weights(release, tmp_path):

@@ -133,6 +133,19 @@ def resolve(weights: PathLike | None, *, network: str | None) -> WeightsSource |
     return _locate(weights, network)
 
 
+def record_at(weights: PathLike) -> Checkpoint | None:
+    """Return the record in a Hub repository (`hf://owner/repo`) or a released folder, or `None` for any other name.
+
+    Raises:
+        ValueError: if the record is invalid.
+        OSError: if the record of a Hub repository cannot be downloaded.
+    """
+    if isinstance(weights, str) and weights.startswith(hub.PREFIX):
+        return hub.read_record(Address.parse(weights))[0]
+    path = user_path(weights)
+    return Checkpoint.read(path) if (path / RECORD).is_file() else None
+
+
 def find_tensors(tag: Checkpoint) -> Path | Address:
     """Return the location of a released checkpoint's tensors.
 
