@@ -15,7 +15,9 @@ from keras_resattn.data.images import hint_on_bool, hint_on_range, load_image, t
 from keras_resattn.models.class_names import model_class_names
 from keras_resattn.models.normalization import normalization, statistics_for
 from keras_resattn.pretrained import find, tags
+from keras_resattn.pretrained.records import RECORD
 from keras_resattn.pretrained.resolution import record_at
+from keras_resattn.recipes.run_files import REPORT
 from keras_resattn.recipes.run_folder import run_class_names
 from keras_resattn.typing import ArrayLike, DataFormat, PathLike
 from keras_resattn.utils.data_format import channel_axis, standardize_data_format
@@ -262,15 +264,16 @@ def _default_class_names(shape):
 
 
 def _is_folder_of_run(known):
-    if not isinstance(known, (str, os.PathLike)) or (isinstance(known, str) and find(known)):
+    if not known or not isinstance(known, (str, os.PathLike)) or (isinstance(known, str) and find(known)):
         return False
-    return user_path(known).is_dir() and record_at(known) is None
+    folder = user_path(known)
+    return folder.is_dir() and ((folder / REPORT).exists() or not (folder / RECORD).exists())
 
 
 def _find_checkpoint(weights, trait, description):
     """Return a checkpoint by name or location; raise if checkpoints of that name have different values of `trait`."""
     found = find(weights) if isinstance(weights, str) else []
-    if not found and isinstance(weights, (str, os.PathLike)) and (tag := record_at(weights)):
+    if not found and weights and isinstance(weights, (str, os.PathLike)) and (tag := record_at(weights)):
         return tag
     if not found:
         names = sorted({name for tag in tags() for name in (tag.tag, *tag.aliases)})

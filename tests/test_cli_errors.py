@@ -153,7 +153,7 @@ def test_a_tag_of_several_networks_is_ambiguous(monkeypatch, capsys):
     twins = (tag, dataclasses.replace(tag, network="ResNet164"))
     monkeypatch.setattr(pretrained, "find", lambda name, network=None: list(twins))
     assert main(["info", "cifar10_v2"]) == 2
-    assert f"Several networks have this tag: {TAG}, ResNet164/cifar10_v2." in capsys.readouterr().err
+    assert f"Several networks have this tag; pass one of {TAG}, ResNet164/cifar10_v2." in capsys.readouterr().err
 
 
 def test_an_unexpected_error_is_one_line(monkeypatch, capsys):

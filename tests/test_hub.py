@@ -35,8 +35,9 @@ def test_addresses_are_parsed():
 
 
 def test_a_repository_also_names_its_preprocessing_and_classes(server):
+    server.add(REPOSITORY, files(preprocessing={"mean": [5, 7, 9], "std": [2, 2, 2]}))
     image = np.full((1, 2, 2, 3), 7, "uint8")
-    np.testing.assert_array_equal(keras_resattn.preprocess_input(image, WEIGHTS), image)
+    np.testing.assert_array_equal(keras_resattn.preprocess_input(image, WEIGHTS)[0, 0, 0], [1, 0, -1])
     assert keras_resattn.class_names_of(WEIGHTS) == ["a", "b", "c"]
     assert keras_resattn.decode_predictions(np.array([[0.1, 0.7, 0.2]]), 1, weights=WEIGHTS) == [[(1, "b", 0.7)]]
     with pytest.raises(OSError, match="someone/missing"):

@@ -218,8 +218,8 @@ def test_a_negative_variance_raises_for_any_model(saved):
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ("default", "There is no released checkpoint for ResidualAttention92"),
-        ("imagenet", "never released ImageNet weights"),
+        ("default", "There is no released checkpoint for ResidualAttention128"),
+        ("imagenet", "never released ImageNet-1k weights"),
         ("no/such/file.weights.h5", "existing .weights.h5 file; received: weights='no/such/file.weights.h5'"),
         (["cifar10"], "received: weights="),
         ("hf://no-owner", "received: 'hf://no-owner'"),
@@ -228,7 +228,7 @@ def test_a_negative_variance_raises_for_any_model(saved):
 )
 def test_missing_weights_are_never_random(weights, message):
     with pytest.raises(ValueError, match=message):
-        keras_resattn.ResidualAttention92(weights=weights)
+        keras_resattn.ResidualAttention128(weights=weights)
 
 
 @pytest.mark.once

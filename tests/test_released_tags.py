@@ -49,6 +49,20 @@ def test_the_folder_of_a_release_also_names_its_preprocessing_and_classes(releas
     assert name == CLASSES[1]
 
 
+def test_the_folder_of_a_run_with_a_config_of_the_users_own_is_one_of_a_run(tmp_path):
+    (tmp_path / "config.json").write_text('{"mine": 1}')
+    report = {"network": "x", "recipe": {}, "metrics": {}, "mean": [0.0], "std": [1.0], "class_names": ["a", "b"]}
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    assert keras_resattn.class_names_of(tmp_path) == ["a", "b"]
+
+
+@pytest.mark.parametrize("call", [keras_resattn.class_names_of, lambda name: keras_resattn.preprocess_input(0, name)])
+def test_an_empty_name_is_not_the_current_folder(release, monkeypatch, call):
+    monkeypatch.chdir(release.folder)
+    with pytest.raises(ValueError, match="received: weights=''"):
+        call("")
+
+
 def test_classes_and_size_default_to_those_of_the_weights(release, tmp_path):
     folder = shutil.copytree(release.folder, tmp_path / "copy")
     record = json.loads((folder / "config.json").read_text()) | {"input_shape": [48, 48, 3]}

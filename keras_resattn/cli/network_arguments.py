@@ -168,7 +168,7 @@ def find_tag(name: str, expected: str = "released weights", known: Iterable[str]
     released = pretrained.tags()
     names = {each for tag in released for each in (tag.id, tag.tag, tag.network, *tag.aliases)}
     if found:
-        hint = f" Several networks have this tag: {', '.join(tag.id for tag in found)}."
+        hint = f" Several networks have this tag; pass one of {', '.join(tag.id for tag in found)}."
     else:
         hint = " None are released for it." if registry.is_network(name) else did_you_mean(name, {*names, *known})
     ids = ", ".join(tag.id for tag in released) or "none yet"

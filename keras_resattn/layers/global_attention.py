@@ -41,8 +41,8 @@ class GlobalAttentionMap(CompositeLayer):
     def call(self, inputs: Sequence[Tensor]) -> Tensor:
         local, vector = inputs
         positions = spatial_axes(self.data_format)
-        ones = ops.ones_like(ops.take(local, [0], axis=self.channel_axis))
-        tiled = ones * ops.expand_dims(vector, positions)
+        first_channel = local[..., :1] if self.channel_axis == -1 else local[:, :1]  # ops.take has no ONNX from PyTorch
+        tiled = ops.ones_like(first_channel) * ops.expand_dims(vector, positions)
         scores = ops.cast(self.score(ops.concatenate([local, tiled], axis=self.channel_axis)), "float32")
         exponentials = ops.exp(scores - ops.max(scores, axis=positions, keepdims=True))
         weights = exponentials / ops.sum(exponentials, axis=positions, keepdims=True)

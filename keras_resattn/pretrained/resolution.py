@@ -222,7 +222,8 @@ def _not_found_message(weights, network):
         return f"Expected weights to be an existing .weights.h5 file; received: weights={str(weights)!r}."
     own = [tag for tag in tags() if tag.network == network]
     lines = [
-        f"Expected weights to be None, a tag, an existing file or 'hf://owner/repo'; received: weights={weights!r}."
+        "Expected weights to be None, a tag, an existing file, the folder of a released checkpoint, or "
+        f"'hf://owner/repo'; received: weights={weights!r}."
     ]
     if network is None:
         lines.append("There are no released checkpoints for custom networks; pass weights=None or a file.")
@@ -235,7 +236,7 @@ def _not_found_message(weights, network):
     imagenet = re.match(r"ResidualAttention|AttentionNeXt|AttentionInception", network or "")
     if "imagenet" in str(weights).lower() or imagenet:
         lines.append(
-            "The authors of Residual Attention Networks never released ImageNet weights, and this package has none "
+            "The authors of Residual Attention Networks never released ImageNet-1k weights, and this package has none "
             "for any network."
         )
     return " ".join(lines)
