@@ -51,8 +51,8 @@ def plot_attention(
     All soft masks share one colour scale that starts at 0, so a nearly constant mask looks constant, and colours are
     comparable across images, stages and channels. Each module of gated attention has its own scale for all heads and
     images, because the values of a softmax mask depend on the size of the map; so has the relevance of each mask. A
-    colour bar below the columns shows each scale, and titles show ranges over the positions of a map: of the mask, or
-    of the relevance, whose sum is what the channels or heads add.
+    colour bar below the last row that has a scale shows it, and titles show ranges over the positions of a map: of the
+    mask, or of the relevance, whose sum is what the channels or heads add.
 
     Masks are resized to the resolution of the displayed image with `upsample_maps`, and cover the part of it that the
     network received.
