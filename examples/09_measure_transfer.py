@@ -1,13 +1,13 @@
 """Measure transfer learning: released weights against random ones, with few images of each class.
 
     python examples/09_measure_transfer.py cifar10.npz results/transfer.csv
-    python examples/09_measure_transfer.py cifar10.npz results/transfer.csv --table
 
 A source is a released checkpoint (`network/tag`) or a network with random weights (`network`). From each source, two
 classifiers are trained on the same images: a `Dense` layer on frozen features, in plain Keras, and `fine_tune`, which
 then trains the last stage, too. Both are tested once, after the last epoch, on the same random test images. Each
-source, method, number of images and seed is a row of the CSV file; existing rows are not computed again. Do not measure
-checkpoints on the dataset that they were trained on.
+source, method, number of images and seed is a row of the CSV file; existing rows are not computed again; `make tables`
+writes the table of docs/results/transfer.md from them. Do not measure checkpoints on the dataset that they were trained
+on.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from keras_resattn.recipes import get_recipe
 from keras_resattn.recipes.report import environment
 from keras_resattn.utils.io import append_row, read_rows
 
-SOURCES = ("ResidualAttention56/tiny_imagenet", "ResidualAttention56")
+SOURCES = ("ResidualAttention56/tiny_imagenet_v1", "ResidualAttention56")
 METHODS = ("dense", "fine_tune")
 
 
@@ -50,10 +50,7 @@ def main():
     parser.add_argument(
         "--fine-tune-epochs", type=int, default=10, help="epochs of the last stage (default: %(default)s)"
     )
-    parser.add_argument("--table", action="store_true", help="print the results as a table instead of measuring")
     args = parser.parse_args()
-    if args.table:
-        return print_table(read_rows(args.results))
     arrays = load_npz(args.data)
     scale = {"size": args.size, "epochs": args.epochs, "fine_tune_epochs": args.fine_tune_epochs}
     for seed in args.seeds:
@@ -76,15 +73,16 @@ def measure(key, arrays, test_images):
     train = open_dataset((arrays["x_train"][chosen], arrays["y_train"][chosen]), resize_mode="crop")
     tested = np.sort(np.random.default_rng(0).permutation(len(arrays["y_test"]))[:test_images])
     test = open_dataset((arrays["x_test"][tested], arrays["y_test"][tested]), resize_mode="crop")
-    started = time.perf_counter()
+    started, computed = time.perf_counter(), time.process_time()
     model, statistics = {"dense": dense, "fine_tune": tuned}[key["method"]](key, train)
-    seconds = time.perf_counter() - started
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - computed
     result = evaluate_model(model, test, *statistics)
     return {
         **key,
         "test_images": result.total,
         "test_accuracy": round(100 * result.accuracy, 2),
         "seconds": round(seconds, 1),
+        "cpu_seconds": round(cpu_seconds, 1),
         "device": environment()["device"],
         "versions": ", ".join(f"{name} {version}" for name, version in environment()["versions"].items()),
     }
@@ -142,25 +140,6 @@ def tuned(key, train):
         verbose=0,
     )
     return model, (report.mean, report.std)
-
-
-def print_table(rows):
-    """Print mean and range of the test accuracy over the seeds, as a table in Markdown."""
-    columns = sorted({(int(row["images_per_class"]), row["method"]) for row in rows})
-    titles = [f"{method}, {count} images" for count, method in columns]
-    print("| source |", " | ".join(titles), "|")
-    print("|---|", "---:|" * len(columns), sep="")
-    for source in dict.fromkeys(row["source"] for row in rows):
-        cells = []
-        for count, method in columns:
-            key = {"source": source, "method": method, "images_per_class": str(count)}
-            own = [row for row in rows if all(row[name] == value for name, value in key.items())]
-            values = [float(row["test_accuracy"]) for row in own]
-            seconds = np.mean([float(row["seconds"]) for row in own]) if own else np.nan
-            cells.append(
-                f"{np.mean(values):.1f} % ({min(values):.1f} to {max(values):.1f}), {seconds:.0f} s" if own else ""
-            )
-        print(f"| `{source}` |", " | ".join(cells), "|")
 
 
 if __name__ == "__main__":

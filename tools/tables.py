@@ -41,6 +41,7 @@ def tables():
         "networks: wide": networks(network for network in NETWORKS.values() if re.match("Wide|ResNet", network.id)),
         "int8": int8(read_rows(report.RESULTS / "int8_accuracy.csv")),
         "exports": measure_exports.table(read_rows(measure_exports.RESULTS)),
+        "transfer": transfer(read_rows(report.RESULTS / "transfer.csv")),
         **{f"deletion and insertion: {network}": table for network, table in deletion.items()},
         **{f"benchmarks: {name}": table for name, table in benchmarks.items()},
     }
@@ -170,6 +171,28 @@ def int8(rows):
         for row in rows
     )
     return markdown(header, lines)
+
+
+def transfer(rows):
+    """Test accuracy of examples/09_measure_transfer.py: mean and range over the seeds, and CPU time of training."""
+    titles = {"dense": "Dense", "fine_tune": "`fine_tune`"}
+    columns = sorted({(int(row["images_per_class"]), row["method"]) for row in rows})
+    header = ("source", *(f">{titles[method]}, {count} images of each class" for count, method in columns))
+    lines = []
+    for source in dict.fromkeys(row["source"] for row in rows):
+        cells = [f"`{source}`" + ("" if "/" in source else ", random weights")]
+        for count, method in columns:
+            key = {"source": source, "method": method, "images_per_class": str(count)}
+            own = [row for row in rows if row.items() >= key.items()]
+            cells.append(_mean_and_range(own) if own else "")
+        lines.append(cells)
+    return markdown(header, lines)
+
+
+def _mean_and_range(rows):
+    values = [float(row["test_accuracy"]) for row in rows]
+    minutes = sum(float(row["cpu_seconds"]) for row in rows) / len(rows) / 60
+    return f"{sum(values) / len(values):.1f} % ({min(values):.1f} to {max(values):.1f}), {minutes:.1f} min"
 
 
 def pages():
