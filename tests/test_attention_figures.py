@@ -49,6 +49,11 @@ def test_a_single_image_has_a_row_for_each_mask_and_the_colour_bars_below_it():
     assert sorted(bottom[bars] > below) == [False, False, True, True], "each mask has two scales: relevance, and heads"
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_without_masks_only_the_images_are_shown(count):
+    assert len(plot_attention(gated(), IMAGES[:count], masks=[]).axes) == count
+
+
 def test_maps_are_resized_as_in_the_network():
     maps = np.random.default_rng(0).normal(size=(2, 5, 3)).astype("float32")
     expected = BilinearResize(data_format="channels_last")([maps[..., None], np.zeros((2, 40, 60, 1))])

@@ -45,5 +45,5 @@ def test_transfer_is_a_table_of_means_and_ranges_over_the_seeds():
     rows += [row("Net/tag", "dense", 20, 2, 53.0), row("Net", "dense", 20, 0, 20.0)]
     lines = tables.transfer(rows).splitlines()
     assert lines[0] == "| source | Dense, 20 images of each class | Dense, 100 images of each class |"
-    assert lines[2] == "| `Net/tag` | 51.5 % (50.0 to 53.0), 1.1 min | 71.0 % (71.0 to 71.0), 1.0 min |"
-    assert lines[3] == "| `Net`, random weights | 20.0 % (20.0 to 20.0), 1.0 min |  |"
+    assert lines[2] == "| `Net/tag` | 51.5 % (50.0 to 53.0), 1.1 min | 71.0 % (one seed), 1.0 min |"
+    assert lines[3] == "| `Net`, random weights | 20.0 % (one seed), 1.0 min |  |"

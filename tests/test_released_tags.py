@@ -56,7 +56,15 @@ def test_the_folder_of_a_run_with_a_config_of_the_users_own_is_one_of_a_run(tmp_
     assert keras_resattn.class_names_of(tmp_path) == ["a", "b"]
 
 
-@pytest.mark.parametrize("call", [keras_resattn.class_names_of, lambda name: keras_resattn.preprocess_input(0, name)])
+@pytest.mark.parametrize(
+    "call",
+    [
+        keras_resattn.class_names_of,
+        lambda name: keras_resattn.preprocess_input(0, name),
+        lambda name: keras_resattn.CifarResidualAttention56(weights=name),
+    ],
+    ids=["class_names_of", "preprocess_input", "builder"],
+)
 def test_an_empty_name_is_not_the_current_folder(release, monkeypatch, call):
     monkeypatch.chdir(release.folder)
     with pytest.raises(ValueError, match="received: weights=''"):

@@ -192,7 +192,8 @@ def transfer(rows):
 def _mean_and_range(rows):
     values = [float(row["test_accuracy"]) for row in rows]
     minutes = sum(float(row["cpu_seconds"]) for row in rows) / len(rows) / 60
-    return f"{sum(values) / len(values):.1f} % ({min(values):.1f} to {max(values):.1f}), {minutes:.1f} min"
+    spread = f"{min(values):.1f} to {max(values):.1f}" if len(values) > 1 else "one seed"
+    return f"{sum(values) / len(values):.1f} % ({spread}), {minutes:.1f} min"
 
 
 def pages():

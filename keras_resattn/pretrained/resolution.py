@@ -195,7 +195,7 @@ def _locate(weights, network):
         if found:
             return source_of(found[0])
     path = user_path(weights)
-    if (path / RECORD).is_file():
+    if weights != "" and (path / RECORD).is_file():
         tag = Checkpoint.read(path)
         _check_network(tag, network, str(path))
         released = next((each for each in tags() if each.id == tag.id), None)

@@ -89,11 +89,10 @@ def plot_attention(
     plotted = _Plotted(model, images, display_images, titles, masks, rank, classes, resize_mode)
     rows = []
     for i in range(plotted.count):
-        image, first, *others = plotted.image(i), *plotted.overlays(i, channels, cmap, alpha)
-        if plotted.count > 1:
-            rows.append(plotted.row(i, [image, *first, *itertools.chain(*others)]))
-        else:
-            rows += [plotted.row(i, [image, *first]), *(plotted.row(i, [None, *cells]) for cells in others)]
+        image, by_mask = plotted.image(i), list(plotted.overlays(i, channels, cmap, alpha))
+        if plotted.count > 1 or not by_mask:
+            by_mask = [list(itertools.chain(*by_mask))]
+        rows += [plotted.row(i, [None if number else image, *cells]) for number, cells in enumerate(by_mask)]
     return draw(rows)
 
 
