@@ -48,6 +48,7 @@ ERRORS = {
         "predict image.png --weights imagenet",
         f"Expected released weights, a file or a folder ({TAG[:-1]}",
     ),
+    "empty name of weights": ("predict image.png --weights=", "Expected released weights ("),
     "misspelled tag": ("predict image.png --weights cifar01", "Did you mean 'cifar10'"),
     "network without weights": (
         "predict image.png --weights ResNet164",

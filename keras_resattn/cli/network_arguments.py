@@ -178,7 +178,7 @@ def find_tag(name: str, expected: str = "released weights", known: Iterable[str]
 def _find_weights(weights):
     if weights.startswith(hub.PREFIX):
         return "hub", str(hub.Address.parse(weights))
-    if pretrained.find(weights) or weights in registry.NETWORKS:
+    if not weights or pretrained.find(weights) or weights in registry.NETWORKS:
         return "tag", find_tag(weights)
     file = Path(weights)
     if os.path.isdir(file):
