@@ -1,4 +1,4 @@
-"""Shared by the tests of releases: a finished run of three classes, and its release."""
+"""Shared by the tests of releases: a finished run for three classes, and its release."""
 
 import json
 
@@ -22,9 +22,8 @@ def release_arguments(root):
     }
 
 
-def write_released_run(root):
-    """Write the files of a finished run, and in its subfolder `weights` its release."""
-    model = randomise(keras_resattn.CifarResidualAttention56(weights=None, classes=3))
+def write_run(root, model):
+    """Write the files of a finished run of a network for three classes, and `data.npz`, its test images."""
     model.save_weights(root / "model.weights.h5")
     (root / "log.csv").write_text("epoch,loss\n1,1.0\n")
     report = {
@@ -48,5 +47,10 @@ def write_released_run(root):
     (root / "report.json").write_text(json.dumps(report))
     x = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype="uint8")
     np.savez(root / "data.npz", x_test=x, y_test=np.arange(8) % 3)
+
+
+def write_released_run(root):
+    """Write the files of a finished run, and in its subfolder `weights` its release."""
+    write_run(root, randomise(keras_resattn.CifarResidualAttention56(weights=None, classes=3)))
     (root / "weights").mkdir()
     write_release(root, root / "weights", tag="shapes_v1", aliases=["shapes", "default"], **release_arguments(root))

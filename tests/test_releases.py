@@ -7,12 +7,13 @@ import shutil
 import keras
 import numpy as np
 import pytest
+from helpers import randomise
 from huggingface_hub import ModelCard
 from PIL import Image
-from releasing import CLASSES, release_arguments
+from releasing import CLASSES, release_arguments, write_run
 
 import keras_resattn
-from keras_resattn import pretrained
+from keras_resattn import cli, create_model, pretrained
 from keras_resattn.models.profiling import count_macs
 from keras_resattn.pretrained import records
 from keras_resattn.recipes import get_recipe
@@ -216,6 +217,30 @@ def test_a_run_of_many_classes_and_progressive_sizes_is_released(tmp_path):
     images = rng.normal(size=(2, 64, 64, 3)).astype("float32")
     np.testing.assert_array_equal(loaded.predict(images, verbose=0), released.predict(images, verbose=0))
     assert check_folder(tag).keys() == {path.name for path in tag.folder.iterdir()}
+
+
+def test_a_network_of_any_depth_and_width_is_released_and_used_by_its_id(tmp_path, monkeypatch, capsys):
+    """The registry does not list `WARN-10-1`."""
+    write_run(tmp_path, randomise(create_model("WARN-10-1", weights=None, classes=3)))
+    arguments = release_arguments(tmp_path)
+    tag = write_release(tmp_path, tmp_path / "weights", tag="shapes_v1", aliases=["default"], **arguments)
+    assert (tag.network, tag.id) == ("WARN-10-1", "WARN-10-1/shapes_v1")
+    record = json.loads((tag.folder / "config.json").read_text())
+    released = keras_resattn.WARN(depth=10, width=1, weights=tag.folder)
+    assert record["macs"] == count_macs(released)
+    assert record["parameters"] == sum(math.prod(weight.shape) for weight in released.trainable_weights)
+    card = (tag.folder / "README.md").read_text()
+    assert 'model = WARN(depth=10, width=1, weights="shapes_v1")' in card
+    assert "rodriguez2018attend" in card
+    assert (tag.folder / "attention.png").exists()
+
+    monkeypatch.setenv("KERAS_RESATTN_WEIGHTS", str(tmp_path / "weights"))
+    records.forget_tags()
+    Image.new("RGB", (32, 32)).save(tmp_path / "image.png")
+    cli.main(["info", "WARN-10-1"])
+    assert "shapes_v1" in capsys.readouterr().out
+    cli.main(["predict", str(tmp_path / "image.png"), "--weights", "WARN-10-1"])
+    assert any(name in capsys.readouterr().out for name in CLASSES)
 
 
 # --- Aliases -------------------------------------------------------------------------------------

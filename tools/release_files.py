@@ -14,7 +14,6 @@ import numpy as np
 from keras_resattn import evaluation
 from keras_resattn.data import network_input
 from keras_resattn.layers import AttentionHead, SoftMask
-from keras_resattn.models import registry
 from keras_resattn.models.profiling import count_macs
 from keras_resattn.pretrained.records import METADATA, RECORD, TENSORS, Checkpoint
 from keras_resattn.typing import PathLike
@@ -123,9 +122,7 @@ def write_saved_model(folder: Path, record: dict[str, Any], model: keras.Model) 
     weights need no change. The configuration is one line, below the record.
     """
     parameters = sum(math.prod(weight.shape) for weight in model.trainable_weights)
-    row = registry.NETWORKS[record["network"]]
-    usual = parameters == row.parameters and record["input_shape"][:2] == [row.size, row.size]
-    record |= {"parameters": parameters, "macs": row.macs if usual else count_macs(model)}
+    record |= {"parameters": parameters, "macs": count_macs(model, record["input_shape"])}
     layers = keras.saving.serialize_keras_object(model) | {"compile_config": None}
     lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in layers.items()]
     with atomic_write(folder / RECORD) as partial:

@@ -162,7 +162,7 @@ def find_tag(name: str, expected: str = "released weights", known: Iterable[str]
     Raises:
         ValueError: If there is none, or several networks have a tag with that name.
     """
-    found = pretrained.find("default", name) if name in registry.NETWORKS else pretrained.find(name)
+    found = pretrained.find("default", name) if registry.is_network(name) else pretrained.find(name)
     if len(found) == 1:
         return found[0]
     released = pretrained.tags()
@@ -178,7 +178,7 @@ def find_tag(name: str, expected: str = "released weights", known: Iterable[str]
 def _find_weights(weights):
     if weights.startswith(hub.PREFIX):
         return "hub", str(hub.Address.parse(weights))
-    if not weights or pretrained.find(weights) or weights in registry.NETWORKS:
+    if not weights or pretrained.find(weights) or registry.is_network(weights):
         return "tag", find_tag(weights)
     file = Path(weights)
     if os.path.isdir(file):
