@@ -209,5 +209,5 @@ def test_objects_without_class_names(known, message):
 
 
 def test_a_folder_without_a_run(tmp_path):
-    with pytest.raises(ValueError, match=r"has no report\.json"):
+    with pytest.raises(ValueError, match=r"has no recipe\.json either: no run was started in it"):
         class_names_of(tmp_path, None)

@@ -166,5 +166,6 @@ def test_a_missing_folder_raises(tmp_path):
 
 @pytest.mark.once
 def test_an_unfinished_run_raises(tmp_path):
-    with pytest.raises(ValueError, match=r"finished run; .* has no report\.json"):
+    (tmp_path / "recipe.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"finished run; .* has no report\.json\. Let the run finish first"):
         evaluate_run(tmp_path, (X, Y))

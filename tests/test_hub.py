@@ -16,6 +16,7 @@ from huggingface_hub import constants
 import keras_resattn
 from keras_resattn import pretrained
 from keras_resattn.pretrained.hub import Address
+from keras_resattn.recipes import get_recipe
 
 pytestmark = [pytest.mark.once, pytest.mark.usefixtures("hub_cache")]
 
@@ -55,6 +56,19 @@ def test_a_download_is_cached_for_offline_use(tmp_path, monkeypatch):
     loaded = keras_resattn.CifarResidualAttention56(weights=WEIGHTS)
     for weight, expected in zip(loaded.weights, model.weights, strict=True):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(weight), keras.ops.convert_to_numpy(expected))
+
+
+def test_a_repository_is_fine_tuned(server, tmp_path):
+    keras_resattn.CifarResidualAttention56(weights=None, classes=3).save_weights(tmp_path / "model.weights.h5")
+    statistics = {"mean": [5, 7, 9], "std": [2, 2, 2]}
+    server.add(REPOSITORY, files((tmp_path / "model.weights.h5").read_bytes(), preprocessing=statistics))
+    recipe = get_recipe("transfer_head").replace(epochs=1, batch_size=4)
+    data = np.zeros((4, 32, 32, 3), "uint8"), np.arange(4) % 2
+    options = {"head_recipe": recipe, "unfreeze": None, "verbose": 0}
+    _, report = keras_resattn.fine_tune(WEIGHTS, data, **options)
+    assert (report.network, report.mean, report.std) == (f"{NETWORK}/shapes_v1", [5, 7, 9], [2, 2, 2])
+    with pytest.raises(OSError, match="someone/missing"):
+        keras_resattn.fine_tune("hf://someone/missing", data, **options)
 
 
 def test_tensors_and_record_are_of_one_commit(server):

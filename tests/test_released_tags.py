@@ -12,6 +12,7 @@ from releasing import CLASSES
 import keras_resattn
 from keras_resattn import pretrained
 from keras_resattn.pretrained import records
+from keras_resattn.recipes import get_recipe
 
 pytestmark = pytest.mark.once
 
@@ -47,6 +48,19 @@ def test_the_folder_of_a_release_also_names_its_preprocessing_and_classes(releas
     assert keras_resattn.class_names_of(folder) == list(CLASSES)
     [[(_, name, _)]] = keras_resattn.decode_predictions(np.array([[0.1, 0.7, 0.2]]), top=1, weights=folder)
     assert name == CLASSES[1]
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_the_folder_of_a_release_is_fine_tuned_like_its_tag(release, tmp_path, kind):
+    folder = kind(shutil.copytree(release.folder, tmp_path / "copy"))
+    data = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), "uint8"), np.arange(8) % 2
+    recipe = get_recipe("transfer_head").replace(epochs=1, batch_size=8)
+    model, report = keras_resattn.fine_tune(folder, data, head_recipe=recipe, unfreeze=None, verbose=0)
+    assert (report.network, report.mean, report.std) == (release.id, list(release.mean), list(release.std))
+    tuned, released = weights_by_path(model), weights_by_path(keras_resattn.CifarResidualAttention56(classes=3))
+    for path in released:
+        if not path.startswith("predictions/"):
+            np.testing.assert_array_equal(tuned[path], released[path])
 
 
 def test_the_folder_of_a_run_with_a_config_of_the_users_own_is_one_of_a_run(tmp_path):

@@ -116,7 +116,7 @@ def test_a_release_is_complete_and_immutable(release, released_run):
         ({"classes": [" circle", "square", "triangle"]}, "without spaces around them; received: ' circle'"),
         ({"held_out": -5}, "Expected held_out to be an integer of at least 0"),
         ({"validated": True}, "Expected held_out, .*, or tested, .* the run has validation metrics"),
-        ({"report": None}, r"has no report\.json. Let the run finish first"),
+        ({"report": None}, r"has no report\.json\. It has no recipe\.json either"),
         ({"data": "y_test"}, r"Expected x_test and y_test in .*; received: y_test\."),
     ],
 )

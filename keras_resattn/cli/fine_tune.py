@@ -105,23 +105,18 @@ def _backbone(choice, arguments, dataset):
     from keras_resattn.models import registry
     from keras_resattn.utils.data_format import image_shape
 
-    if choice.kind == "tag" and choice.source in pretrained.tags():
-        return choice.source.id, None
+    if choice.kind == "tag":
+        return (choice.source.id if choice.source in pretrained.tags() else choice.source.folder), None
+    if choice.kind == "hub":
+        return choice.source, None
     if choice.kind == "model":
         model = network.load_model(choice.source)
         return model, network.normalization_of(model, choice)
     if choice.kind == "run":
         return _without_top(network.open_network(choice))
+    if arguments.size is None:
+        raise ValueError("Expected --size, the height and width of images, with a .weights.h5 file; received: none.")
     channels = dataset.channels if isinstance(dataset, Dataset) else dataset.image_shape[-1]
-    shape = {"include_top": False, "input_shape": image_shape(arguments.size, arguments.size, channels)}
-    if choice.kind == "weights":
-        if arguments.size is None:
-            raise ValueError(
-                "Expected --size, the height and width of images, with a .weights.h5 file; received: none."
-            )
-        model = registry.create_model(choice.model, weights=str(choice.source), **shape)
-        return model, network.normalization_of(model, choice)
-    tag = network.open_tag(choice)
-    size = arguments.size or tag.input_shape[0]
-    shape["input_shape"] = image_shape(size, size, channels)
-    return registry.create_model(tag.network, weights=str(tag.folder), **shape), (tag.mean, tag.std)
+    shape = image_shape(arguments.size, arguments.size, channels)
+    model = registry.create_model(choice.model, include_top=False, weights=str(choice.source), input_shape=shape)
+    return model, network.normalization_of(model, choice)

@@ -1,5 +1,6 @@
 """Backbones for transfer learning: their input size and statistics, their last stage, and unfreezing it."""
 
+import os
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ from keras_resattn.models import registry
 from keras_resattn.models.inspection import freeze_batch_norm, iter_layers, tensors_of_layers
 from keras_resattn.models.normalization import statistics_for
 from keras_resattn.pretrained import find, tags
+from keras_resattn.pretrained.resolution import record_at
 from keras_resattn.recipes.checks import resolve_statistics
-from keras_resattn.typing import Size, Statistics
+from keras_resattn.typing import PathLike, Size, Statistics
 from keras_resattn.utils.data_format import image_channels, image_shape, image_size
 
 
@@ -37,7 +39,7 @@ class Backbone:
     @classmethod
     def find(
         cls,
-        network: str | keras.Model,
+        network: PathLike | keras.Model,
         dataset: Dataset | BatchStream,
         statistics: Statistics | None = None,
         size: Size | None = None,
@@ -45,8 +47,8 @@ class Backbone:
         """Build the network of a released checkpoint, or check a model, for the images of a dataset.
 
         Args:
-            network: Tag, alias or id of a released checkpoint; a network's id, which means its best checkpoint; or a
-                `keras.Model`.
+            network: Tag, alias or id of a released checkpoint; a network's id, which means its best checkpoint; the
+                folder or Hub repository (`"hf://owner/repo"`) of a checkpoint; or a `keras.Model`.
             dataset: A `Dataset` or `BatchStream`, which determines the number of channels and, for a network of
                 variable input size, the image size.
             statistics: `(mean, std)` of the images of a `keras.Model`; `None` for a released checkpoint.
@@ -54,9 +56,10 @@ class Backbone:
 
         Raises:
             ValueError: If the checkpoint is unknown, the model includes its top, or the images do not fit the network.
+            OSError: If a Hub repository cannot be downloaded.
         """
         channels = dataset.channels if isinstance(dataset, Dataset) else dataset.image_shape[-1]
-        if not isinstance(network, str) and isinstance(network, keras.Model):
+        if not isinstance(network, (str, os.PathLike)) and isinstance(network, keras.Model):
             _check_model(network, channels)
             return cls(
                 network,
@@ -64,27 +67,13 @@ class Backbone:
                 _checked_statistics(network, statistics, channels),
                 _model_size(network, dataset, size),
             )
-        found = []
-        if isinstance(network, str):
-            found = find("default", network) if registry.is_network(network) else find(network)
-        if len(found) != 1:
-            known = ", ".join(tag.id for tag in found or tags())
-            raise ValueError(
-                f"Expected network to be a keras.Model without its top, or one of the released checkpoints: {known}; "
-                f"received: {network!r}."
-            )
-        return cls._of_tag(found[0], channels, statistics, size)
-
-    @classmethod
-    def _of_tag(cls, tag, channels, statistics, size):
+        tag, weights = _find_checkpoint(network)
         if statistics is not None:
             raise ValueError(f"Expected no statistics with {tag.id}, which has its own; received: {statistics!r}.")
-        mean, std = statistics_for(tag, channels)
-        size = tuple(size or tag.input_shape[:2])
-        model = registry.create_model(
-            tag.network, include_top=False, weights=tag.tag, input_shape=image_shape(*size, channels)
-        )
-        return cls(model, tag.id, (mean, std), size)
+        height, width = size or tag.input_shape[:2]
+        shape = image_shape(height, width, channels)
+        model = registry.create_model(tag.network, include_top=False, weights=weights, input_shape=shape)
+        return cls(model, tag.id, statistics_for(tag, channels), (height, width))
 
     def layers(self, unfreeze: str | Iterable[str] | None) -> list[str]:
         """Return the names of the layers to unfreeze, in the model's order.
@@ -123,6 +112,22 @@ class Backbone:
         for layer in self.model.layers:
             layer.trainable = layer.name in names
         freeze_batch_norm(self.model)
+
+
+def _find_checkpoint(network):
+    """Return the record of a checkpoint, and the `weights` argument with which its builder loads it."""
+    found = []
+    if isinstance(network, str):
+        found = find("default", network) if registry.is_network(network) else find(network)
+    if len(found) == 1:
+        return found[0], found[0].tag
+    if not found and network and isinstance(network, (str, os.PathLike)) and (tag := record_at(network)):
+        return tag, network
+    known = ", ".join(tag.id for tag in found or tags())
+    raise ValueError(
+        "Expected network to be a keras.Model without its top, the folder of a released checkpoint, "
+        f"'hf://owner/repo', or one of the released checkpoints: {known}; received: {network!r}."
+    )
 
 
 def _check_model(model, channels):

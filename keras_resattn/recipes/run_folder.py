@@ -173,7 +173,12 @@ def read_report(run_dir: PathLike) -> dict[str, Any]:
         raise ValueError(f"Expected the folder of a finished run; there is no folder {run_dir}.")
     if not path.exists():
         inside = sorted(found.parent.name for found in run_dir.glob(f"*/{REPORT}"))  # the two phases of fine_tune
-        remedy = f"Its subfolders hold finished runs: {', '.join(inside)}." if inside else "Let the run finish first."
+        if inside:
+            remedy = f"Its subfolders hold finished runs: {', '.join(inside)}."
+        elif (run_dir / RECIPE).exists():
+            remedy = "Let the run finish first."
+        else:
+            remedy = f"It has no {RECIPE} either: no run was started in it."
         raise ValueError(f"Expected the folder of a finished run; {run_dir} has no {REPORT}. {remedy}")
     report = read_json(path, f"Restore it from a copy; {run_dir} cannot be used without it.")
     missing = {"network", "recipe", "metrics", "mean", "std"} - report.keys()

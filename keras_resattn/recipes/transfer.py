@@ -59,7 +59,7 @@ class TransferReport:
 
 
 def fine_tune(
-    network: str | keras.Model,
+    network: PathLike | keras.Model,
     data: DataLike,
     *,
     validation_data: DataLike | None = None,
@@ -94,8 +94,9 @@ def fine_tune(
     a reproducible run.
 
     Args:
-        network: A released checkpoint, such as `"CifarResidualAttention56/cifar10"`, or a `keras.Model` without its top
-            that returns feature maps or vectors. A model is trained in place.
+        network: A released checkpoint, such as `"CifarResidualAttention56/cifar10"`; the folder or Hub repository
+            (`"hf://owner/repo"`) of one; or a `keras.Model` without its top that returns feature maps or vectors. A
+            model is trained in place.
         data: Training images and labels, in any form that `compile_and_fit` accepts.
         validation_data: Validation data, evaluated after each epoch of both phases, or `None`.
         classes: Number of classes; by default that of the data, or the largest label plus one.
@@ -127,6 +128,7 @@ def fine_tune(
     Raises:
         ValueError: Before any work, for an unknown checkpoint, recipe or layer, a model with its top, missing
             statistics, or a `run_dir` that holds another run or damaged files.
+        OSError: If a Hub repository cannot be downloaded.
         BlockingIOError: If another process trains in `run_dir`.
     """
     head_recipe, fine_tune_recipe = get_recipe(head_recipe), get_recipe(fine_tune_recipe)
