@@ -5,8 +5,8 @@
         --grow-from ResidualAttention56 WEIGHTS --epochs 8
 
 DATA.npz holds `x_train` (100,000 images of 64 x 64, uint8) and `y_train`. The script holds out 25 images of each class
-for validation and never trains on them. Safe to interrupt: rerun to resume. With --grow-from, the network starts with
-the function of a smaller, trained one (`tools/grow_network.py`) instead of random weights.
+for validation (`tools/hold_out.py`) and never trains on them. Safe to interrupt: rerun to resume. With --grow-from, the
+network starts with the function of a smaller, trained one (`tools/grow_network.py`) instead of random weights.
 
 TensorFlow's gradient of convolution kernels is replaced by matrix products where oneDNN's bfloat16 kernel is several
 times slower (same values up to rounding).
@@ -26,8 +26,7 @@ from tensorflow.python.framework import ops
 from keras_resattn import compile_and_fit, create_model, zero_init_residual
 from keras_resattn.recipes import get_recipe
 from tools.grow_network import grow
-
-HELD_OUT = 25  # images of each class
+from tools.hold_out import hold_out
 
 
 def matrix_product_gradients():
@@ -63,13 +62,6 @@ def matrix_product_gradients():
         return for_input, tf.reshape(tf.stack(parts), (height, width, channels, filters))
 
     ops.gradient_registry._registry["Conv2D"]["type"] = gradient
-
-
-def hold_out(y, count=HELD_OUT):
-    """Split at random (seed 0): return the indices of the training images and of `count` held-out images per class."""
-    order = np.random.default_rng(0).permutation(len(y))
-    held_out = np.sort(np.concatenate([order[y[order] == label][:count] for label in np.unique(y)]))
-    return np.setdiff1d(np.arange(len(y)), held_out), held_out
 
 
 def main():
