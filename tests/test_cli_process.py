@@ -22,7 +22,7 @@ GOOD = [
     ["list", "--json"],
     ["list", "--csv"],
     ["info", "WARN-16-8"],
-    ["info", "cifar10"],
+    ["info", "CifarResidualAttention56/cifar10"],
     ["verify"],
     ["reproduce"],
     ["predict", "--help"],

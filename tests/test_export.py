@@ -288,10 +288,16 @@ def test_the_command_exports_a_run_by_its_folder(tmp_path, capsys, monkeypatch):
     ("arguments", "message"),
     [
         (["cifar11", "--format", "onnx"], "Expected released weights"),
-        (["cifar10", "--format", "onnx", "-o", "network.pt2"], "ends in .onnx"),
-        (["cifar10", "--format", "tf_saved_model", "-o", "network.pt2"], "Expected the path of a folder"),
-        (["cifar10", "--format", "onnx", "--batch-size", "0"], "Expected --batch-size to be 1 or more"),
-        (["cifar10", "--format", sorted(set(FORMATS) - set(WRITABLE))[0]], "Expected the backend"),
+        (["CifarResidualAttention56", "--format", "onnx", "-o", "network.pt2"], "ends in .onnx"),
+        (
+            ["CifarResidualAttention56", "--format", "tf_saved_model", "-o", "network.pt2"],
+            "Expected the path of a folder",
+        ),
+        (
+            ["CifarResidualAttention56", "--format", "onnx", "--batch-size", "0"],
+            "Expected --batch-size to be 1 or more",
+        ),
+        (["CifarResidualAttention56", "--format", sorted(set(FORMATS) - set(WRITABLE))[0]], "Expected the backend"),
     ],
 )
 def test_errors_of_the_command(arguments, message, tmp_path, monkeypatch, capsys):

@@ -121,7 +121,7 @@ def test_the_number_of_classes_must_match_the_names(transferred):
     with pytest.raises(ValueError, match=r"4 classes, .*\('ant', .*received: tiny with 5 classes\. .*classes=4"):
         train(network(5))
     with pytest.raises(ValueError, match=r"Expected classes=4, as the data have \('ant'.*received: classes=5"):
-        fine_tune("cifar10", DATA, classes=5)
+        fine_tune("CifarResidualAttention56", DATA, classes=5)
 
 
 def test_runs_without_names(tmp_path):

@@ -61,7 +61,7 @@ def test_networks_of_their_checkpoints_are_listed_as_pretrained(shared):
 def test_aliases_of_the_package_come_first(shared):
     aliases = {NETWORK: {"cifar10": "shapes_v1", "shapes": "shapes_v1", "gone": "gone_v1"}}
     (shared / "aliases.json").write_text(json.dumps(aliases))
-    assert [tag.tag for tag in pretrained.find("cifar10")] == ["cifar10_v2"]
+    assert [tag.tag for tag in pretrained.find("cifar10", NETWORK)] == ["cifar10_v2"]
     assert [tag.tag for tag in pretrained.find("shapes")] == ["shapes_v1"]
     assert pretrained.find("gone") == []
 

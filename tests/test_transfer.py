@@ -220,7 +220,7 @@ def with_top():
     ("arguments", "message"),
     [
         ({"base": "imagenet"}, "one of the released checkpoints: CifarResidualAttention56/"),
-        ({"base": "cifar10"}, "Expected no statistics with CifarResidualAttention56/"),
+        ({"base": "CifarResidualAttention56"}, "Expected no statistics with CifarResidualAttention56/"),
         ({"base": "CifarResidualAttention56"}, "Expected no statistics with CifarResidualAttention56/"),
         ({"base": with_top}, "without its top; it ends in a softmax"),
         ({"statistics": None}, r"Expected statistics=\(mean, std\).*normalises its images itself"),
