@@ -57,9 +57,10 @@ def load(network):
 
 def _import_builder(network):
     """Import everything that building a network needs; `import keras_resattn` alone does not import Keras."""
-    from keras_resattn.models import registry
+    import keras_resattn
+    from keras_resattn.utils.network_ids import builder_call
 
-    registry.NETWORKS[network].builder  # noqa: B018
+    getattr(keras_resattn, builder_call(network)[0])
 
 
 def export(network, size, classes, format, dtype="float32", target=None):

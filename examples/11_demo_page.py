@@ -191,11 +191,16 @@ def chosen_maps(model, x, modules, mask, channels):
     else:
         scores = {name: array[0].sum((0, 1)) for name, array in attention_relevance(model, x).items()}
     best = [(name, channel) for name in names for channel in np.argsort(-scores[name], kind="stable")[:TOP_CHANNELS]]
-    return [(f"{readable(name)}, channel {channel}", modules[name][-1][..., channel]) for name, channel in best]
+    label = "head" if len(next(iter(modules.values()))) == 1 else "channel"
+    return [
+        (f"{readable(name)}, {label} {channel + (label == 'head')}", modules[name][-1][..., channel])
+        for name, channel in best
+    ]
 
 
 def readable(name):
     """Return the name of a mask for visitors."""
+    name = re.sub(r"^attention(\d+)_mask", r"module \1", name)  # gated attention
     return re.sub(r"stage(\d+)_attention(\d+)_mask", r"stage \1, module \2", name)
 
 

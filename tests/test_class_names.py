@@ -208,6 +208,12 @@ def test_objects_without_class_names(known, message):
         class_names_of(known, None)
 
 
+def test_a_folder_with_an_unfinished_run_of_fine_tune(tmp_path):
+    (tmp_path / "transfer.json").write_text("{}")
+    with pytest.raises(ValueError, match="Let the run finish first"):
+        class_names_of(tmp_path, None)
+
+
 def test_a_folder_without_a_run(tmp_path):
     with pytest.raises(ValueError, match=r"has no recipe\.json either: no run was started in it"):
         class_names_of(tmp_path, None)

@@ -1,13 +1,11 @@
 """Errors of the command line: one line on standard error, exit code 2, and no files."""
 
-import dataclasses
 import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from keras_resattn import pretrained
 from keras_resattn.cli import main
 
 pytestmark = [pytest.mark.once, pytest.mark.usefixtures("built_once")]
@@ -149,12 +147,10 @@ def test_a_recipe_file_with_invalid_json_is_named(content, tmp_path, capsys):
     assert error.count("\n") == 1
 
 
-def test_a_tag_of_several_networks_is_ambiguous(monkeypatch, capsys):
-    (tag,) = pretrained.find(TAG)
-    twins = (tag, dataclasses.replace(tag, network="ResNet164"))
-    monkeypatch.setattr(pretrained, "find", lambda name, network=None: list(twins))
-    assert main(["info", "cifar10_v2"]) == 2
-    assert f"Several networks have this tag; pass one of {TAG}, ResNet164/cifar10_v2." in capsys.readouterr().err
+def test_a_tag_of_several_networks_is_ambiguous(capsys):
+    assert main(["info", "tiny_imagenet"]) == 2
+    ids = "ResidualAttention56/tiny_imagenet_v1, ResidualAttention92/tiny_imagenet_v1"
+    assert f"Several networks have this tag; pass one of {ids}." in capsys.readouterr().err
 
 
 def test_an_unexpected_error_is_one_line(monkeypatch, capsys):

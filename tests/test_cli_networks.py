@@ -91,9 +91,13 @@ def test_a_classifier_is_fine_tuned_and_used(run, animals, tmp_path, capsys):
     assert class_names_of(keras.models.load_model(folder / "classifier.keras")) == ["ape", "zebra"]
 
 
-def test_released_weights_are_fine_tuned(animals, tmp_path, capsys):
+@pytest.mark.parametrize("weights", ["network", "folder"])
+def test_released_weights_are_fine_tuned(animals, tmp_path, capsys, weights):
+    [tag] = pretrained.find(TAG)
+    name = tag.network if weights == "network" else str(shutil.copytree(tag.folder, tmp_path / "copy"))
     output = tmp_path / "animals.keras"
     command = ["fine-tune", "--data", str(animals), "--run-dir", str(tmp_path / "run"), "--unfreeze", "none"]
+    command += ["--weights", name]
     assert main([*command, "--output", str(output), "--head-set", *ONE_EPOCH]) == 0
     capsys.readouterr()
     [found] = printed(capsys, "predict", str(animals / "test" / "ape" / "0.png"), "--weights", str(output))

@@ -51,7 +51,7 @@ WRONG = [
     ["train", "--model", "WARN-16-8", "--recipe", "warn", "--data", "cifar10", "--run-dir", "run"],
     ["train", "--model", "WARN-16-8", "--set", "epoch=3", "--data", "cifar10", "--run-dir", "run"],
     ["train", "--model", "WARN-16-8", "--data", "cifar10", "--run-dir", IMAGE],
-    ["train", "--model", "WARN-16-8", "--weights", "cifar10", "--data", "cifar10", "--run-dir", "run"],
+    ["train", "--model", "WARN-16-8", "--weights", "CifarResidualAttention56", "--data", "cifar10", "--run-dir", "run"],
     ["fine-tune", "--weights", "cifar01", "--data", "cifar10", "--run-dir", "run"],
     ["fine-tune", "--head-recipe", "warn", "--data", "cifar10", "--run-dir", "run"],
     ["fine-tune", "--data", "cifar10", "--run-dir", "run", "--output", "run.h5"],

@@ -8,6 +8,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from helpers import weights_by_path
 from hub_cases import NETWORK, REPOSITORY, TENSORS, WEIGHTS, files, read, record
 from hub_faults import closed
 from hub_server import HubServer
@@ -15,6 +16,7 @@ from huggingface_hub import constants
 
 import keras_resattn
 from keras_resattn import pretrained
+from keras_resattn.pretrained import hub
 from keras_resattn.pretrained.hub import Address
 from keras_resattn.recipes import get_recipe
 
@@ -58,15 +60,28 @@ def test_a_download_is_cached_for_offline_use(tmp_path, monkeypatch):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(weight), keras.ops.convert_to_numpy(expected))
 
 
-def test_a_repository_is_fine_tuned(server, tmp_path):
-    keras_resattn.CifarResidualAttention56(weights=None, classes=3).save_weights(tmp_path / "model.weights.h5")
+def test_a_repository_is_fine_tuned(server, tmp_path, monkeypatch):
+    """With record and weights of one commit, although the branch moves between their downloads."""
+    released = keras_resattn.CifarResidualAttention56(weights=None, classes=3)
+    released.save_weights(tmp_path / "model.weights.h5")
     statistics = {"mean": [5, 7, 9], "std": [2, 2, 2]}
     server.add(REPOSITORY, files((tmp_path / "model.weights.h5").read_bytes(), preprocessing=statistics))
+    read_record = hub.read_record
+
+    def read_and_move(address):
+        found = read_record(address)
+        server.add(REPOSITORY, files(TENSORS, preprocessing={"mean": [0, 0, 0], "std": [1, 1, 1]}))
+        monkeypatch.setattr(hub, "read_record", read_record)
+        return found
+
+    monkeypatch.setattr(hub, "read_record", read_and_move)
     recipe = get_recipe("transfer_head").replace(epochs=1, batch_size=4)
     data = np.zeros((4, 32, 32, 3), "uint8"), np.arange(4) % 2
     options = {"head_recipe": recipe, "unfreeze": None, "verbose": 0}
-    _, report = keras_resattn.fine_tune(WEIGHTS, data, **options)
+    model, report = keras_resattn.fine_tune(WEIGHTS, data, **options)
     assert (report.network, report.mean, report.std) == (f"{NETWORK}/shapes_v1", [5, 7, 9], [2, 2, 2])
+    stem = released.weights[0].path
+    np.testing.assert_array_equal(weights_by_path(model)[stem], weights_by_path(released)[stem])
     with pytest.raises(OSError, match="someone/missing"):
         keras_resattn.fine_tune("hf://someone/missing", data, **options)
 

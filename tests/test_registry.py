@@ -54,9 +54,10 @@ def test_an_unknown_id_brings_suggestions():
 
 
 @pytest.mark.once
-def test_a_checkpoint_is_no_network():
-    with pytest.raises(ValueError, match=r"Pass weights='cifar10' beside the id 'CifarResidualAttention56'\."):
-        create_model("CifarResidualAttention56/cifar10")
+@pytest.mark.parametrize("network", ["CifarResidualAttention56", "WARN-10-1"])
+def test_a_checkpoint_is_no_network(network):
+    with pytest.raises(ValueError, match=rf"Pass weights='cifar10' beside the id '{network}'\."):
+        create_model(f"{network}/cifar10")
 
 
 @pytest.mark.once
@@ -93,7 +94,7 @@ def test_list_models_takes_true_false_or_none():
 @pytest.mark.once
 @pytest.mark.parametrize("name", ["my_network", "", "warn_16"])
 def test_a_model_name_that_belongs_to_no_network(name):
-    with pytest.raises(ValueError, match=r"Expected a network of list_models\(\), .*; received: "):
+    with pytest.raises(ValueError, match=r"Expected a network that create_model builds, .*; received: "):
         registry.id_of_model_name(name)
 
 

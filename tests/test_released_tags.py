@@ -11,6 +11,7 @@ from releasing import CLASSES
 
 import keras_resattn
 from keras_resattn import pretrained
+from keras_resattn.models import registry
 from keras_resattn.pretrained import records
 from keras_resattn.recipes import get_recipe
 
@@ -26,9 +27,19 @@ def test_an_alias_of_a_missing_tag_raises(release):
         records.tags()
 
 
-@pytest.mark.parametrize("name", ["default", "shapes", "shapes_v1", "CifarResidualAttention56/shapes_v1"])
+@pytest.mark.parametrize(
+    "name", ["default", "shapes", "shapes_v1", "CifarResidualAttention56/shapes_v1", "CifarResidualAttention56"]
+)
 def test_a_tag_is_found_by_any_of_its_names(release, name):
     assert pretrained.resolve(name, network=release.network).tag == release
+
+
+def test_a_network_without_a_default_names_its_tags(release):
+    (release.folder.parent / "aliases.json").write_text("{}")
+    records.forget_tags()
+    assert pretrained.find(release.network) == []
+    with pytest.raises(ValueError, match=r"It has no default weights; pass one of CifarResidualAttention56/shapes_v1"):
+        registry.find_checkpoint(release.network)
 
 
 def test_a_local_folder_loads_like_a_tag(release, tmp_path):

@@ -232,13 +232,18 @@ def test_a_network_of_any_depth_and_width_is_released_and_used_by_its_id(tmp_pat
     card = (tag.folder / "README.md").read_text()
     assert 'model = WARN(depth=10, width=1, weights="shapes_v1")' in card
     assert "rodriguez2018attend" in card
+    assert "for each module, its masks weighted by their gates, and the head that adds most" in card
+    assert "multiply-adds as the paper counts them" in card
     assert (tag.folder / "attention.png").exists()
 
     monkeypatch.setenv("KERAS_RESATTN_WEIGHTS", str(tmp_path / "weights"))
     records.forget_tags()
     Image.new("RGB", (32, 32)).save(tmp_path / "image.png")
     cli.main(["info", "WARN-10-1"])
-    assert "shapes_v1" in capsys.readouterr().out
+    more = 7 * (4 * 9 * (16 + 32 + 64) + 64 + 1)  # parameters for ten classes instead of three: heads and classifier
+    printed = " ".join(capsys.readouterr().out.replace("│", "").split())
+    assert f"parameters {record['parameters'] + more} " in printed
+    assert "released weights shapes_v1" in printed
     cli.main(["predict", str(tmp_path / "image.png"), "--weights", "WARN-10-1"])
     assert any(name in capsys.readouterr().out for name in CLASSES)
 

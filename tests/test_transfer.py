@@ -219,8 +219,11 @@ def with_top():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"base": "imagenet"}, "one of the released checkpoints: CifarResidualAttention56/"),
-        ({"base": "CifarResidualAttention56"}, "Expected no statistics with CifarResidualAttention56/"),
+        ({"base": "imagenet"}, r"one of the released checkpoints \(CifarResidualAttention56/.*received: imagenet"),
+        ({"base": 3}, "network to be a keras.Model without its top, .* received: 3"),
+        ({"base": "ResNet164"}, "received: ResNet164. None are released for it"),
+        ({"base": "tiny_imagenet"}, "Several networks have this tag; pass one of ResidualAttention56/tiny_imagenet_v1"),
+        ({"base": "CifarResidualAttention56/cifar10"}, "Expected no statistics with CifarResidualAttention56/"),
         ({"base": "CifarResidualAttention56"}, "Expected no statistics with CifarResidualAttention56/"),
         ({"base": with_top}, "without its top; it ends in a softmax"),
         ({"statistics": None}, r"Expected statistics=\(mean, std\).*normalises its images itself"),

@@ -125,6 +125,7 @@ def _body(record):
         environment=environment,
         metrics=record["metrics"],
         description=description,
+        counted=" as the paper counts them (the implementation computes fewer)" if network.startswith("WARN") else "",
         citation=citation,
         builder=call,
         call=python_call(network, f'weights="{record["tag"]}"'),

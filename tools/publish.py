@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from keras_resattn import evaluation
-from keras_resattn.cli.network_arguments import find_tag
+from keras_resattn.models.registry import find_checkpoint
 from keras_resattn.pretrained import records
 from keras_resattn.pretrained.records import CARD, METADATA, RECORD, TENSORS, Checkpoint
 from keras_resattn.utils.io import read_json, sha256
@@ -212,7 +212,7 @@ def main() -> None:
     parser.add_argument("--dry-run", action="store_true", help="check everything, but upload and record nothing")
     arguments = parser.parse_args()
     try:
-        publish(find_tag(arguments.tag), arguments.repo, dry_run=arguments.dry_run)
+        publish(find_checkpoint(arguments.tag), arguments.repo, dry_run=arguments.dry_run)
     except (ValueError, OSError) as error:
         sys.exit(f"publish: {error}")
 

@@ -122,7 +122,7 @@ def write_saved_model(folder: Path, record: dict[str, Any], model: keras.Model) 
     weights need no change. The configuration is one line, below the record.
     """
     parameters = sum(math.prod(weight.shape) for weight in model.trainable_weights)
-    record |= {"parameters": parameters, "macs": count_macs(model, record["input_shape"])}
+    record |= {"parameters": parameters, "macs": count_macs(model)}
     layers = keras.saving.serialize_keras_object(model) | {"compile_config": None}
     lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in layers.items()]
     with atomic_write(folder / RECORD) as partial:

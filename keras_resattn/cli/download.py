@@ -3,8 +3,8 @@
 import argparse
 
 from keras_resattn import pretrained
-from keras_resattn.cli import network_arguments
 from keras_resattn.cli.arguments import path
+from keras_resattn.models import registry
 from keras_resattn.pretrained.hub import PREFIX
 from keras_resattn.pretrained.shared_folders import VARIABLE
 
@@ -21,7 +21,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
     weights = arguments.weights
     folder = pretrained.download(
-        weights if weights.startswith(PREFIX) else network_arguments.find_tag(weights), arguments.to
+        weights if weights.startswith(PREFIX) else registry.find_checkpoint(weights), arguments.to
     )
     print(f"{folder}: complete, SHA-256 verified.")
     print(f"To use it without network access, set {VARIABLE}={folder.parent.absolute()}")

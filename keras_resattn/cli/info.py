@@ -1,9 +1,10 @@
 """`keras-resattn info`: details of a network or of a released checkpoint."""
 
 import argparse
+import math
 
 from keras_resattn import pretrained
-from keras_resattn.cli import network_arguments, output, startup
+from keras_resattn.cli import output, startup
 from keras_resattn.models import registry
 from keras_resattn.models.variants import VARIANTS
 from keras_resattn.pretrained.resolution import find_tensors
@@ -16,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
-    fields = _of_network(arguments.name) if arguments.name in registry.NETWORKS else _of_tag(arguments.name)
+    fields = _of_network(arguments.name) if registry.is_network(arguments.name) else _of_tag(arguments.name)
     rows = [[field, _text(value)] for field, value in fields.items()]
     output.print_table(None, {"field": {"no_wrap": True}, "value": {}}, rows)
 
@@ -29,7 +30,7 @@ def _text(value):
 
 
 def _of_network(name):
-    entry = registry.NETWORKS[name]
+    entry = registry.NETWORKS.get(name) or _measured(name)
     if name in VARIANTS:
         startup.start_keras()  # widths are computed from layers
         arguments = vars(VARIANTS[name].resolved())
@@ -46,9 +47,19 @@ def _of_network(name):
     }
 
 
+def _measured(name):
+    """Return the `Network` of an id that the registry does not list."""
+    startup.start_keras()
+    from keras_resattn.models.profiling import count_macs
+
+    model = registry.create_model(name, weights=None)
+    parameters = sum(math.prod(weight.shape) for weight in model.trainable_weights)
+    return registry.Network(name, parameters, count_macs(model))
+
+
 def _of_tag(name):
     expected = "a network listed by `keras-resattn list`, or released weights"
-    tag = network_arguments.find_tag(name, expected, registry.NETWORKS)
+    tag = registry.find_checkpoint(name, expected, registry.NETWORKS)
     return {
         "network": tag.network,
         "tag": tag.tag,

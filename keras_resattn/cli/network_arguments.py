@@ -2,7 +2,6 @@
 
 import argparse
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from keras_resattn.models import registry
 from keras_resattn.pretrained import hub
 from keras_resattn.pretrained.records import RECORD, TENSORS, Checkpoint
 from keras_resattn.recipes.run_files import ARCHITECTURE, CLASSIFIER, FINE_TUNE, RECIPE, REPORT, TRANSFER
-from keras_resattn.utils.suggestions import did_you_mean
 
 DEFAULT = "CifarResidualAttention56/cifar10"
 WEIGHTS = "network, network/tag (see `list`), released folder, .keras or .weights.h5 file, or hf://owner/repo"
@@ -151,35 +149,11 @@ def choose(arguments: argparse.Namespace, any_model: bool = False) -> NetworkCho
     return choice
 
 
-def find_tag(name: str, expected: str = "released weights", known: Iterable[str] = ()) -> Checkpoint:
-    """Return the released `Checkpoint` with a given name; for a network, its default checkpoint.
-
-    Args:
-        name: A network, a tag, an alias, or `network/tag`.
-        expected: Expected value, for messages.
-        known: Additional names that messages may suggest.
-
-    Raises:
-        ValueError: If there is none, or several networks have a tag with that name.
-    """
-    found = pretrained.find("default", name) if registry.is_network(name) else pretrained.find(name)
-    if len(found) == 1:
-        return found[0]
-    released = pretrained.tags()
-    names = {each for tag in released for each in (tag.id, tag.tag, tag.network, *tag.aliases)}
-    if found:
-        hint = f" Several networks have this tag; pass one of {', '.join(tag.id for tag in found)}."
-    else:
-        hint = " None are released for it." if registry.is_network(name) else did_you_mean(name, {*names, *known})
-    ids = ", ".join(tag.id for tag in released) or "none yet"
-    raise ValueError(f"Expected {expected} ({ids}); received: {name}.{hint}")
-
-
 def _find_weights(weights):
     if weights.startswith(hub.PREFIX):
         return "hub", str(hub.Address.parse(weights))
-    if not weights or pretrained.find(weights) or registry.is_network(weights):
-        return "tag", find_tag(weights)
+    if not weights or pretrained.find(weights) or weights in registry.NETWORKS:
+        return "tag", registry.find_checkpoint(weights)
     file = Path(weights)
     if os.path.isdir(file):
         if (file / REPORT).exists() or not (file / RECORD).exists():
@@ -189,7 +163,7 @@ def _find_weights(weights):
         return _find_file(file)
     if file.suffix in (".keras", ".h5") or os.path.isabs(file) or weights.startswith((".", "~")):
         raise ValueError(f"Expected released weights, a file or a folder; {weights} does not exist.")
-    return "tag", find_tag(weights, "released weights, a file or a folder")
+    return "tag", registry.find_checkpoint(weights, "released weights, a file or a folder")
 
 
 def _find_file(file):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import keras_resattn
 from keras_resattn.models.variants import TOPOLOGIES, VARIANTS
-from keras_resattn.pretrained.records import tags
+from keras_resattn.pretrained.records import Checkpoint, find, tags
 from keras_resattn.utils.network_ids import FAMILIES, builder_call
 from keras_resattn.utils.suggestions import did_you_mean
 
@@ -125,6 +126,36 @@ def create_model(id: str, **kwargs: Any) -> keras.Model:
     return builder(**{**arguments, **kwargs})
 
 
+def find_checkpoint(name: object, expected: str = "released weights", known: Iterable[str] = ()) -> Checkpoint:
+    """Return the released checkpoint with a given name; for a network, its default checkpoint.
+
+    Args:
+        name: A network, a tag, an alias, or `network/tag`.
+        expected: Expected value, for messages.
+        known: Additional names that messages may suggest.
+
+    Raises:
+        ValueError: if there is none, or several networks have a tag with that name.
+    """
+    found = find(name) if isinstance(name, str) else []
+    if len(found) == 1:
+        return found[0]
+    released = tags()
+    own = [tag.id for tag in released if tag.network == name]
+    if found:
+        hint = f" Several networks have this tag; pass one of {', '.join(tag.id for tag in found)}."
+    elif own:
+        hint = f" It has no default weights; pass one of {', '.join(own)}."
+    elif isinstance(name, str) and is_network(name):
+        hint = " None are released for it."
+    else:
+        counts = Counter(each for tag in released for each in (tag.tag, *tag.aliases))
+        unique = {each for each, count in counts.items() if count == 1}
+        hint = did_you_mean(name, {*unique, *(each for tag in released for each in (tag.id, tag.network)), *known})
+    ids = ", ".join(tag.id for tag in released) or "none yet"
+    raise ValueError(f"Expected {expected} ({ids}); received: {name}.{hint}")
+
+
 def is_network(id: str) -> bool:
     """Return whether `create_model` accepts an id."""
     return id in NETWORKS or bool(builder_call(id)[1])
@@ -138,8 +169,8 @@ def check_id(id: object) -> None:
     """
     if isinstance(id, str) and is_network(id):
         return
-    network, _, tag = id.partition("/") if isinstance(id, str) else (None, "", "")
-    hint = f" Pass weights={tag!r} beside the id {network!r}." if network in NETWORKS else did_you_mean(id, NETWORKS)
+    network, _, tag = id.partition("/") if isinstance(id, str) else ("", "", "")
+    hint = f" Pass weights={tag!r} beside the id {network!r}." if is_network(network) else did_you_mean(id, NETWORKS)
     families = ", ".join(f"'{family}-DEPTH-WIDTH'" for family in FAMILIES)
     raise ValueError(
         f"Expected network to be an id that keras_resattn.list_models() returns, or one of {families}; "
@@ -165,6 +196,6 @@ def id_of_model_name(model_name: str) -> str:
         if letters(id) == letters(model_name):
             return id
     raise ValueError(
-        f"Expected a network of list_models(), under its default model name; received: {model_name!r}. "
+        f"Expected a network that create_model builds, under its default model name; received: {model_name!r}. "
         "Other networks cannot be released."
     )

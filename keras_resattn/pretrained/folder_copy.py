@@ -64,7 +64,8 @@ def _source(weights):
     found = find(weights) if isinstance(weights, str) else [weights] if isinstance(weights, Checkpoint) else []
     if len(found) != 1:
         known = ", ".join(tag.id for tag in found or tags()) or "none"
-        raise ValueError(f"Expected one released checkpoint ({known}) or hf://owner/repo; received: {weights!r}.")
+        hint = " Several networks have this tag." if found else ""
+        raise ValueError(f"Expected one released checkpoint ({known}) or hf://owner/repo; received: {weights!r}.{hint}")
     [tag] = found
     return tag, source_of(tag), tag.folder.name
 

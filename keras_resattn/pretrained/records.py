@@ -79,7 +79,13 @@ class Checkpoint:
         return self.folder / TENSORS
 
     def has_name(self, name: str) -> bool:
-        """Return whether `name` is the tag or one of its aliases, with or without `network/` before it."""
+        """Return whether `name` stands for this checkpoint.
+
+        Its names are the tag and its aliases, with or without `network/` before them; the id of a network stands for
+        its default checkpoint.
+        """
+        if name == self.network:
+            return "default" in self.aliases
         return name.removeprefix(f"{self.network}/") in (self.tag, *self.aliases)
 
     @classmethod
@@ -303,7 +309,7 @@ def find(name: str, network: str | None = None) -> list[Checkpoint]:
     """Return the released checkpoints with a given name.
 
     Args:
-        name: A tag, an alias or `"network/tag"`.
+        name: A tag, an alias, `"network/tag"`, or the id of a network, which stands for its default.
         network: Id of a network, to search its checkpoints only.
 
     Returns:

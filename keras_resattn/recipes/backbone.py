@@ -13,7 +13,7 @@ from keras_resattn.layers.inference import InferenceConv2D
 from keras_resattn.models import registry
 from keras_resattn.models.inspection import freeze_batch_norm, iter_layers, tensors_of_layers
 from keras_resattn.models.normalization import statistics_for
-from keras_resattn.pretrained import find, tags
+from keras_resattn.pretrained import find, hub
 from keras_resattn.pretrained.resolution import record_at
 from keras_resattn.recipes.checks import resolve_statistics
 from keras_resattn.typing import PathLike, Size, Statistics
@@ -116,18 +116,18 @@ class Backbone:
 
 def _find_checkpoint(network):
     """Return the record of a checkpoint, and the `weights` argument with which its builder loads it."""
-    found = []
-    if isinstance(network, str):
-        found = find("default", network) if registry.is_network(network) else find(network)
-    if len(found) == 1:
-        return found[0], found[0].tag
-    if not found and network and isinstance(network, (str, os.PathLike)) and (tag := record_at(network)):
+    if isinstance(network, str) and network.startswith(hub.PREFIX):
+        tag, address = hub.read_record(hub.Address.parse(network))
+        return tag, str(address)  # with the commit of the record
+    is_name = isinstance(network, str) and find(network)
+    if not is_name and network and isinstance(network, (str, os.PathLike)) and (tag := record_at(network)):
         return tag, network
-    known = ", ".join(tag.id for tag in found or tags())
-    raise ValueError(
-        "Expected network to be a keras.Model without its top, the folder of a released checkpoint, "
-        f"'hf://owner/repo', or one of the released checkpoints: {known}; received: {network!r}."
+    tag = registry.find_checkpoint(
+        network,
+        "network to be a keras.Model without its top, the folder of a released checkpoint, 'hf://owner/repo', or one "
+        "of the released checkpoints",
     )
+    return tag, tag.tag
 
 
 def _check_model(model, channels):

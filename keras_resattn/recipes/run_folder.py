@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_resattn.recipes.checkpoint_file import pack, read_checkpoint, read_progress
-from keras_resattn.recipes.run_files import CHECKPOINT, LOG, RECIPE, REPORT, STATISTICS
+from keras_resattn.recipes.run_files import CHECKPOINT, LOG, RECIPE, REPORT, STATISTICS, TRANSFER
 from keras_resattn.recipes.run_identity import check_same_run
 from keras_resattn.typing import PathLike
 from keras_resattn.utils.io import atomic_write, read_json, user_path, write_json
@@ -175,7 +175,7 @@ def read_report(run_dir: PathLike) -> dict[str, Any]:
         inside = sorted(found.parent.name for found in run_dir.glob(f"*/{REPORT}"))  # the two phases of fine_tune
         if inside:
             remedy = f"Its subfolders hold finished runs: {', '.join(inside)}."
-        elif (run_dir / RECIPE).exists():
+        elif (run_dir / RECIPE).exists() or (run_dir / TRANSFER).exists():
             remedy = "Let the run finish first."
         else:
             remedy = f"It has no {RECIPE} either: no run was started in it."

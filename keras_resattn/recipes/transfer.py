@@ -94,9 +94,9 @@ def fine_tune(
     a reproducible run.
 
     Args:
-        network: A released checkpoint, such as `"CifarResidualAttention56/cifar10"`; the folder or Hub repository
-            (`"hf://owner/repo"`) of one; or a `keras.Model` without its top that returns feature maps or vectors. A
-            model is trained in place.
+        network: A released checkpoint, such as `"CifarResidualAttention56/cifar10"`, or the id of a network, which
+            means its default checkpoint; the folder or Hub repository (`"hf://owner/repo"`) of a checkpoint; or a
+            `keras.Model` without its top that returns feature maps or vectors. A model is trained in place.
         data: Training images and labels, in any form that `compile_and_fit` accepts.
         validation_data: Validation data, evaluated after each epoch of both phases, or `None`.
         classes: Number of classes; by default that of the data, or the largest label plus one.
