@@ -9,7 +9,7 @@ import pytest
 from networks import narrow_residual, narrow_wide
 from PIL import Image
 
-from keras_resattn import WideResNet
+from keras_resattn import WARN, WideResNet
 from keras_resattn.data import read_image
 from keras_resattn.pretrained import find, tags
 
@@ -72,6 +72,16 @@ def test_channels_are_ranked(demo, serve, photo, channels):
     captions = [caption.partition(":")[0] for _, caption in images]
     assert len(set(captions)) == 3
     assert all(caption.startswith("stage 1, module 1, channel ") for caption in captions)
+
+
+@pytest.mark.parametrize("channels", ["ENERGY", "RELEVANCE"])
+def test_heads_of_gated_attention_are_ranked(demo, serve, photo, channels):
+    serve(narrow_wide(WARN))
+    _, images, masks = demo.analyse(photo, "small", channels=getattr(demo, channels))
+    assert masks == ["attention1_mask", "attention2_mask", "attention3_mask"]
+    captions = [caption.partition(":")[0] for _, caption in images]
+    assert {caption.rpartition(",")[0] for caption in captions} == {"module 1", "module 2", "module 3"}
+    assert {caption.rpartition(", ")[2] for caption in captions} <= {f"head {number}" for number in range(1, 5)}
 
 
 def test_the_last_module_of_each_stage_is_shown_for_a_mask_of_another_network(demo, serve, photo):
