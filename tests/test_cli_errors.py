@@ -47,7 +47,7 @@ ERRORS = {
         f"Expected released weights, a file or a folder ({TAG[:-1]}",
     ),
     "empty name of weights": ("predict image.png --weights=", "Expected released weights ("),
-    "misspelled tag": ("predict image.png --weights cifar01", "Did you mean 'cifar10'"),
+    "misspelled tag": ("predict image.png --weights cifar01", "Did you mean 'cifar10_v2'"),
     "network without weights": (
         "predict image.png --weights ResNet164",
         "received: ResNet164. None are released for it.",

@@ -232,7 +232,7 @@ def test_a_network_of_any_depth_and_width_is_released_and_used_by_its_id(tmp_pat
     card = (tag.folder / "README.md").read_text()
     assert 'model = WARN(depth=10, width=1, weights="shapes_v1")' in card
     assert "rodriguez2018attend" in card
-    assert "for each module, its masks weighted by their gates, and the head that adds most" in card
+    assert "relevance for the predicted class, and the head that adds most" in card
     assert "multiply-adds as the paper counts them" in card
     assert (tag.folder / "attention.png").exists()
 

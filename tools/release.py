@@ -198,10 +198,10 @@ def _test_images(data, num_classes):
 
 def _attention(folder, model, x, y, photos, names, credit):
     """Write the attention figure. Return its caption, or `None` for a network without attention."""
-    by_gradient = "relevance for the predicted class, and the channel that adds most"
-    if any(isinstance(layer, AttentionHead) for layer in model.layers):
-        by_gradient = "for each module, its masks weighted by their gates, and the head that adds most to the score"
-    by_gradient += ' (`plot_attention`, `rank="gradient"`).'
+    part = "head" if any(isinstance(layer, AttentionHead) for layer in model.layers) else "channel"
+    by_gradient = (
+        f'relevance for the predicted class, and the {part} that adds most (`plot_attention`, `rank="gradient"`).'
+    )
     if photos:
         caption = f"{', '.join(names)}, with predicted classes, and attention masks: {by_gradient} {credit}".strip()
         images = np.stack([read_image(photo, x.shape[1:3], channels=x.shape[3]) for photo in photos])

@@ -172,7 +172,7 @@ def _draw_bar(figure, bottom, columns, images):
 
 
 def _wrapped(text):
-    """Wrap a line to the width of a column, after a space, `_`, `/`, `-` or `.` if there is one."""
+    """Wrap a line to the width of a column, after a space, `_`, `/`, `-` or `.` if there is one, but not in numbers."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
@@ -182,7 +182,7 @@ def _wrapped(text):
         return text_to_path.get_text_width_height_descent(line, font, ismath=False)[0] <= limit
 
     lines, line = [], ""
-    for piece in re.findall(r"[^\s_/.\-]*[\s_/.\-]?", text):
+    for piece in re.split(r"(?<=[\s_/])|(?<=[.\-])(?=\D)", text):
         if line and not fits((line + piece).rstrip()):
             lines.append(line.rstrip())
             line = ""
