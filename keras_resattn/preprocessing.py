@@ -45,9 +45,10 @@ def preprocess_input(x: Any, weights: PathLike = "default", data_format: DataFor
             - a tensor in `tf.data.Dataset.map`, on any backend, if its rank and channels are known.
 
             The input is not modified.
-        weights: A tag, an alias, or `"network/tag"`, such as `"cifar10"` or `"ResidualAttention56/tiny_imagenet"`; or
-            the folder or Hub repository of a released checkpoint, as for a builder. The default is an error as soon as
-            the default tags of several networks differ in normalisation.
+        weights: A tag, an alias, or `"network/tag"`, such as `"cifar10"` or `"ResidualAttention56/tiny_imagenet"`; the
+            id of a network, which stands for its default tag; or the folder or Hub repository of a released checkpoint,
+            as for a builder. `"default"` is an error as soon as the default tags of several networks differ in
+            normalisation.
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras' default.
 
     Returns:
@@ -175,7 +176,8 @@ def class_names_of(known: Any, default: Any = _RAISE) -> Any:
 
     Args:
         known: A `keras.Model`; the report of `compile_and_fit` or `fine_tune`; the folder of a finished run of either;
-            a tag, an alias, `"network/tag"`, or the folder or Hub repository of a released checkpoint.
+            a tag, an alias, `"network/tag"`, the id of a network, or the folder or Hub repository of a released
+            checkpoint.
         default: Returned if no names are known. Without it, a `ValueError` is raised.
 
     Returns:

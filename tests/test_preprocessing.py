@@ -113,7 +113,9 @@ def test_other_shapes_raise(shape):
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("weights", ["cifar10", "cifar10_v2", "CifarResidualAttention56/cifar10_v2"])
+@pytest.mark.parametrize(
+    "weights", ["cifar10", "cifar10_v2", "CifarResidualAttention56/cifar10_v2", "CifarResidualAttention56", "WARN-16-4"]
+)
 def test_a_tag_is_found_by_all_its_names(weights):
     np.testing.assert_array_equal(preprocess_input(IMAGES, weights), preprocess_input(IMAGES, weights="cifar10"))
 
