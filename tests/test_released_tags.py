@@ -111,6 +111,11 @@ def test_other_classes_with_top_raise_with_the_code_to_use(release):
         keras_resattn.CifarResidualAttention56(weights="shapes", classes=5)
 
 
+def test_other_classes_of_a_warn_say_that_its_attention_is_part_of_the_top():
+    with pytest.raises(ValueError, match=r"attend_and_rectify\(model\) adds new modules"):
+        keras_resattn.WARN(depth=16, width=4, classes=5)
+
+
 @pytest.mark.parametrize("channels", [2, 4])
 def test_other_numbers_of_channels_raise_before_building(release, channels):
     with pytest.raises(ValueError, match=f"received: {channels}"):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from helpers import assert_close, weights_by_path
 
-from keras_resattn import fine_tune, optimize_for_inference, preprocess_input, with_normalization
+from keras_resattn import attend_and_rectify, fine_tune, optimize_for_inference, preprocess_input, with_normalization
 from keras_resattn.data import ArrayDataset, network_input
 from keras_resattn.layers import PreActivationUnit
 from keras_resattn.recipes import get_recipe, transfer_phases
@@ -215,6 +215,10 @@ def with_top():
     return keras.Model(base.input, keras.layers.Dense(2, activation="softmax")(x), name="classifier")
 
 
+def with_gated_attention():
+    return attend_and_rectify(with_top(), attention_depth=1)
+
+
 @pytest.mark.once
 @pytest.mark.parametrize(
     ("arguments", "message"),
@@ -226,6 +230,7 @@ def with_top():
         ({"base": "CifarResidualAttention56/cifar10"}, "Expected no statistics with CifarResidualAttention56/"),
         ({"base": "CifarResidualAttention56"}, "Expected no statistics with CifarResidualAttention56/"),
         ({"base": with_top}, "without its top; it ends in a softmax"),
+        ({"base": with_gated_attention}, "a network with gated attention, which is part of the top"),
         ({"statistics": None}, r"Expected statistics=\(mean, std\).*normalises its images itself"),
         ({"statistics": ([1.0], [1.0])}, "3 finite numbers each"),
         ({"data": (np.zeros((32, 8, 8, 1), "uint8"), np.arange(32) % 2)}, "Expected images of 3 channels for tiny"),

@@ -18,13 +18,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", type=path, required=True, metavar="FILE", help=f"figure to write ({', '.join(FIGURES)})"
     )
     parser.add_argument(
-        "--channels", type=int, metavar="N", help="mask channels to draw besides the overview (default: 2)"
+        "--channels",
+        type=int,
+        metavar="N",
+        help="channels, or heads of gated attention, to draw besides the overview (default: 2)",
     )
     parser.add_argument(
         "--rank",
         choices=("energy", "gradient"),
-        help="how channels are chosen: by the energy of the feature map (default), or by what their masks add to the "
-        "score of a class (default with --montage)",
+        help="how channels are chosen: by the energy of the feature map (default; heads of gated attention by their "
+        "gates), or by what their masks add to the score of a class (default with --montage)",
     )
     parser.add_argument(
         "--class",

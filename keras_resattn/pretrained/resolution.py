@@ -95,12 +95,15 @@ class WeightsSource:
             return
         if include_top and classes != len(tag.classes):
             backbone = python_call(tag.network, f"include_top=False, pooling='avg', weights={self.weights!r}")
+            attention = ""
+            if tag.network.startswith("WARN"):
+                attention = "\nIts gated attention is part of the top; attend_and_rectify(model) adds new modules."
             raise ValueError(
                 f"Expected classes={len(tag.classes)} with the top of {tag.id}; received: classes={classes}. "
                 "For other classes, build the network without its top and add a new classifier:\n"
                 f"    backbone = {backbone}\n"
                 f"    outputs = keras.layers.Dense({classes}, activation='softmax')(backbone.output)\n"
-                "    model = keras.Model(backbone.input, outputs)"
+                f"    model = keras.Model(backbone.input, outputs){attention}"
             )
         if channels not in (1, tag.input_shape[-1]):
             raise ValueError(

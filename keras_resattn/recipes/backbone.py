@@ -9,6 +9,7 @@ from typing import Self
 import keras
 
 from keras_resattn.data import BatchStream, Dataset
+from keras_resattn.layers import Rectify
 from keras_resattn.layers.inference import InferenceConv2D
 from keras_resattn.models import registry
 from keras_resattn.models.inspection import freeze_batch_norm, iter_layers, tensors_of_layers
@@ -136,6 +137,11 @@ def _check_model(model, channels):
         raise ValueError(
             f"Expected {model.name} to take images and to return feature maps or vectors; "
             f"received: input {shape}, output {outputs}."
+        )
+    if any(isinstance(layer, Rectify) for layer in model.layers):
+        raise ValueError(
+            f"Expected {model.name} without its top; received: a network with gated attention, which is part of the "
+            "top. Build it with include_top=False."
         )
     if getattr(model.layers[-1], "activation", None) is keras.activations.softmax:
         raise ValueError(

@@ -96,7 +96,8 @@ def fine_tune(
     Args:
         network: A released checkpoint, such as `"CifarResidualAttention56/cifar10"`, or the id of a network, which
             means its default checkpoint; the folder or Hub repository (`"hf://owner/repo"`) of a checkpoint; or a
-            `keras.Model` without its top that returns feature maps or vectors. A model is trained in place.
+            `keras.Model` without its top that returns feature maps or vectors. A model is trained in place. The gated
+            attention of a WARN is part of its top, so the result has none; `attend_and_rectify` adds new modules.
         data: Training images and labels, in any form that `compile_and_fit` accepts.
         validation_data: Validation data, evaluated after each epoch of both phases, or `None`.
         classes: Number of classes; by default that of the data, or the largest label plus one.

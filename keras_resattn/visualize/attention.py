@@ -166,7 +166,10 @@ def _collect(model):
 
     found.outputs = replay(model, found.inputs, visit)
     if not found.modules:
-        raise ValueError(f"Expected a model with AttentionResidual or AttentionHead layers; {model.name} has none.")
+        raise ValueError(
+            f"Expected a model with AttentionResidual or AttentionHead layers; {model.name} has none. "
+            "(WARN has none without its top; attend_and_rectify adds new ones.)"
+        )
     found.data_format = found.data_format or keras.config.image_data_format()
     # Sort gated attention in the order of the global gate.
     for names, suffix in ((found.modules, MASK), (found.gates, GATES)):

@@ -176,7 +176,8 @@ def _wrapped(text):
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
-    font, limit = FontProperties(size=FONT_SIZE), 72 * IMAGE
+    # Hinted text is wider than its outlines at low resolutions.
+    font, limit = FontProperties(size=FONT_SIZE), 0.93 * 72 * IMAGE
 
     def fits(line):
         return text_to_path.get_text_width_height_descent(line, font, ismath=False)[0] <= limit
