@@ -229,7 +229,10 @@ def _not_found_message(weights, network):
         f"'hf://owner/repo'; received: weights={weights!r}."
     ]
     if network is None:
-        lines.append("There are no released checkpoints for custom networks; pass weights=None or a file.")
+        lines.append(
+            "There are no released checkpoints for custom networks, with other arguments than the published ones; "
+            "pass weights=None or a file."
+        )
     elif own:
         names = {name for tag in own for name in (tag.tag, *tag.aliases)}
         lines.append(f"Tags of {network}: {', '.join(tag.tag for tag in own)}.{did_you_mean(weights, names)}")
