@@ -91,12 +91,26 @@ def test_keras_opens_the_released_folder_as_a_saved_model(network):
     np.testing.assert_allclose(probabilities, keras.ops.softmax(network[1]), rtol=1e-4, atol=1e-6)
 
 
-def test_predictions_on_the_sample_images_match_the_released_ones(network):
-    [tag] = pretrained.find("cifar10", "CifarResidualAttention56")
+def released_predictions(tag):
+    """Return labels and predictions of the sample images, which are test images of CIFAR-10."""
     labels, predictions = np.load(tag.folder / evaluation.PREDICTIONS)
     rows = [int(path.stem.rsplit("-", 1)[1]) for path in IMAGES]
-    np.testing.assert_array_equal(network[1].argmax(1), predictions[rows])
     assert [tag.classes[label] for label in labels[rows]] == [path.stem.split("-")[0] for path in IMAGES]
+    return labels[rows], predictions[rows]
+
+
+def test_predictions_on_the_sample_images_match_the_released_ones(network):
+    [tag] = pretrained.find("CifarResidualAttention56")
+    np.testing.assert_array_equal(network[1].argmax(1), released_predictions(tag)[1])
+
+
+def test_gated_attention_gives_the_released_predictions_and_relies_on_its_last_module():
+    [tag] = pretrained.find("WARN-16-4")
+    model = keras_resattn.WARN(depth=16, width=4)
+    x = preprocess_input(sample_images(), weights=tag.id)
+    np.testing.assert_array_equal(model.predict(x, verbose=0).argmax(1), released_predictions(tag)[1])
+    shares = keras_resattn.attention_gates(model, x)["global_gate"]
+    assert (shares.argmax(1) == 2).mean() > 0.5, "the gate of attention3, with 63 % of the weight on all test images"
 
 
 def test_images_of_another_scale_raise(network, monkeypatch):
