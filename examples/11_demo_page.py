@@ -191,11 +191,9 @@ def chosen_maps(model, x, modules, mask, channels):
     else:
         scores = {name: array[0].sum((0, 1)) for name, array in attention_relevance(model, x).items()}
     best = [(name, channel) for name in names for channel in np.argsort(-scores[name], kind="stable")[:TOP_CHANNELS]]
-    label = "head" if len(next(iter(modules.values()))) == 1 else "channel"
-    return [
-        (f"{readable(name)}, {label} {channel + (label == 'head')}", modules[name][-1][..., channel])
-        for name, channel in best
-    ]
+    # The library counts heads from 1, and channels from 0.
+    part, first = ("head", 1) if len(modules[names[0]]) == 1 else ("channel", 0)
+    return [(f"{readable(name)}, {part} {first + channel}", modules[name][-1][..., channel]) for name, channel in best]
 
 
 def readable(name):

@@ -109,6 +109,8 @@ def test_gated_attention_gives_the_released_predictions_and_relies_on_its_last_m
     model = keras_resattn.WARN(depth=16, width=4)
     x = preprocess_input(sample_images(), weights=tag.id)
     np.testing.assert_array_equal(model.predict(x, verbose=0).argmax(1), released_predictions(tag)[1])
+    saved = keras.saving.load_model(tag.folder)
+    np.testing.assert_array_equal(saved.predict(x, verbose=0), model.predict(x, verbose=0))
     shares = keras_resattn.attention_gates(model, x)["global_gate"]
     assert (shares.argmax(1) == 2).mean() > 0.5, "the gate of attention3, with 63 % of the weight on all test images"
 

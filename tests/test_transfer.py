@@ -219,6 +219,10 @@ def with_gated_attention():
     return attend_and_rectify(with_top(), attention_depth=1)
 
 
+def with_nested_gated_attention():
+    return keras.Sequential([backbone().input, with_gated_attention()])
+
+
 @pytest.mark.once
 @pytest.mark.parametrize(
     ("arguments", "message"),
@@ -230,7 +234,13 @@ def with_gated_attention():
         ({"base": "CifarResidualAttention56/cifar10"}, "Expected no statistics with CifarResidualAttention56/"),
         ({"base": "CifarResidualAttention56"}, "Expected no statistics with CifarResidualAttention56/"),
         ({"base": with_top}, "without its top; it ends in a softmax"),
+        (
+            {"base": lambda: keras.Sequential([backbone().input, with_gated_attention()])},
+            "a network with gated attention",
+        ),
+        ({"base": lambda: keras.Sequential([backbone()])}, r"to take images .* received: input None, output None"),
         ({"base": with_gated_attention}, "a network with gated attention, which is part of the top"),
+        ({"base": with_nested_gated_attention}, "a network with gated attention, which is part of the top"),
         ({"statistics": None}, r"Expected statistics=\(mean, std\).*normalises its images itself"),
         ({"statistics": ([1.0], [1.0])}, "3 finite numbers each"),
         ({"data": (np.zeros((32, 8, 8, 1), "uint8"), np.arange(32) % 2)}, "Expected images of 3 channels for tiny"),

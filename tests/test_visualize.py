@@ -209,6 +209,22 @@ def gated():
 DISPLAY_IMAGES = IMAGES[:, ::2, ::2]
 
 
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "name", ["head 1 adds +0.19, gate 0.32", "relevance: -0.0123 to 0.00366", "range 1e-05 to 12.5"]
+)
+def test_titles_wrap_between_numbers_and_stay_within_their_column(gated, name):
+    """Also at the resolution of released figures, where text is wider than its outlines."""
+    figure = plot_attention(gated, DISPLAY_IMAGES, titles=[f"{'w' * count} {name}" for count in (3, 6)])
+    figure.set_dpi(80)
+    figure.draw_without_rendering()
+    titles = [axis.title for axis in figure.axes if axis.get_title()]
+    assert max(title.get_window_extent().width for title in titles) < 1.5 * 80  # COLUMN, in pixels
+    numbers = re.findall(r"-?\d[\d.e-]*", name)
+    for title in (titles[0], next(title for title in titles if "wwwwww" in title.get_text())):
+        assert set(numbers) <= set(re.findall(r"-?\d[\d.e-]*", title.get_text()))
+
+
 def test_masks_of_gated_attention_by_name(gated):
     maps = attention_maps(gated, DISPLAY_IMAGES)
     assert {name: mask.shape for name, mask in maps.items()} == {

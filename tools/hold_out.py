@@ -1,7 +1,9 @@
 """Write the held-out training images of Tiny-ImageNet, on which choices are made, as the test images of a file.
 
-python -m tools.hold_out tiny_imagenet.npz held_out.npz
-keras-resattn evaluate --weights ResidualAttention92/tiny_imagenet_v1 --data held_out.npz
+    python -m tools.hold_out tiny_imagenet.npz held_out.npz
+    keras-resattn evaluate --weights ResidualAttention92/tiny_imagenet_v1 --data held_out.npz
+
+The split is random with a fixed seed. It depends on the order of the images, which docs/results/weights.md describes.
 """
 
 import argparse

@@ -3,7 +3,6 @@
 import argparse
 import sys
 
-from keras_resattn import pretrained
 from keras_resattn.cli import network, network_arguments, startup, training_arguments
 from keras_resattn.cli.arguments import check_folder, check_output, path
 from keras_resattn.recipes.run_files import CLASSIFIER
@@ -106,7 +105,7 @@ def _backbone(choice, arguments, dataset):
     from keras_resattn.utils.data_format import image_shape
 
     if choice.kind == "tag":
-        return (choice.source.id if choice.source in pretrained.tags() else choice.source.folder), None
+        return choice.source.folder, None
     if choice.kind == "hub":
         return choice.source, None
     if choice.kind == "model":

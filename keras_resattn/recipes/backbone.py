@@ -132,13 +132,14 @@ def _find_checkpoint(network):
 
 
 def _check_model(model, channels):
-    shape, outputs = model.input_shape, model.output_shape
+    # A model that is not built, or a subclassed one, has no shapes.
+    shape, outputs = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
     if not isinstance(shape, tuple) or len(shape) != 4 or not isinstance(outputs, tuple) or len(outputs) not in (2, 4):
         raise ValueError(
             f"Expected {model.name} to take images and to return feature maps or vectors; "
             f"received: input {shape}, output {outputs}."
         )
-    if any(isinstance(layer, Rectify) for layer in model.layers):
+    if any(isinstance(layer, Rectify) for layer in iter_layers(model)):
         raise ValueError(
             f"Expected {model.name} without its top; received: a network with gated attention, which is part of the "
             "top. Build it with include_top=False."
